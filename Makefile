@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test model lint clean
+
+demo: $(VENV)/demo-installed
+	@mkdir -p out
+	$(BIN)/interp report --out out/report.html --force
+
+test: $(VENV)/test-installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test-installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+model: $(VENV)/demo-installed
+	$(BIN)/python -m interp.zoo.training
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo-installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/test-installed: $(VENV)/demo-installed
+	$(INSTALL) --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) out dist

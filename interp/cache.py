@@ -1,0 +1,61 @@
+"""The activations of one run, by name."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from interp.errors import HookError, nearest
+from interp.names import short_name
+
+
+class ActivationCache(Mapping[str, Tensor]):
+    """The values that one run computed at its hook points: a read-only mapping from hook name to tensor.
+
+    `cache["blocks.3.attn.hook_pattern"]` and `cache["pattern", 3]` are the same tensor. Names that share a value (the
+    stream after block 2 is the stream before block 3) share one tensor. Entries are in forward order.
+
+    A tensor handed out is the stored one, not a copy: clone it before you change it. A change in place is
+    detected when the entry is next read, and is a HookError.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        self._values = dict(values)
+        self._versions = {name: value._version for name, value in self._values.items()}
+
+    def __getitem__(self, key: str | tuple[str, int]) -> Tensor:
+        name = key if isinstance(key, str) else short_name(key[0], key[1], list(self._values))
+        if name not in self._values:
+            raise HookError(f"{name!r} was not cached. {nearest(name, self._values)}")
+        value = self._values[name]
+        if value._version != self._versions[name]:
+            raise HookError(
+                f"the cached value of {name} was changed in place after it was cached. Change a copy: cache[...].clone()."
+            )
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def to(self, target: torch.device | torch.dtype | str) -> "ActivationCache":
+        """A cache on another device or in another dtype; a tensor under several names is converted once.
+
+        The model stays where it is.
+        """
+        converted = {id(value): value.to(target) for value in {id(v): v for v in self._values.values()}.values()}
+        return ActivationCache({name: converted[id(self[name])] for name in self})
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the cache holds, each stored tensor counted once."""
+        storages = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in self._values.values()}
+        return sum(storages.values())
+
+    def __repr__(self) -> str:
+        return f"ActivationCache({len(self)} names, {self.nbytes / 1e6:.1f} MB)"

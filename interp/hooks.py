@@ -1,0 +1,143 @@
+"""Hook points: the named places where a value can be read or replaced while the model runs."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from interp.errors import HookError
+from interp.names import Selection, select
+
+HookFunction = Callable[[Tensor, "HookPoint"], Tensor | None]
+"""Called with a copy of the value and its hook point; returns a replacement, or None to keep (the possibly edited) copy."""
+
+
+class Listener:
+    """One function attached to one hook point by one `with` block."""
+
+    def __init__(self, function: HookFunction, reads_only: bool) -> None:
+        self.function = function
+        self.reads_only = reads_only
+        self.fired = False
+
+
+class HookPoint:
+    """A named place in the model that every forward pass hands one value through.
+
+    Attributes:
+        name: the full hook name.
+        axes: what the axes of its value mean, in order (see `interp.names.AXES`).
+    """
+
+    def __init__(self, name: str, axes: tuple[str, ...]) -> None:
+        self.name = name
+        self.axes = axes
+        self._listeners: list[Listener] = []
+
+    @property
+    def active(self) -> bool:
+        """Whether anybody listens. The model skips values that exist only to be listened to."""
+        return bool(self._listeners)
+
+    def __call__(self, value: Tensor) -> Tensor:
+        for listener in self._listeners:
+            listener.fired = True
+            if listener.reads_only:
+                listener.function(value, self)
+                continue
+            # A hook may edit in place: on a copy, so that nothing that was cached before changes with it.
+            copy = value.clone()
+            returned = listener.function(copy, self)
+            value = copy if returned is None else self._checked(returned, value)
+        return value
+
+    def _checked(self, returned: Any, value: Tensor) -> Tensor:
+        if not isinstance(returned, Tensor):
+            raise HookError(f"the hook at {self.name} returned {type(returned).__name__}; return a tensor or None.")
+        for what in ("shape", "dtype", "device"):
+            expected, found = getattr(value, what), getattr(returned, what)
+            if expected != found:
+                expected, found = (tuple(s) if what == "shape" else s for s in (expected, found))
+                axes = f" ({', '.join(self.axes)})" if what == "shape" else ""
+                raise HookError(
+                    f"the hook at {self.name} returned {what} {found}, expected {expected}{axes}. "
+                    "A hook must return what it was given in shape, dtype and device."
+                )
+        return returned
+
+    def __repr__(self) -> str:
+        return f"HookPoint({self.name!r}, axes={self.axes}, listeners={len(self._listeners)})"
+
+
+class Hooked:
+    """What a model with hook points can do. The model fills `hook_points`, name to point, in forward order."""
+
+    hook_points: dict[str, HookPoint]
+
+    @contextmanager
+    def hooks(
+        self, functions: Mapping[str, HookFunction] | Iterable[tuple[Selection, HookFunction]]
+    ) -> Iterator[None]:
+        """Attach functions to hook points for the length of a `with` block.
+
+        Args:
+            functions: hook name or glob to function; or pairs of (name, glob, list or predicate) and function.
+                A function is called as `fn(value, hook)` with a copy of the value that it may edit, and returns
+                a replacement of the same shape, dtype and device, or None.
+
+        Raises:
+            HookError: a name or pattern that matches nothing; a return of another shape, dtype or device; at the end
+                of the block, a hook that never fired (for instance one above `stop_at_layer`).
+
+        Blocks nest; each takes away only its own hooks, also on an exception.
+
+        Example:
+            >>> with model.hooks({"blocks.2.hook_resid_pre": lambda value, hook: value * 0}):
+            ...     logits = model(tokens)
+        """
+        pairs = functions.items() if isinstance(functions, Mapping) else functions
+        with self._listening([(selection, fn, False) for selection, fn in pairs], "hooks"):
+            yield
+
+    @contextmanager
+    def capture(self, names: Selection = None) -> Iterator[dict[str, Tensor]]:
+        """Collect the values of the named hook points that the model computes within the block, by name.
+
+        The values are those that flow on, after any hook attached before. Raises HookError as `hooks` does.
+        """
+        store: dict[str, Tensor] = {}
+
+        def keep(value: Tensor, hook: HookPoint) -> None:
+            store[hook.name] = value
+
+        with self._listening([(names, keep, True)], "capture"):
+            yield store
+
+    @contextmanager
+    def _listening(self, requests: list[tuple[Selection, HookFunction, bool]], purpose: str) -> Iterator[None]:
+        attached: list[tuple[HookPoint, Listener]] = []
+        available = list(self.hook_points)
+        for selection, function, reads_only in requests:
+            for name in select(selection, available, purpose):
+                attached.append((self.hook_points[name], Listener(function, reads_only)))
+        if not attached:
+            raise HookError(f"{purpose}: no hooks were given.")
+        try:
+            for point, listener in attached:
+                point._listeners.append(listener)
+            yield
+        finally:
+            for point, listener in attached:
+                point._listeners.remove(listener)
+        silent = [point.name for point, listener in attached if not listener.fired]
+        if silent:
+            raise HookError(
+                f"{purpose}: {', '.join(silent[:5])}{' and others' if len(silent) > 5 else ''} never fired. "
+                "The model was not run inside the block, or did not reach this layer."
+            )
+
+
+def attached_hooks(model: Hooked) -> list[str]:
+    """The names of the hook points that have a listener now; empty outside every `with` block."""
+    return [name for name, point in model.hook_points.items() if point.active]

@@ -1,0 +1,105 @@
+"""Checkpoint directories on disk: config.json, model.safetensors and tokenizer files. Nothing is ever unpickled."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from interp.errors import CheckpointError
+from interp.files import write_whole
+from interp.loading import gpt2
+from interp.model import Transformer
+from interp.tokenizer import Tokenizer
+
+WEIGHTS = "model.safetensors"
+FAMILIES = {"gpt2": gpt2}
+"""The `model_type` of config.json, and the module that holds the family's conversion table."""
+
+
+def load_directory(directory: Path, name: str) -> Transformer:
+    """The model in a checkpoint directory, with its tokenizer where it has one; weights stay in the dtype of the file.
+
+    Raises:
+        CheckpointError: a file that is absent, truncated or not what it claims; an unknown architecture; a missing,
+            extra or misshapen tensor; a weight that is not finite; weights only as a pickle.
+    """
+    settings = read_json(directory / "config.json")
+    family = FAMILIES.get(str(settings.get("model_type")))
+    if family is None:
+        raise CheckpointError(
+            f"{directory}: model_type {settings.get('model_type')!r} is not supported. Supported: {', '.join(FAMILIES)}."
+        )
+    config = family.read_config(settings, str(directory))
+    state = family.read_weights(read_tensors(directory), config, str(directory))
+    model = Transformer(config, tokenizer=Tokenizer.from_directory(directory), name=name, seed=None)
+    fill(model, state, str(directory))
+    return model
+
+
+def fill(model: Transformer, state: Mapping[str, Tensor], source: str) -> None:
+    """Give an unallocated model its weights, after checking each one's shape and values; the memory is shared."""
+    for name, parameter in model.state_dict().items():
+        value = state[name]
+        if value.shape != parameter.shape:
+            raise CheckpointError(
+                f"{source}: {name} has shape {tuple(value.shape)}, expected {tuple(parameter.shape)} from the configuration."
+            )
+        if not value.is_floating_point():
+            raise CheckpointError(f"{source}: {name} has dtype {value.dtype}, expected floating point.")
+        if not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{source}: {name} holds NaN or infinite values; the checkpoint is damaged.")
+    dtypes = {value.dtype for value in state.values()}
+    if len(dtypes) > 1:
+        raise CheckpointError(f"{source}: the weights mix dtypes: {', '.join(sorted(map(str, dtypes)))}.")
+    model.load_state_dict(dict(state), assign=True)
+    model.requires_grad_(False).eval()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises CheckpointError where it is absent or not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent}: there is no {path.name}; this is no checkpoint directory.") from error
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, found {type(content).__name__}.")
+    return content
+
+
+def read_tensors(directory: Path) -> dict[str, Tensor]:
+    """The tensors of a directory's safetensors file, mapped from disk."""
+    path = directory / WEIGHTS
+    if not path.exists():
+        pickles = sorted(p.name for p in directory.glob("*.bin"))
+        if pickles:
+            raise CheckpointError(
+                f"{directory}: the weights are only there as {pickles[0]}, a pickle, which can run code when it is read and "
+                "is refused. Convert it to safetensors where you trust it: model.save_pretrained(..., safe_serialization=True)."
+            )
+        raise CheckpointError(f"{directory}: there is no {WEIGHTS}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or truncated, or no safetensors file: {error}") from error
+
+
+def save_directory(model: Transformer, directory: Path) -> None:
+    """Write a model as a GPT-2 checkpoint that `interp.load` and `transformers` read.
+
+    Each file is written beside its place and renamed, so an interrupted save leaves the old file or none.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    settings = gpt2.write_config(model.config) | {"torch_dtype": str(model.dtype).removeprefix("torch.")}
+    tensors = gpt2.write_weights(model.state_dict(), model.config)
+    write_whole(directory / "config.json", lambda path: path.write_text(json.dumps(settings, indent=2) + "\n"))
+    write_whole(directory / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    if model.tokenizer is not None:
+        model.tokenizer.save(directory)

@@ -1,0 +1,63 @@
+"""What `interp.load` accepts."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from interp.errors import CheckpointError, nearest
+from interp.loading.checkpoint import load_directory
+from interp.loading.memory import from_transformers, is_transformers_model
+from interp.model import Transformer
+
+EMBEDDED = Path(__file__).parent.parent / "zoo"
+"""The folder whose subfolders with a config.json are the models that come with the package."""
+
+DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
+
+
+def embedded_models() -> list[str]:
+    """The names of the models that come with the package."""
+    return sorted(path.parent.name for path in EMBEDDED.glob("*/config.json"))
+
+
+def load(
+    source: object = "smalltown", *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> Transformer:
+    """A model ready to be opened up: in evaluation mode, its weights taking no gradients.
+
+    Args:
+        source: the name of an embedded model (`smalltown`, the default); a checkpoint directory (config.json,
+            model.safetensors, tokenizer files); or a `transformers` GPT-2 model in memory, which is left untouched.
+        dtype: of the weights: float32, float64, bfloat16 or float16. None is float32.
+        device: where to put them.
+
+    Raises:
+        CheckpointError: a source that is none of these, or a checkpoint that is absent, damaged, foreign or a pickle.
+    """
+    dtype = torch.float32 if dtype is None else dtype
+    if dtype not in DTYPES:
+        raise CheckpointError(f"dtype {dtype} is not supported; choose one of {', '.join(sorted(map(str, DTYPES)))}.")
+    if isinstance(source, (str, os.PathLike)):
+        model = _from_name(os.fspath(source))
+    elif is_transformers_model(source):
+        model = from_transformers(source)
+    else:
+        raise CheckpointError(
+            f"cannot load a {type(source).__module__}.{type(source).__name__}: expected a name, a checkpoint directory, or a "
+            "transformers GPT-2 model."
+        )
+    return model.to(device=device, dtype=dtype)
+
+
+def _from_name(source: str) -> Transformer:
+    if source in embedded_models():
+        return load_directory(EMBEDDED / source, source)
+    directory = Path(source).expanduser()
+    if directory.is_dir():
+        return load_directory(directory, directory.resolve().name)
+    if directory.is_file():
+        raise CheckpointError(f"{source} is a file; give the directory that holds config.json and model.safetensors.")
+    raise CheckpointError(
+        f"{source!r} is neither an embedded model nor a directory. {nearest(source, embedded_models())}"
+    )

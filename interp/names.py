@@ -1,0 +1,114 @@
+"""The glossary: what each axis means, and the name and axes of every hook point."""
+
+from fnmatch import fnmatchcase
+from typing import Callable, Iterable, Sequence
+
+from interp.errors import HookError, nearest
+
+AXES: dict[str, str] = {
+    "batch": "rows run together",
+    "prompt": "prompts of an analysis; the unit of replication",
+    "position": "token positions, 0 first",
+    "query": "positions that attend",
+    "key": "positions attended to",
+    "layer": "blocks, 0 first; where a residual stream is meant, the stream entering that block",
+    "head": "attention heads of a layer",
+    "d_model": "width of the residual stream",
+    "d_head": "width of a head",
+    "d_mlp": "neurons of a layer's MLP",
+    "vocab": "token ids",
+    "top": "most probable tokens, best first",
+    "candidate": "tokens chosen by the user",
+    "injection": "places where a disturbance is injected",
+    "direction": "directions of a disturbance",
+    "bound": "lower and upper end of an interval",
+}
+
+RESIDUAL = ("batch", "position", "d_model")
+HEADS = ("batch", "position", "head", "d_head")
+ATTENTION = ("batch", "head", "query", "key")
+SCALE = ("batch", "position", "one")
+
+NORM_POINTS = {"hook_scale": SCALE, "hook_normalized": RESIDUAL}
+
+# Every hook point of a block in the order in which a forward pass reaches it, with the axes of its value.
+BLOCK_POINTS: dict[str, tuple[str, ...]] = {
+    "hook_resid_pre": RESIDUAL,
+    **{f"ln1.{name}": axes for name, axes in NORM_POINTS.items()},
+    "attn.hook_q": HEADS,
+    "attn.hook_k": HEADS,
+    "attn.hook_v": HEADS,
+    "attn.hook_attn_scores": ATTENTION,
+    "attn.hook_pattern": ATTENTION,
+    "attn.hook_z": HEADS,
+    "attn.hook_result": ("batch", "position", "head", "d_model"),
+    "hook_attn_out": RESIDUAL,
+    "hook_resid_mid": RESIDUAL,
+    **{f"ln2.{name}": axes for name, axes in NORM_POINTS.items()},
+    "mlp.hook_pre": ("batch", "position", "d_mlp"),
+    "mlp.hook_post": ("batch", "position", "d_mlp"),
+    "hook_mlp_out": RESIDUAL,
+    "hook_resid_post": RESIDUAL,
+}
+
+Selection = str | Iterable[str] | Callable[[str], bool] | None
+"""Hook names chosen by exact name, glob, list of either, or predicate; None is all."""
+
+
+def block_name(layer: int, point: str) -> str:
+    """The full name of a block's hook point: `block_name(3, "attn.hook_z")` is `blocks.3.attn.hook_z`."""
+    return f"blocks.{layer}.{point}"
+
+
+def hook_axes(n_layers: int) -> dict[str, tuple[str, ...]]:
+    """Every hook name of a model with `n_layers` blocks, in forward order, with the axes of its value."""
+    names: dict[str, tuple[str, ...]] = {"hook_embed": RESIDUAL, "hook_pos_embed": RESIDUAL}
+    for layer in range(n_layers):
+        names |= {block_name(layer, point): axes for point, axes in BLOCK_POINTS.items()}
+    return names | {f"ln_final.{name}": axes for name, axes in NORM_POINTS.items()}
+
+
+def short_name(point: str, layer: int, available: Sequence[str]) -> str:
+    """The full name of `("pattern", 3)`: the point of that layer whose last part is `hook_<point>`.
+
+    Raises HookError where the layer has no such point, or has several (the two layer norms).
+    """
+    prefix = f"blocks.{layer}."
+    in_layer = [name for name in available if name.startswith(prefix)]
+    if not in_layer:
+        raise HookError(f"no hook point of layer {layer} is here. {nearest(prefix + point, available)}")
+    found = [n for n in in_layer if n in (prefix + point, prefix + "hook_" + point) or n.endswith(".hook_" + point)]
+    if len(found) != 1:
+        what = f"is ambiguous in layer {layer}: {', '.join(found)}" if found else f"names no hook point of layer {layer}"
+        raise HookError(f"{point!r} {what}. {nearest(prefix + 'hook_' + point, in_layer)}")
+    return found[0]
+
+
+def select(selection: Selection, available: Sequence[str], purpose: str) -> list[str]:
+    """The available hook names that a selection chooses, in forward order.
+
+    A name that is not available, a glob or predicate that matches nothing, and an empty list are each a HookError:
+    a selection never silently misses.
+    """
+    if selection is None:
+        return list(available)
+    if isinstance(selection, str):
+        chosen = _matching(selection, available, purpose)
+    elif callable(selection):
+        chosen = {name for name in available if selection(name)}
+        if not chosen:
+            raise HookError(f"{purpose}: the predicate matches none of the {len(available)} hook points.")
+    else:
+        patterns = list(selection)
+        if not patterns:
+            raise HookError(f"{purpose}: the list of hook names is empty. Pass None for all of them.")
+        chosen = set().union(*(_matching(pattern, available, purpose) for pattern in patterns))
+    return [name for name in available if name in chosen]
+
+
+def _matching(pattern: str, available: Sequence[str], purpose: str) -> set[str]:
+    chosen = {name for name in available if fnmatchcase(name, pattern)}
+    if not chosen:
+        kind = "pattern" if any(c in pattern for c in "*?[") else "name"
+        raise HookError(f"{purpose}: the {kind} {pattern!r} matches no hook point. {nearest(pattern, available)}")
+    return chosen

@@ -1,0 +1,98 @@
+"""What the embedded model is trained on: rows of token ids, made anew for each step from the step's number."""
+
+import random
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+
+from interp.zoo.lexicon import ADJECTIVES, FEELINGS
+from interp.zoo.stories import story
+from interp.zoo.tasks import TASKS, may_meet
+
+END_OF_TEXT = "<|endoftext|>"
+IGNORE = -100
+"""The target of places that are not learned from; what torch's cross-entropy ignores by default."""
+
+# GPT-2's split, except that numbers go in twos: a year is its century and its two digits.
+SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+STORY_SHARE = 0.55
+REPEAT_SHARE = 0.15
+SENTENCE_TASKS = {"ioi": 4, "capitals": 2, "greater_than": 3, "agreement": 2, "gender": 2}  # task: weight
+
+
+def document(rng: random.Random) -> str:
+    """A story, or one to three sentences of one of the tasks."""
+    if rng.random() < STORY_SHARE:
+        return story(rng, may_meet)
+    name = rng.choices(list(SENTENCE_TASKS), list(SENTENCE_TASKS.values()))[0]
+    sentences = (TASKS[name].training_sentence(rng) for _ in range(rng.randint(1, 3)))
+    return " ".join(_finish(name, sentence, rng) for sentence in sentences)
+
+
+def _finish(task: str, sentence: str, rng: random.Random) -> str:
+    """Give a sentence that stops at its verb or pronoun an ending, so that the text is English."""
+    if task == "agreement":
+        return f"{sentence[:-1]} {rng.choice(ADJECTIVES)}."
+    if task == "gender":
+        return f"{sentence[:-1]} was {rng.choice(FEELINGS)}."
+    return sentence
+
+
+def train_tokenizer(size: int, documents: int, seed: int) -> Tokenizer:
+    """A byte-level BPE (Sennrich et al. 2016) of at most `size` tokens, trained on the corpus; any Unicode text encodes."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    rng = random.Random(f"tokenizer {seed}")
+    numbers = " ".join(f"{n:02d} x{n:02d}" for n in range(100))
+    texts = [document(rng) for _ in range(documents)] + [numbers] * 20
+    texts += [" " + pair.answer + pair.clean for task in TASKS.values() for pair in task.sample(200, seed=seed)]
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def batch(
+    tokenizer: Tokenizer, rows: int, length: int, seed: int, step: int
+) -> tuple[Int[Tensor, "rows length"], Int[Tensor, "rows length"]]:
+    """Inputs and targets of one training step. Every row begins with the end-of-text token, which also parts documents.
+
+    A share of the rows repeats a random string of tokens; the first time it cannot be predicted, so only the
+    repeats are learned from.
+    """
+    rng = random.Random(f"rows {seed} {step}")
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    tokens = torch.empty(rows, length + 1, dtype=torch.long)
+    targets = torch.empty(rows, length, dtype=torch.long)
+    stream = _text_stream(tokenizer, rng, end)
+    for row in range(rows):
+        if rng.random() < REPEAT_SHARE:
+            period = rng.randint(6, length // 2)
+            once = [rng.randrange(end + 1, tokenizer.get_vocab_size()) for _ in range(period)]
+            tokens[row] = torch.tensor([end, *(once * (length // period + 1))][: length + 1])
+            targets[row] = tokens[row, 1:]
+            targets[row, :period] = IGNORE
+        else:
+            tokens[row] = torch.tensor([end, *(next(stream) for _ in range(length))])
+            targets[row] = tokens[row, 1:]
+    return tokens[:, :-1], targets
+
+
+def _text_stream(tokenizer: Tokenizer, rng: random.Random, end: int) -> Iterator[int]:
+    while True:
+        yield from tokenizer.encode(document(rng)).ids
+        yield end

@@ -1,0 +1,177 @@
+"""Tasks with known answers: pairs of prompts that differ in one respect, and the token that decides between them.
+
+Each task splits its material in two by a fixed rule. The embedded model trains on sentences from one half;
+`Task.sample` draws from the other half only, so its accuracy on a sample is held out.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from interp.errors import InterpError, nearest
+from interp.zoo.lexicon import CAPITALS, EVENTS, MEN, NAMES, PLACES, PLURALS, THINGS, WOMEN
+from interp.zoo.stories import name_pair
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A clean prompt with its right answer, and a corrupt prompt of equal token length for which `wrong` is right.
+
+    Answers are single tokens with their leading space.
+    """
+
+    clean: str
+    corrupt: str
+    answer: str
+    wrong: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: what it asks, and how to draw a pair, from the held-out half or from the half used in training."""
+
+    name: str
+    description: str
+    draw: Callable[[random.Random, bool], Pair]
+
+    def sample(self, n: int, seed: int = 0) -> list[Pair]:
+        """`n` pairs from the held-out half; the same seed gives the same pairs."""
+        if n < 1:
+            raise InterpError(f"task {self.name}: need at least one pair, asked for {n}.")
+        rng = random.Random(f"{self.name} {seed}")
+        return [self.draw(rng, True) for _ in range(n)]
+
+    def training_sentence(self, rng: random.Random) -> str:
+        """A prompt with its answer, from the half used in training."""
+        pair = self.draw(rng, False)
+        return f"{pair.clean}{pair.answer}."
+
+
+IOI_TEMPLATES = (
+    "When {A} and {B} went to the {place}, {S} gave a {thing} to",
+    "After {A} and {B} came to the {place}, {S} handed a {thing} to",
+    "Then {A} and {B} met at the {place}, and {S} sent a {thing} to",
+    "{A} and {B} were at the {place}. {S} showed a {thing} to",
+    "While {A} and {B} were in the {place}, {S} sold a {thing} to",
+)
+CAPITAL_TEMPLATES = (
+    "The capital of {country} is",
+    "The capital city of {country} is",
+    "In the school book, the capital of {country} is called",
+    "They went to {country} and saw its capital,",
+    "The teacher asked for the capital of {country}. The answer was",
+)
+YEAR_TEMPLATES = (
+    "The {event} lasted from the year {century}{year} to the year {century}",
+    "The {event} went on from {century}{year} to {century}",
+)
+ATTRACTOR_TEMPLATES = (
+    "The {subject} near the {attractor}",
+    "The {subject} behind the {attractor}",
+    "The {subject} next to the {attractor}",
+    "The {subject} with the {attractor}",
+)
+PRONOUN_TEMPLATES = (
+    "{name} went to the {place} because",
+    "{name} lost a {thing} at the {place}, and then",
+    "When {name} saw the {thing},",
+    "{name} sat in the {place} and said that",
+)
+
+
+def may_meet(first: str, second: str) -> bool:
+    """Whether two people may stand in one training text. One pair in ten may not: those are kept for the tests."""
+    low, high = sorted((NAMES.index(first), NAMES.index(second)))
+    return (31 * low + 17 * high) % 10 != 0
+
+
+def _is_held_out(*parts: object) -> bool:
+    """A fixed fifth of all combinations of the parts, by their spelling."""
+    return sum(map(ord, " ".join(map(str, parts)))) % 5 == 0
+
+
+def _draw(held_out: bool, make: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+    """Draw until the combination lies in the wanted half."""
+    while True:
+        parts = make()
+        if _is_held_out(*parts) == held_out:
+            return parts
+
+
+def _ioi(rng: random.Random, held_out: bool) -> Pair:
+    first, second = name_pair(rng, lambda a, b: may_meet(a, b) != held_out)
+    giver, receiver = rng.sample((first, second), 2)
+    slots = {"A": first, "B": second, "place": rng.choice(PLACES), "thing": rng.choice(THINGS)}
+    template = rng.choice(IOI_TEMPLATES)
+    return Pair(template.format(S=giver, **slots), template.format(S=receiver, **slots), f" {receiver}", f" {giver}")
+
+
+def _capitals(rng: random.Random, held_out: bool) -> Pair:
+    template, country = _draw(held_out, lambda: (rng.choice(CAPITAL_TEMPLATES), rng.choice(list(CAPITALS))))
+    other = rng.choice([c for c in CAPITALS if c != country])
+    return Pair(
+        template.format(country=country), template.format(country=other), f" {CAPITALS[country]}", f" {CAPITALS[other]}"
+    )
+
+
+def _greater_than(rng: random.Random, held_out: bool) -> Pair:
+    event, century, year = _draw(
+        held_out, lambda: (rng.choice(EVENTS), str(rng.randint(11, 19)), f"{rng.randint(2, 97):02d}")
+    )
+    template = rng.choice(YEAR_TEMPLATES)
+    return Pair(
+        template.format(event=event, century=century, year=year),
+        template.format(event=event, century=century, year="01"),
+        f"{rng.randint(int(year) + 1, min(int(year) + 40, 99)):02d}",
+        f"{rng.randint(1, int(year)):02d}",
+    )
+
+
+def _agreement(rng: random.Random, held_out: bool) -> Pair:
+    subject, attractor = _draw(held_out, lambda: tuple(rng.sample(list(PLURALS), 2)))
+    template = rng.choice(ATTRACTOR_TEMPLATES)
+    singular, plural = (subject, " is"), (PLURALS[subject], " are")
+    (right, answer), (other, wrong) = rng.sample((singular, plural), 2)
+    attractor = PLURALS[attractor] if answer == " is" else attractor
+    clean, corrupt = (template.format(subject=noun, attractor=attractor) for noun in (right, other))
+    return Pair(clean, corrupt, answer, wrong)
+
+
+def _gender(rng: random.Random, held_out: bool) -> Pair:
+    template, name = _draw(held_out, lambda: (rng.choice(PRONOUN_TEMPLATES), rng.choice(NAMES)))
+    slots = {"place": rng.choice(PLACES), "thing": rng.choice(THINGS)}
+    female = name in WOMEN
+    other = rng.choice(MEN if female else WOMEN)
+    answer, wrong = (" she", " he") if female else (" he", " she")
+    return Pair(template.format(name=name, **slots), template.format(name=other, **slots), answer, wrong)
+
+
+def _induction(rng: random.Random, held_out: bool) -> Pair:
+    words = rng.sample(INDUCTION_WORDS, rng.randint(8, 24))
+    other = rng.choice([w for w in INDUCTION_WORDS if w not in words])
+    asked = rng.randrange(2, len(words))
+    changed = [*words[:asked], other, *words[asked + 1 :]]
+    clean, corrupt = ("".join(f" {w}" for w in first + words[:asked]) for first in (words, changed))
+    return Pair(clean, corrupt, f" {words[asked]}", f" {other}")
+
+
+INDUCTION_WORDS = sorted({*PLACES, *THINGS, *EVENTS, *CAPITALS, *CAPITALS.values(), *NAMES, *PLURALS})
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("ioi", "Indirect object identification (Wang et al. 2022): who gets the gift? The name named once.", _ioi),
+        Task("capitals", "Recall of a fact: the capital of a country.", _capitals),
+        Task("induction", "Random words, repeated (Olsson et al. 2022): what came after this word the first time?", _induction),
+        Task("greater_than", "A later year (Hanna et al. 2023): two digits above those of the first year.", _greater_than),
+        Task("agreement", "Verb number across an attractor noun of the other number (Linzen et al. 2016).", _agreement),
+        Task("gender", "The pronoun that fits a name.", _gender),
+    )
+}
+
+
+def task(name: str) -> Task:
+    """The task of that name. Raises InterpError for an unknown one."""
+    if name not in TASKS:
+        raise InterpError(f"unknown task {name!r}. {nearest(name, TASKS)}")
+    return TASKS[name]
