@@ -22,6 +22,7 @@ class ModelConfig:
         d_vocab: number of token ids.
         activation: of the MLP. GPT-2 uses `gelu_new`, the tanh approximation.
         norm_eps: added to the variance in a layer norm.
+        init_std: standard deviation of freshly initialised weights.
     """
 
     n_layers: int
@@ -33,6 +34,7 @@ class ModelConfig:
     d_vocab: int
     activation: Activation = "gelu_new"
     norm_eps: float = 1e-5
+    init_std: float = 0.02
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -43,8 +45,9 @@ class ModelConfig:
             raise ConfigError(
                 f"ModelConfig.activation must be one of {', '.join(get_args(Activation))}, got {self.activation!r}."
             )
-        if not self.norm_eps > 0:
-            raise ConfigError(f"ModelConfig.norm_eps must be positive, got {self.norm_eps!r}.")
+        for name in ("norm_eps", "init_std"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"ModelConfig.{name} must be positive, got {getattr(self, name)!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dictionary, for provenance."""

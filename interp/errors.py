@@ -1,7 +1,7 @@
 """The errors a user can cause. Each says the operation, what was expected, what came, and the fix."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Iterable
 
 
 class InterpError(ValueError):

@@ -76,9 +76,7 @@ class Hooked:
     hook_points: dict[str, HookPoint]
 
     @contextmanager
-    def hooks(
-        self, functions: Mapping[str, HookFunction] | Iterable[tuple[Selection, HookFunction]]
-    ) -> Iterator[None]:
+    def hooks(self, functions: Mapping[str, HookFunction] | Iterable[tuple[Selection, HookFunction]]) -> Iterator[None]:
         """Attach functions to hook points for the length of a `with` block.
 
         Args:

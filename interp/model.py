@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interp.cache import ActivationCache
-from interp.config import ModelConfig
+from interp.config import Activation, ModelConfig
 from interp.errors import ConfigError, TokenError
 from interp.hooks import Hooked, HookPoint
 from interp.names import NORM_POINTS, Selection, block_name, hook_axes
@@ -20,7 +20,7 @@ from interp.tokenizer import PAD, Tokenizer
 Prompt = str | Sequence[str] | Tensor
 """A text, several texts, or token ids [batch, position] or [position]."""
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
@@ -55,7 +55,15 @@ class Attention(nn.Module):
         self.n_heads, self.d_head = config.n_heads, config.d_head
         self.qkv = nn.Linear(config.d_model, 3 * width)  # the three projections in one product
         self.o = nn.Linear(width, config.d_model)
-        self.hook_q, self.hook_k, self.hook_v, self.hook_attn_scores, self.hook_pattern, self.hook_z, self.hook_result = (
+        (
+            self.hook_q,
+            self.hook_k,
+            self.hook_v,
+            self.hook_attn_scores,
+            self.hook_pattern,
+            self.hook_z,
+            self.hook_result,
+        ) = (
             points[block_name(layer, f"attn.hook_{point}")]
             for point in ("q", "k", "v", "attn_scores", "pattern", "z", "result")
         )
@@ -73,7 +81,8 @@ class Attention(nn.Module):
             z = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=allowed is None).transpose(1, 2)
         z = self.hook_z(z)
         if not self.hook_result.active:
-            return self.o(z.flatten(2))
+            out: Tensor = self.o(z.flatten(2))
+            return out
         result = self.hook_result(einsum(z, self.W_O, "b p h e, h e d -> b p h d"))
         return result.sum(2) + self.o.bias
 
@@ -108,7 +117,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch position d_model"]) -> Float[Tensor, "batch position d_model"]:
         pre = self.hook_pre(self.input(x))  # [batch, position, d_mlp]
-        return self.output(self.hook_post(self.activation(pre)))
+        out: Tensor = self.output(self.hook_post(self.activation(pre)))
+        return out
 
 
 class Block(nn.Module):
@@ -140,7 +150,7 @@ class Transformer(Hooked, nn.Module):
         config: the architecture.
         tokenizer: for prompts given as text; None where the model only ever sees ids.
         name: shown in results and figures.
-        seed: of the random initialisation (N(0, 0.02^2); projections into the stream divided by sqrt(2 n_layers), as
+        seed: of the random initialisation (N(0, init_std^2); projections into the stream divided by sqrt(2 n_layers), as
             in GPT-2). None leaves the weights unallocated, for a loader to fill.
     """
 
@@ -174,7 +184,7 @@ class Transformer(Hooked, nn.Module):
                 weight.fill_(1.0)
             else:
                 projection = name.endswith(("attn.o.weight", "mlp.output.weight"))
-                weight.normal_(0.0, 0.02 * (into_stream if projection else 1.0), generator=generator)
+                weight.normal_(0.0, self.config.init_std * (into_stream if projection else 1.0), generator=generator)
 
     def forward(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position vocab"]:
         """The logits of the next token at every position.
@@ -239,7 +249,7 @@ class Transformer(Hooked, nn.Module):
             logits = self(tokens)
         return logits, ActivationCache({name: values[name] for name in self.hook_points if name in values})
 
-    def check_tokens(self, tokens: Int[Tensor, "batch position"]) -> Bool[Tensor, "batch position"] | None:
+    def check_tokens(self, tokens: Tensor) -> Bool[Tensor, "batch position"] | None:
         """Which places hold a token (None: all of them). Raises TokenError where the model cannot take the ids."""
         if tokens.ndim != 2 or tokens.is_floating_point() or tokens.dtype == torch.bool:
             shape = tuple(tokens.shape)

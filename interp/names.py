@@ -1,7 +1,7 @@
 """The glossary: what each axis means, and the name and axes of every hook point."""
 
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Callable, Iterable, Sequence
 
 from interp.errors import HookError, nearest
 
@@ -79,7 +79,9 @@ def short_name(point: str, layer: int, available: Sequence[str]) -> str:
         raise HookError(f"no hook point of layer {layer} is here. {nearest(prefix + point, available)}")
     found = [n for n in in_layer if n in (prefix + point, prefix + "hook_" + point) or n.endswith(".hook_" + point)]
     if len(found) != 1:
-        what = f"is ambiguous in layer {layer}: {', '.join(found)}" if found else f"names no hook point of layer {layer}"
+        what = (
+            f"is ambiguous in layer {layer}: {', '.join(found)}" if found else f"names no hook point of layer {layer}"
+        )
         raise HookError(f"{point!r} {what}. {nearest(prefix + 'hook_' + point, in_layer)}")
     return found[0]
 

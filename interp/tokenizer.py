@@ -88,10 +88,16 @@ class Tokenizer:
 
     def save(self, directory: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json into a checkpoint directory."""
-        special = {name: self._backend.id_to_token(i) for name, i in (("bos_token", self.bos), ("eos_token", self.eos)) if i is not None}
+        special = {
+            name: self._backend.id_to_token(i)
+            for name, i in (("bos_token", self.bos), ("eos_token", self.eos))
+            if i is not None
+        }
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": self.bos is not None, **special}
         write_whole(directory / "tokenizer.json", lambda path: self._backend.save(str(path)))
-        write_whole(directory / "tokenizer_config.json", lambda path: path.write_text(json.dumps(settings, indent=2) + "\n"))
+        write_whole(
+            directory / "tokenizer_config.json", lambda path: path.write_text(json.dumps(settings, indent=2) + "\n")
+        )
 
     def _check(self, ids: Sequence[int]) -> None:
         wrong = [i for i in ids if not (0 <= i < len(self) or i == PAD)]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.config import ModelConfig
+from interp.config import Activation, ModelConfig
 from interp.errors import CheckpointError, ConfigError, nearest
 
 # Our name, GPT-2's name, and whether GPT-2 stores it transposed (its Conv1D keeps [in, out] where a Linear keeps [out, in]).
@@ -32,7 +32,14 @@ BLOCK: tuple[tuple[str, str, bool], ...] = (
 )
 # Buffers that older checkpoints carry: the causal mask and its fill value.
 BUFFERS = ("attn.bias", "attn.masked_bias")
-ACTIVATIONS = {"gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu"}  # fmt: skip
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu_new": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
+    "gelu": "gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
 # Settings that change what the model computes; other values than these are not GPT-2 as implemented here.
 REQUIRED = {
     "scale_attn_weights": True,
@@ -57,7 +64,9 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
             raise CheckpointError(f"{source}: {field} = {settings[field]!r} is not supported; only {needed!r} is.")
     activation = settings.get("activation_function", "gelu_new")
     if activation not in ACTIVATIONS:
-        raise CheckpointError(f"{source}: activation_function {activation!r} is unknown. {nearest(activation, ACTIVATIONS)}")
+        raise CheckpointError(
+            f"{source}: activation_function {activation!r} is unknown. {nearest(activation, ACTIVATIONS)}"
+        )
     try:
         d_model, n_heads = int(settings["n_embd"]), int(settings["n_head"])
         if n_heads < 1 or d_model % n_heads:
@@ -70,8 +79,9 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
             d_mlp=int(settings.get("n_inner") or 4 * d_model),
             n_ctx=int(settings["n_positions"]),
             d_vocab=int(settings["vocab_size"]),
-            activation=ACTIVATIONS[activation],  # type: ignore[arg-type]
+            activation=ACTIVATIONS[activation],
             norm_eps=float(settings.get("layer_norm_epsilon", 1e-5)),
+            init_std=float(settings.get("initializer_range", 0.02)),
         )
     except KeyError as error:
         raise CheckpointError(f"{source}: the configuration has no field {error}.") from error
@@ -94,6 +104,7 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
         "vocab_size": config.d_vocab,
         "activation_function": config.activation,
         "layer_norm_epsilon": config.norm_eps,
+        "initializer_range": config.init_std,
         "tie_word_embeddings": True,
     }
 
@@ -118,7 +129,9 @@ def read_weights(tensors: Mapping[str, Tensor], config: ModelConfig, source: str
             f"{source}: {len(extra)} tensors are not part of GPT-2 with {config.n_layers} layers: {', '.join(extra[:5])}."
         )
     if head is not None and not (head.data_ptr() == state["W_E"].data_ptr() or torch.equal(head, state["W_E"])):
-        raise CheckpointError(f"{source}: lm_head.weight differs from wte.weight; only a tied unembedding is supported.")
+        raise CheckpointError(
+            f"{source}: lm_head.weight differs from wte.weight; only a tied unembedding is supported."
+        )
     return state
 
 

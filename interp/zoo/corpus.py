@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from interp.errors import TokenError
 from interp.zoo.lexicon import ADJECTIVES, FEELINGS
 from interp.zoo.stories import story
 from interp.zoo.tasks import TASKS, may_meet
@@ -19,14 +21,30 @@ IGNORE = -100
 # GPT-2's split, except that numbers go in twos: a year is its century and its two digits.
 SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-STORY_SHARE = 0.55
-REPEAT_SHARE = 0.15
 SENTENCE_TASKS = {"ioi": 4, "capitals": 2, "greater_than": 3, "agreement": 2, "gender": 2}  # task: weight
 
 
-def document(rng: random.Random) -> str:
-    """A story, or one to three sentences of one of the tasks."""
-    if rng.random() < STORY_SHARE:
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training: how long, the shape of its batches, and what they are made of.
+
+    Args:
+        steps: batches.
+        rows, length: their shape in rows and tokens.
+        stories: share of the documents that are stories; the others are sentences of the tasks.
+        repeats: share of the rows that repeat a random string of tokens.
+    """
+
+    steps: int
+    rows: int
+    length: int
+    stories: float
+    repeats: float
+
+
+def document(rng: random.Random, stories: float) -> str:
+    """A story with the given probability, else one to three sentences of one of the tasks."""
+    if rng.random() < stories:
         return story(rng, may_meet)
     name = rng.choices(list(SENTENCE_TASKS), list(SENTENCE_TASKS.values()))[0]
     sentences = (TASKS[name].training_sentence(rng) for _ in range(rng.randint(1, 3)))
@@ -60,14 +78,14 @@ def train_tokenizer(size: int, documents: int, seed: int) -> Tokenizer:
     )
     rng = random.Random(f"tokenizer {seed}")
     numbers = " ".join(f"{n:02d} x{n:02d}" for n in range(100))
-    texts = [document(rng) for _ in range(documents)] + [numbers] * 20
+    texts = [document(rng, 0.5) for _ in range(documents)] + [numbers] * 20
     texts += [" " + pair.answer + pair.clean for task in TASKS.values() for pair in task.sample(200, seed=seed)]
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
 def batch(
-    tokenizer: Tokenizer, rows: int, length: int, seed: int, step: int
+    tokenizer: Tokenizer, phase: Phase, seed: int, step: int
 ) -> tuple[Int[Tensor, "rows length"], Int[Tensor, "rows length"]]:
     """Inputs and targets of one training step. Every row begins with the end-of-text token, which also parts documents.
 
@@ -75,14 +93,14 @@ def batch(
     repeats are learned from.
     """
     rng = random.Random(f"rows {seed} {step}")
-    end = tokenizer.token_to_id(END_OF_TEXT)
-    tokens = torch.empty(rows, length + 1, dtype=torch.long)
-    targets = torch.empty(rows, length, dtype=torch.long)
-    stream = _text_stream(tokenizer, rng, end)
-    for row in range(rows):
-        if rng.random() < REPEAT_SHARE:
-            period = rng.randint(6, length // 2)
-            once = [rng.randrange(end + 1, tokenizer.get_vocab_size()) for _ in range(period)]
+    end, size, length = _end(tokenizer), tokenizer.get_vocab_size(), phase.length
+    tokens = torch.empty(phase.rows, length + 1, dtype=torch.long)
+    targets = torch.empty(phase.rows, length, dtype=torch.long)
+    stream = _text_stream(tokenizer, rng, phase.stories)
+    for row in range(phase.rows):
+        if rng.random() < phase.repeats:
+            period = rng.randint(3, length // 2)
+            once = [rng.randrange(end + 1, size) for _ in range(period)]
             tokens[row] = torch.tensor([end, *(once * (length // period + 1))][: length + 1])
             targets[row] = tokens[row, 1:]
             targets[row, :period] = IGNORE
@@ -92,7 +110,14 @@ def batch(
     return tokens[:, :-1], targets
 
 
-def _text_stream(tokenizer: Tokenizer, rng: random.Random, end: int) -> Iterator[int]:
+def _text_stream(tokenizer: Tokenizer, rng: random.Random, stories: float) -> Iterator[int]:
     while True:
-        yield from tokenizer.encode(document(rng)).ids
-        yield end
+        yield from tokenizer.encode(document(rng, stories)).ids
+        yield _end(tokenizer)
+
+
+def _end(tokenizer: Tokenizer) -> int:
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    if end is None:
+        raise TokenError(f"this tokenizer has no {END_OF_TEXT} token, which parts documents.")
+    return end

@@ -1,22 +1,24 @@
 """The words of the small town: its people, places and things, and some facts about the world."""
 
-WOMEN = (
-    "Mary Alice Sarah Emma Kate Anna Laura Lisa Susan Linda Helen Ruth Grace Rose Jane Lucy Amy Julia Martha Ellen"
-).split()
-MEN = (
-    "John Tom James Dan Jack Paul Peter Mark David Michael Robert Richard Henry George Charles Simon Adam Luke Martin Frank"
-).split()
+WOMEN = """
+    Mary Alice Sarah Emma Kate Anna Laura Lisa Susan Linda Helen Ruth Grace Rose Jane Lucy Amy Julia
+    Martha Ellen
+""".split()
+MEN = """
+    John Tom James Dan Jack Paul Peter Mark David Michael Robert Richard Henry George Charles Simon Adam
+    Luke Martin Frank
+""".split()
 NAMES = WOMEN + MEN
 
-PLACES = (
-    "store park school library market station bakery garden church museum river beach farm harbor theater hospital bank "
-    "kitchen office bridge"
-).split()
+PLACES = """
+    store park school library market station bakery garden church museum river beach farm harbor theater
+    hospital bank kitchen office bridge
+""".split()
 # Things that one person can give to another; each takes "a".
-THINGS = (
-    "drink book ring letter ball key flower hat lamp coin basket cake map pencil box clock shirt ticket bottle gift "
-    "radio blanket camera bell"
-).split()
+THINGS = """
+    drink book ring letter ball key flower hat lamp coin basket cake map pencil box clock shirt ticket
+    bottle gift radio blanket camera bell
+""".split()
 COLORS = "red blue green yellow white black brown silver".split()
 ADJECTIVES = "old new small big heavy lovely strange plain bright broken".split()
 ANIMALS = "dog cat horse bird rabbit goat duck sheep".split()

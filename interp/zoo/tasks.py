@@ -162,8 +162,14 @@ TASKS: dict[str, Task] = {
     for task in (
         Task("ioi", "Indirect object identification (Wang et al. 2022): who gets the gift? The name named once.", _ioi),
         Task("capitals", "Recall of a fact: the capital of a country.", _capitals),
-        Task("induction", "Random words, repeated (Olsson et al. 2022): what came after this word the first time?", _induction),
-        Task("greater_than", "A later year (Hanna et al. 2023): two digits above those of the first year.", _greater_than),
+        Task(
+            "induction",
+            "Random words, repeated (Olsson et al. 2022): what came after this word the first time?",
+            _induction,
+        ),
+        Task(
+            "greater_than", "A later year (Hanna et al. 2023): two digits above those of the first year.", _greater_than
+        ),
         Task("agreement", "Verb number across an attractor noun of the other number (Linzen et al. 2016).", _agreement),
         Task("gender", "The pronoun that fits a name.", _gender),
     )

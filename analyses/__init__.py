@@ -1,0 +1,34 @@
+"""Questions asked of a model: each returns an `xarray.Dataset` with units and provenance; `plot` draws it.
+
+Names are imported when they are first used, so that the command line shows its help without loading torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analyses import cascade
+    from analyses.attention import attention_patterns
+    from analyses.lenses import logit_lens
+    from analyses.patching import activation_patching
+    from analyses.plots import plot
+    from analyses.results import load, save
+
+_HOMES = {
+    "activation_patching": "analyses.patching",
+    "attention_patterns": "analyses.attention",
+    "cascade": "analyses.cascade",
+    "load": "analyses.results",
+    "logit_lens": "analyses.lenses",
+    "plot": "analyses.plots",
+    "save": "analyses.results",
+}
+
+__all__ = ["activation_patching", "attention_patterns", "cascade", "load", "logit_lens", "plot", "save"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'analyses' has no attribute {name!r}")
+    home = import_module(_HOMES[name])
+    return home if home.__name__ == f"analyses.{name}" else getattr(home, name)

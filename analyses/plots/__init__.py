@@ -1,0 +1,34 @@
+"""Results in, figures out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import plotly.graph_objects as go
+import xarray as xr
+
+from analyses.plots.attention import plot_attention, plot_head
+from analyses.plots.gain import plot_gain
+from analyses.plots.logit_lens import plot_logit_lens
+from analyses.plots.patching import plot_patching
+from interp.errors import ResultError, nearest
+
+KINDS: dict[str, Callable[..., go.Figure]] = {
+    "logit_lens": plot_logit_lens,
+    "attention_patterns": plot_attention,
+    "activation_patching": plot_patching,
+    "cascade_gain": plot_gain,
+}
+
+
+def plot(result: xr.Dataset, **options: Any) -> go.Figure:
+    """The figure of a result, chosen by its kind; options are those of that kind's plot function.
+
+    Raises ResultError for a result of a kind that has no figure.
+    """
+    kind = str(getattr(result, "attrs", {}).get("kind"))
+    if kind not in KINDS:
+        raise ResultError(f"there is no figure for a result of kind {kind!r}. {nearest(kind, KINDS)}")
+    return KINDS[kind](result, **options)
+
+
+__all__ = ["plot", "plot_attention", "plot_gain", "plot_head", "plot_logit_lens", "plot_patching"]

@@ -1,0 +1,107 @@
+"""The cascade's gain against depth."""
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+
+from analyses.plots.labels import model_name
+from analyses.plots.theme import FAINT, LINES, TEMPLATE
+from interp.errors import ResultError
+
+CURVES = (("gain", "ln G: whole disturbance", 1), ("relative_gain", "ln Γ: on site, relative to the stream", 2))
+
+
+def plot_gain(result: xr.Dataset, *, null: xr.Dataset | None = None) -> go.Figure:
+    """Mean ln G, mean ln Gamma and k against depth.
+
+    The band is the 95 % bootstrap interval over prompts where there is one; else, and said so, the 5 to 95 % range
+    over injections and directions, which is no confidence interval.
+
+    Args:
+        result: of `analyses.cascade.gain`.
+        null: the same of another model, usually `random_twin`, drawn in grey.
+
+    Raises:
+        ResultError: `null` has other layers.
+    """
+    if null is not None and not np.array_equal(null["layer"], result["layer"]):
+        raise ResultError(
+            "plot_gain: the null has other layers than the result; measure both with the same shape and layer."
+        )
+    fig = make_subplots(
+        1, 3, subplot_titles=[title for _, title, _ in CURVES] + ["k: growth over each layer"], horizontal_spacing=0.075
+    )
+    for dataset, color in ((null, FAINT), (result, LINES[0])):
+        if dataset is not None:
+            _draw(fig, dataset, color)
+    for column in (1, 2):
+        fig.add_hline(y=0, line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=column)
+    fig.add_hline(y=1, line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=3)
+    fig.update_xaxes(title="stream entering layer", dtick=max(1, result.sizes["layer"] // 7))
+    fig.update_xaxes(title="layer", col=3)
+    fig.update_yaxes(title="nats", col=1)
+    fig.update_yaxes(title="nats", col=2)
+    fig.update_yaxes(title="k", col=3)
+    fig.update_layout(
+        template=TEMPLATE,
+        title={"text": f"Growth of an injected disturbance<br><sup>{_band_name(result)}</sup>", "y": 0.96},
+        width=1040,
+        height=450,
+        margin={"t": 110, "b": 116},
+        legend={"y": -0.28, "yanchor": "top", "x": 0, "xanchor": "left"},
+        barmode="group",
+    )
+    fig.update_annotations(font={"size": 13})
+    return fig
+
+
+def _draw(fig: go.Figure, result: xr.Dataset, color: str) -> None:
+    name, layers = model_name(result), result["layer"].to_numpy()
+    for variable, _, column in CURVES:
+        mean = result[f"log_{variable}"].mean("prompt").to_numpy()
+        lower, upper = _band(result, variable)
+        fig.add_scatter(
+            x=np.concatenate([layers, layers[::-1]]),
+            y=np.concatenate([upper, lower[::-1]]),
+            fill="toself",
+            fillcolor=color,
+            opacity=0.16,
+            mode="lines",
+            line={"width": 0},
+            hoverinfo="skip",
+            showlegend=False,
+            name=f"{name} band",
+            row=1,
+            col=column,
+        )
+        fig.add_scatter(
+            x=layers, y=mean, mode="lines+markers", name=name, legendgroup=name, showlegend=column == 1,
+            line={"color": color, "width": 2.2}, hovertemplate="layer %{x}<br>%{y:.3f} nats<extra></extra>", row=1, col=column,
+        )  # fmt: skip
+    k = np.exp(np.log(result["reproduction"].to_numpy()).mean(0))[:-1]
+    fig.add_bar(
+        x=layers[:-1], y=k, name=name, legendgroup=name, showlegend=False, marker={"color": color},
+        hovertemplate="layer %{x}<br>k = %{y:.3f}<extra></extra>", row=1, col=3,
+    )  # fmt: skip
+
+
+def _has_interval(result: xr.Dataset) -> bool:
+    return bool(np.isfinite(result["log_gain_interval"]).any())
+
+
+def _band(result: xr.Dataset, variable: str) -> tuple[np.ndarray, np.ndarray]:
+    if _has_interval(result):
+        interval = result[f"log_{variable}_interval"].to_numpy()
+    else:
+        logs = np.log(result[variable].to_numpy())
+        interval = np.nanquantile(logs, [0.05, 0.95], axis=(0, 1, 2))
+    return interval[0], interval[1]
+
+
+def _band_name(result: xr.Dataset) -> str:
+    prompts = result.sizes["prompt"]
+    if _has_interval(result):
+        return f"mean over {prompts} prompts; bands: 95 % bootstrap interval over prompts"
+    what = "1 prompt" if prompts == 1 else f"{prompts} prompts"
+    return f"mean over {what}; bands: 5 to 95 % of injections and directions, no confidence interval"

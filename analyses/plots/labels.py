@@ -1,0 +1,39 @@
+"""Tokens as they stand in figures: white space visible, and nothing read as markup."""
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+import xarray as xr
+
+from interp.errors import ResultError, nearest
+
+VISIBLE = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
+
+
+def visible(token: str) -> str:
+    """A token with its white space shown as signs and other unprintable characters as escapes; no markup is changed."""
+    return "".join(VISIBLE.get(c, c if c.isprintable() else ascii(c)[1:-1]) for c in token)
+
+
+def label(token: str) -> str:
+    """A token for a plotly label, where tags would otherwise be read as markup."""
+    return escape(visible(token), quote=False)
+
+
+def model_name(result: xr.Dataset) -> str:
+    """The name of a result's model, for a title."""
+    return escape(str(result.attrs["model"]), quote=False)
+
+
+def axis(tokens: Iterable[str]) -> dict[str, Any]:
+    """A plotly axis that names each position by its token; equal tokens keep their own places."""
+    labels = [label(str(token)) for token in tokens]
+    return {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": labels, "showgrid": False}
+
+
+def place(sizes: Any, dim: str, index: int) -> int:
+    """An index along a dimension of a result, checked. Raises ResultError where the result has no such place."""
+    if not 0 <= index < sizes[dim]:
+        raise ResultError(f"{dim} {index} is not in this result. {nearest(str(index), map(str, range(sizes[dim])))}")
+    return index

@@ -1,0 +1,46 @@
+"""The look of every figure. Passed to each figure by itself; nothing global is changed."""
+
+import plotly.graph_objects as go
+
+FONT = "Helvetica Neue, Helvetica, Arial, sans-serif"
+INK, FAINT, GRID = "#1f2933", "#6b7785", "#e3e7eb"
+
+# Okabe and Ito (2008), "Color universal design": told apart also with colour-blind eyes.
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+SEQUENTIAL = "Cividis"
+DIVERGING = "RdBu_r"
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "title": {"font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "colorway": LINES,
+        "margin": {"l": 64, "r": 24, "t": 56, "b": 56},
+        "xaxis": {
+            "gridcolor": GRID,
+            "linecolor": FAINT,
+            "zeroline": False,
+            "ticks": "outside",
+            "tickcolor": FAINT,
+            "automargin": True,
+        },
+        "yaxis": {
+            "gridcolor": GRID,
+            "linecolor": FAINT,
+            "zeroline": False,
+            "ticks": "outside",
+            "tickcolor": FAINT,
+            "automargin": True,
+        },
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        "hoverlabel": {"font": {"family": FONT}},
+    }
+)
+
+
+def figure(title: str, width: int, height: int) -> go.Figure:
+    """An empty figure in the theme, sized in pixels."""
+    return go.Figure(layout={"template": TEMPLATE, "title": {"text": title}, "width": width, "height": height})

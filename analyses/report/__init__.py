@@ -1,0 +1,7 @@
+"""Results in, one self-contained HTML file out."""
+
+from analyses.report.collect import collect
+from analyses.report.html import render, write
+from analyses.report.summary import chosen_head, summary
+
+__all__ = ["chosen_head", "collect", "render", "summary", "write"]

@@ -1,0 +1,85 @@
+"""Run every analysis that a report shows."""
+
+from collections.abc import Callable
+from functools import partial
+
+import xarray as xr
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from analyses import cascade
+from analyses.attention import attention_patterns
+from analyses.lenses import logit_lens
+from analyses.patching import activation_patching
+from interp.errors import InterpError
+from interp.model import Transformer
+
+
+def collect(
+    model: Transformer,
+    clean: str,
+    *,
+    corrupt: str | None = None,
+    answer: str | None = None,
+    wrong: str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, xr.Dataset]:
+    """The results of a report, by section.
+
+    Args:
+        clean: the prompt to look into.
+        corrupt: a prompt of equal token length that differs in what matters; without it nothing is patched.
+        answer, wrong: single tokens; default, the model's top prediction after the clean and the corrupt prompt.
+        seed: of the injected directions, and of the random-init twin.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        `lens`, `attention`, `gain`, `gain_null` (the same shape at random initialisation); with a corrupt prompt also
+        `lens_corrupt` and `patching`.
+
+    Raises:
+        InterpError: an answer without a corrupt prompt; both prompts predict the same token and no answer is given; or
+            what the analyses raise.
+    """
+    if corrupt is None and (answer is not None or wrong is not None):
+        raise InterpError("report: an answer is used in patching, which needs a corrupt prompt; give --corrupt too.")
+    results: dict[str, xr.Dataset] = {}
+    steps: list[tuple[str, Callable[[], xr.Dataset]]] = [
+        ("lens", partial(logit_lens, model, clean, top_k=min(10, model.config.d_vocab)))
+    ]
+    if corrupt is not None:
+        steps.append(("lens_corrupt", partial(logit_lens, model, corrupt, top_k=min(10, model.config.d_vocab))))
+        steps.append(("patching", partial(_patching, model, clean, corrupt, answer, wrong, results)))
+    steps.append(("attention", partial(attention_patterns, model, clean)))
+    steps.append(("gain", partial(cascade.gain, model, clean, seed=seed)))
+    steps.append(("gain_null", lambda: cascade.gain(cascade.random_twin(model, seed), clean, seed=seed)))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+        task = bar.add_task("report", total=len(steps))
+        for name, run in steps:
+            bar.update(task, description=f"report: {name.replace('_', ' ')}")
+            results[name] = run()
+            bar.advance(task)
+    return results
+
+
+def _patching(
+    model: Transformer, clean: str, corrupt: str, answer: str | None, wrong: str | None, results: dict[str, xr.Dataset]
+) -> xr.Dataset:
+    right, other = (
+        given if given is not None else int(results[lens]["top_id"][0, -1, -1, 0])
+        for given, lens in ((answer, "lens"), (wrong, "lens_corrupt"))
+    )
+    if answer is None and wrong is None and right == other:
+        token = str(results["lens"]["top_token"][0, -1, -1, 0].item())
+        raise InterpError(
+            f"report: the model predicts {token!r} after both prompts, so there is no answer to tell them apart by. "
+            "Give --answer and --wrong, or prompts on which it differs."
+        )
+    return activation_patching(model, clean, corrupt, answer=right, wrong=other)

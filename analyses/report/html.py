@@ -1,0 +1,114 @@
+"""Render a report's results as one self-contained HTML page."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import xarray as xr
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from analyses.plots import plot, plot_head
+from analyses.plots.labels import visible
+from analyses.report.summary import chosen_head, gain_sentence, lens_sentence, patching_sentence, quoted
+from interp.files import write_whole
+
+PROVENANCE = ("model", "weight_hash", "tokenizer_hash", "dtype", "device", "versions", "created")
+
+
+def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = None) -> str:
+    """A page with every result of `collect`: figures, how to read them, and provenance. It loads nothing from outside.
+
+    Args:
+        head: (layer, head) whose attention pattern is shown large; None chooses one, see `chosen_head`.
+    """
+    lens, attention = results["lens"], results["attention"]
+    patching = results.get("patching")
+    answer_id = int(patching["answer_id"][0]) if patching is not None else int(lens["top_id"][0, -1, -1, 0])
+    automatic = head is None
+    head = head or chosen_head(attention, answer_id)
+    environment = Environment(
+        loader=PackageLoader("analyses.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        model=lens.attrs["model"],
+        prompts=_prompts(results),
+        predictions=_predictions(results),
+        lens_sentence=lens_sentence(lens),
+        lens=_div(plot(lens)),
+        head=f"{head[0]}.{head[1]}",
+        head_is_automatic=automatic,
+        answer=quoted(_token(attention, answer_id)),
+        pattern=_div(plot_head(attention, layer=head[0], head=head[1])),
+        patterns=_div(plot(attention)),
+        patching_sentence=patching_sentence(patching) if patching is not None else "",
+        patching=_div(plot(patching)) if patching is not None else None,
+        gain_sentence=gain_sentence(results["gain"]),
+        gain=_div(plot(results["gain"], null=results["gain_null"])),
+        gain_parameters=json.loads(results["gain"].attrs["parameters"]),
+        provenance=[(name.replace("_", " "), lens.attrs[name]) for name in PROVENANCE],
+        parameters=[
+            (name, result.attrs["kind"], result.attrs["parameters"], result.attrs["seed"])
+            for name, result in results.items()
+        ],
+        plotly=Markup(get_plotlyjs()),
+    )
+    return str(page)
+
+
+def write(
+    results: Mapping[str, xr.Dataset], path: str | Path, *, head: tuple[int, int] | None = None, overwrite: bool = False
+) -> None:
+    """Render and write a report, whole or not at all. Raises InterpError where the file exists and may not be overwritten."""
+    page = render(results, head=head)
+    write_whole(Path(path), lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
+
+
+def _div(figure: go.Figure) -> Markup:
+    figure.update_layout(autosize=False)
+    return Markup(
+        figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": False})
+    )
+
+
+def _prompts(results: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
+    """The tokens of each prompt, with a mark on those in which the two differ."""
+    names = {"lens": "clean" if "lens_corrupt" in results else "prompt", "lens_corrupt": "corrupt"}
+    ids = {name: results[name]["token_id"][0].to_numpy() for name in names if name in results}
+    rows = []
+    for name, row in ids.items():
+        others = [other for key, other in ids.items() if key != name and len(other) == len(row)]
+        tokens = results[name]["token"][0].to_numpy()
+        chips = [
+            {
+                "text": visible(str(token)),
+                "id": int(i),
+                "position": place,
+                "differs": any(other[place] != i for other in others),
+            }
+            for place, (token, i) in enumerate(zip(tokens, row, strict=True))
+        ]
+        rows.append({"name": names[name], "tokens": chips})
+    return rows
+
+
+def _predictions(results: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
+    tables = []
+    for name, title in (("lens", "clean" if "lens_corrupt" in results else "prompt"), ("lens_corrupt", "corrupt")):
+        if name in results:
+            last = results[name].isel(prompt=0, layer=-1, position=-1)
+            pairs = zip(last["top_token"].to_numpy(), last["top_probability"].to_numpy(), strict=True)
+            tables.append({"name": title, "rows": [(visible(str(token)), float(p)) for token, p in pairs]})
+    return tables
+
+
+def _token(attention: xr.Dataset, token_id: int) -> str:
+    keys = attention["key_token_id"][0].to_numpy()
+    return str(attention["key_token"][0].to_numpy()[keys == token_id][0]) if (keys == token_id).any() else ""

@@ -1,0 +1,80 @@
+"""What the numbers say, in sentences. Each sentence states figures of the results and no more."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from analyses.plots.labels import visible
+from interp.errors import ResultError
+
+
+def summary(results: Mapping[str, xr.Dataset]) -> list[str]:
+    """One sentence or two for each section that a report has."""
+    lines = [lens_sentence(results["lens"])]
+    if "patching" in results:
+        lines.append(patching_sentence(results["patching"]))
+    return [*lines, gain_sentence(results["gain"])]
+
+
+def lens_sentence(lens: xr.Dataset) -> str:
+    """The prediction, and from where up it stands."""
+    ids = lens["top_id"][0, :, -1, 0].to_numpy()
+    token, probability = str(lens["top_token"][0, -1, -1, 0].item()), float(lens["top_probability"][0, -1, -1, 0])
+    settled = len(ids) - int(np.argmax(ids[::-1] != ids[-1])) if (ids != ids[-1]).any() else 0
+    where = "only at the output" if settled == len(ids) - 1 else f"from the stream entering layer {settled} on"
+    return f"The model's next token is {quoted(token)} (probability {probability:.3f}); it leads {where}."
+
+
+def patching_sentence(patching: xr.Dataset) -> str:
+    """The baselines, and how far the strongest patch goes."""
+    one = patching.isel(prompt=0)
+    layer, position = np.unravel_index(int(np.nanargmax(one["effect"].to_numpy())), one["effect"].shape)
+    late = one["effect"].to_numpy()[-1]
+    last = int(np.nanargmax(late))
+    return (
+        f"The logit difference is {float(one['clean_baseline']):.2f} in the clean run and "
+        f"{float(one['corrupt_baseline']):.2f} in the corrupt run. "
+        f"The clean stream entering layer {layer} at position {position} ({quoted(str(one['clean_token'].to_numpy()[position]))}) restores "
+        f"{float(one['effect'][layer, position]):.0%} of it; entering the last layer, position {last} "
+        f"({quoted(str(one['clean_token'].to_numpy()[last]))}) restores most, {late[last]:.0%}."
+    )
+
+
+def gain_sentence(gain: xr.Dataset) -> str:
+    """Growth to the output, absolute and relative."""
+    absolute, relative = (float(np.exp(gain[name][0, -1])) for name in ("log_gain", "log_relative_gain"))
+    verb = "grows" if relative > 1 else "shrinks"
+    return (
+        f"A disturbance injected at layer {int(gain['layer'][0])} is {absolute:.2f} times as large at the output (typical G); "
+        f"relative to the stream it sits in, it {verb} on site by a factor of {relative:.2f} (typical Γ)."
+    )
+
+
+def chosen_head(attention: xr.Dataset, answer_id: int | None = None) -> tuple[int, int]:
+    """The head whose last position attends most to the answer's token in the prompt; where it is not there, most to any
+    one earlier position but the first."""
+    from_last = attention["pattern"][0, :, :, -1, :].to_numpy()
+    keys = attention["key_token_id"][0].to_numpy()
+    if answer_id is not None and (keys == answer_id).any():
+        score = from_last[..., keys == answer_id].sum(-1)
+    elif len(keys) > 2:
+        score = from_last[..., 1:-1].max(-1)
+    else:
+        score = from_last.max(-1)
+    layer, head = np.unravel_index(int(score.argmax()), score.shape)
+    return int(layer), int(head)
+
+
+def parse_head(text: str, attention: xr.Dataset) -> tuple[int, int]:
+    """Layer and head of "3.1". Raises ResultError where it is no such pair or the model has no such head."""
+    layers, heads = attention.sizes["layer"], attention.sizes["head"]
+    layer, dot, head = text.partition(".")
+    if dot and layer.isdecimal() and head.isdecimal() and int(layer) < layers and int(head) < heads:
+        return int(layer), int(head)
+    raise ResultError(f"head {text!r} is not one of this model: give LAYER.HEAD, from 0.0 to {layers - 1}.{heads - 1}.")
+
+
+def quoted(token: str) -> str:
+    """A token in quotation marks, white space visible."""
+    return f"“{visible(token)}”"

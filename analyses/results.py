@@ -1,0 +1,127 @@
+"""Results: labelled arrays with units and provenance, saved as netCDF."""
+
+import json
+import platform
+from collections.abc import Hashable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.errors import ResultError
+from interp.files import write_whole
+from interp.model import Transformer
+from interp.tokenizer import PAD
+
+SCHEMA_VERSION = 1
+VERSIONS = ("criticalpile", "torch", "numpy", "xarray")
+
+Variable = tuple[tuple[str, ...], Any, str, str]
+"""Dims, values, long name, and units ("1" for a pure number)."""
+
+
+def make(
+    kind: str,
+    variables: Mapping[str, Variable],
+    coords: Mapping[Hashable, Any],
+    *,
+    model: Transformer,
+    prompts: Mapping[str, Int[Tensor, "prompt position"]],
+    parameters: Mapping[str, Any],
+    seed: int | None = None,
+) -> xr.Dataset:
+    """An analysis' result: the variables with names and units, and where they came from.
+
+    Args:
+        kind: of analysis; `analyses.plot` chooses the figure by it.
+        prompts: the token ids that went in, by role ("prompt", or "clean" and "corrupt").
+        parameters: every argument that shaped the numbers; JSON values.
+        seed: of whatever was random, None where nothing was.
+    """
+    data = {
+        name: (dims, array(values), {"long_name": long, "units": units})
+        for name, (dims, values, long, units) in variables.items()
+    }
+    tokenizer = model.tokenizer
+    attrs = {
+        "kind": kind,
+        "schema_version": SCHEMA_VERSION,
+        "model": model.name,
+        "model_config": json.dumps(model.config.to_dict()),
+        "weight_hash": model.weight_hash(),
+        "tokenizer_hash": tokenizer.hash() if tokenizer else "",
+        "prompts": json.dumps({role: _rows(model, tokens) for role, tokens in prompts.items()}),
+        "parameters": json.dumps(dict(parameters)),
+        "seed": json.dumps(seed),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "versions": json.dumps({"python": platform.python_version()} | {name: version(name) for name in VERSIONS}),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return xr.Dataset(data, coords=dict(coords), attrs=attrs)
+
+
+def array(values: Any) -> Any:
+    """A numpy array of a tensor's values; half precision becomes float32, which numpy and netCDF know."""
+    if not isinstance(values, Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).numpy()
+
+
+def token_strings(model: Transformer, ids: Any) -> Any:
+    """The text of each id of an array, as an array of the same shape; `#id` where the model has no tokenizer."""
+    flat = np.asarray(ids).reshape(-1).tolist()
+    pieces = model.tokenizer.pieces(flat) if model.tokenizer else ["" if i == PAD else f"#{i}" for i in flat]
+    # netCDF ends a string at NUL; its picture stands for it.
+    return np.array([p.replace("\0", "\u2400") for p in pieces], dtype=object).reshape(np.shape(ids))
+
+
+def token_coords(
+    model: Transformer, tokens: Int[Tensor, "prompt position"], dim: str = "position", prefix: str = ""
+) -> dict[Hashable, Any]:
+    """Coordinates `token` and `token_id` along (prompt, dim); padding is the empty string and -1."""
+    ids = array(tokens)
+    dims = ("prompt", dim)
+    return {f"{prefix}token": (dims, token_strings(model, ids)), f"{prefix}token_id": (dims, ids)}
+
+
+def save(result: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a result as netCDF: whole, or not at all. An existing file is kept unless `overwrite`.
+
+    Raises:
+        ResultError: this is no result. InterpError: the file exists or cannot be written.
+    """
+    _check(result, "what is to be saved")
+    write_whole(Path(path), lambda temporary: result.to_netcdf(temporary, engine="h5netcdf"), overwrite=overwrite)
+
+
+def load(path: str | Path) -> xr.Dataset:
+    """Read a saved result. Raises ResultError where the file is absent, damaged, or no result of this package."""
+    try:
+        result = xr.load_dataset(path, engine="h5netcdf")
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{path} cannot be read as a result: {error}") from error
+    _check(result, str(path))
+    return result
+
+
+def _check(result: xr.Dataset, what: str) -> None:
+    if not isinstance(result, xr.Dataset) or "kind" not in result.attrs or "schema_version" not in result.attrs:
+        raise ResultError(f"{what} is no result of this package: it has no kind and schema version.")
+    if int(result.attrs["schema_version"]) > SCHEMA_VERSION:
+        raise ResultError(
+            f"{what} has schema version {result.attrs['schema_version']}; this release reads up to {SCHEMA_VERSION}. Upgrade."
+        )
+
+
+def _rows(model: Transformer, tokens: Int[Tensor, "prompt position"]) -> Sequence[Any]:
+    """Texts where there is a tokenizer that gives the ids back, else ids: what another run needs to be the same."""
+    rows = [[i for i in row if i != PAD] for row in tokens.tolist()]
+    return [model.tokenizer.decode(row) for row in rows] if model.tokenizer else rows

@@ -1,0 +1,119 @@
+"""The `interp` command, as a user types it."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+import interp
+from analyses import cli
+from interp.zoo import DEFAULT_PAIR
+
+
+def run(monkeypatch, capsys, *words):
+    """Exit status, standard output and standard error of the command."""
+    monkeypatch.setattr(sys, "argv", ["interp", *map(str, words)])
+    try:
+        cli.main()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status or 0, captured.out, captured.err
+
+
+def test_report_on_the_default_pair(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "report.html"
+    status, out, err = run(monkeypatch, capsys, "report", "--out", path)
+    assert status == 0, err
+    assert "smalltown on" in out
+    assert "“·Mary”" in out
+    assert f"Report: {path}" in out
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_report_on_a_prompt_and_a_directory(monkeypatch, capsys, tmp_path):
+    interp.loading.save_directory(interp.load(), tmp_path / "mine")
+    arguments = [
+        "--model",
+        tmp_path / "mine",
+        "--corrupt",
+        DEFAULT_PAIR.corrupt,
+        "--head",
+        "2.1",
+        "--out",
+        tmp_path / "r.html",
+    ]
+    status, out, _ = run(monkeypatch, capsys, "report", DEFAULT_PAIR.clean, *arguments)
+    assert status == 0
+    assert "mine on" in out
+    assert "Head 2.1" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_an_existing_report_is_kept_unless_forced(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("mine")
+    status, _, err = run(monkeypatch, capsys, "report", "Mary went", "--out", path)
+    assert status == 1
+    assert "exists already and is kept" in err
+    assert path.read_text() == "mine"
+    assert run(monkeypatch, capsys, "report", "Mary went", "--out", path, "--force")[0] == 0
+    assert path.read_text(encoding="utf-8") != "mine"
+
+
+def test_an_interrupted_report_leaves_nothing(monkeypatch, capsys, tmp_path):
+    import analyses.report.html
+
+    def interrupt(results, head):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(analyses.report.html, "render", interrupt)
+    status, _, _ = run(monkeypatch, capsys, "report", "Mary went", "--out", tmp_path / "report.html")
+    assert status == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([""], "prompt 0 is empty"),
+        ([" Mary" * 300], "at most 256"),
+        (["Mary went", "--corrupt", "Mary"], "must match position by position"),
+        ([DEFAULT_PAIR.clean, "--corrupt", DEFAULT_PAIR.corrupt, "--answer", " Mary John"], "' Mary', ' John'"),
+        (["Mary went", "--answer", " to"], "needs a corrupt prompt"),
+        (["Mary went", "--model", "gpt9"], "neither an embedded model nor a directory"),
+        (["Mary went", "--head", "7.7"], "from 0.0 to 5.3"),
+    ],
+)
+def test_bad_input_is_one_message_and_no_file(monkeypatch, capsys, tmp_path, words, message):
+    status, _, err = run(monkeypatch, capsys, "report", *words, "--out", tmp_path / "r.html")
+    assert status == 1
+    assert message in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_a_pair_need_a_prompt(monkeypatch, capsys, tmp_path):
+    status, _, err = run(monkeypatch, capsys, "report", "--answer", " Mary", "--out", tmp_path / "r.html")
+    assert status == 2
+    assert "--answer" in err
+
+
+def test_models(monkeypatch, capsys):
+    status, out, _ = run(monkeypatch, capsys, "models")
+    assert status == 0
+    assert "smalltown" in out
+    assert f"{sum(p.numel() for p in interp.load().parameters()):,}" in out
+
+
+def test_help_loads_no_torch_and_appears_at_once():
+    code = "import sys; sys.argv = ['interp', 'report', '--help']\nfrom analyses.cli import main\ntry: main()\n"
+    code += (
+        "except SystemExit: pass\nprint('loaded:', sorted({'torch', 'xarray', 'plotly', 'interp'} & set(sys.modules)))"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "loaded: []" in done.stdout
+    assert "--corrupt" in done.stdout
+    assert time.monotonic() - start < 20  # a stuck import; the bar of one second is measured by hand

@@ -1,0 +1,199 @@
+"""Gain: blocks whose growth is known exactly, the controls, and the slow twin."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, random_tokens, tiny
+from torch import nn
+
+from analyses.cascade import gain, random_twin
+from analyses.cascade import gain as gain_function
+from interp import ModelConfig, Transformer
+from interp.errors import InterpError, ResultError, TokenError
+
+WIDE = ModelConfig(n_layers=5, d_model=64, n_heads=2, d_head=32, d_mlp=64, n_ctx=16, d_vocab=30, init_std=0.2)
+
+
+class LinearBlock(nn.Module):
+    """A block that multiplies the stream of each position by a matrix."""
+
+    def __init__(self, model, layer, matrix):
+        super().__init__()
+        self.matrix = matrix
+        self.pre, self.post = (model.hook_points[f"blocks.{layer}.hook_resid_{end}"] for end in ("pre", "post"))
+
+    def forward(self, x, allowed):
+        return self.post(self.pre(x) @ self.matrix)
+
+
+def linear_model(matrices):
+    model = tiny(config=WIDE)
+    for layer, matrix in enumerate(matrices):
+        model.blocks[layer] = LinearBlock(model, layer, matrix)
+    return model
+
+
+def centred_orthogonal(seed):
+    """An orthogonal matrix that maps vectors without a mean to vectors without a mean."""
+    generator = torch.Generator().manual_seed(seed)
+    basis, _ = torch.linalg.qr(torch.cat([torch.ones(64, 1), torch.randn(64, 63, generator=generator)], 1).double())
+    turn, _ = torch.linalg.qr(torch.randn(63, 63, generator=generator).double())
+    return basis @ torch.block_diag(torch.ones(1, 1, dtype=torch.float64), turn) @ basis.T
+
+
+def test_identity_blocks_have_k_1():
+    result = gain(linear_model([torch.eye(64).double()] * 5), random_tokens(2, 6, vocab=30))
+    np.testing.assert_allclose(result["gain"], 1, atol=1e-6)
+    np.testing.assert_allclose(result["relative_gain"], 1, atol=1e-6)
+    np.testing.assert_allclose(result["reproduction"][:, :-1], 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("g", [0.5, 1.3])
+def test_blocks_of_g_times_orthogonal_have_k_g(g):
+    model = linear_model([g * centred_orthogonal(seed) for seed in range(5)])
+    result = gain(model, random_tokens(3, 6, vocab=30))
+    np.testing.assert_allclose(result["reproduction"][:, :-1], g, rtol=1e-6)
+    np.testing.assert_allclose(result["gain"][0, 0, 0], g ** np.arange(6), rtol=1e-6)
+    np.testing.assert_allclose(result["relative_gain"], 1, rtol=1e-6)  # the stream grows as the disturbance does
+    np.testing.assert_allclose(result["doubling_depth"], math.log(2) / math.log(g), rtol=1e-6)
+    np.testing.assert_allclose(result["log_gain_interval"][:, -1], 5 * math.log(g), rtol=1e-6)
+    np.testing.assert_allclose(result["log_reproduction_interval"][:, :-1], math.log(g), rtol=1e-6)
+
+
+def test_ginibre_blocks_have_rms_k_g():
+    generator = torch.Generator().manual_seed(0)
+    ratios = []
+    for _ in range(6):
+        matrices = [1.2 * torch.randn(64, 64, generator=generator).double() / 8 for _ in range(5)]
+        result = gain(linear_model(matrices), random_tokens(1, 4, vocab=30), n_directions=40)
+        ratios.append(result["gain"].to_numpy()[..., 1] ** 2)
+    rms = np.sqrt(np.mean(ratios))
+    assert rms == pytest.approx(1.2 * math.sqrt(63 / 64), rel=0.03)
+
+
+def test_equals_two_whole_runs_with_a_hook():
+    model, tokens = tiny(), random_tokens(1, 6)
+    result = gain(model, tokens, dose=0.05, layer=1, n_directions=2, seed=4)
+    directions = torch.randn(5, 2, 16, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    names = ["blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre", "blocks.2.hook_resid_post"]
+    centre = lambda x: x - x.mean(-1, keepdim=True)  # noqa: E731
+    _, clean = model.run_with_cache(tokens, names)
+    for position in range(1, 6):
+        unit = centre(directions[position - 1, 1])
+        delta = 0.05 * centre(clean[names[0]][0, position]).norm() * unit / unit.norm()
+
+        def inject(value, hook, position=position, delta=delta):
+            value[0, position] += delta
+
+        with model.hooks({names[0]: inject}):
+            _, disturbed = model.run_with_cache(tokens, names)
+        energies = [float(centre(disturbed[n] - clean[n]).pow(2).sum()) for n in names]
+        found = result["gain"].to_numpy()[0, position - 1, 1]
+        np.testing.assert_allclose(found, [math.sqrt(e / energies[0]) for e in energies], rtol=1e-6)
+        on_site = [
+            float(centre(disturbed[n] - clean[n])[0, position].norm() / centre(clean[n])[0, position].norm()) / 0.05
+            for n in names
+        ]
+        np.testing.assert_allclose(result["relative_gain"].to_numpy()[0, position - 1, 1], on_site, rtol=1e-6)
+
+
+def test_injection_starts_at_one_and_position_0_is_left_out():
+    result = gain(tiny(), random_tokens(2, 6), layer=1)
+    assert result["injection"].to_numpy().tolist() == [1, 2, 3, 4, 5]
+    assert result["layer"].to_numpy().tolist() == [1, 2, 3]
+    np.testing.assert_allclose(result["gain"][..., 0], 1)
+    np.testing.assert_allclose(result["relative_gain"][..., 0], 1, rtol=1e-6)
+
+
+def test_chunks_change_nothing():
+    arguments = {"n_directions": 3, "seed": 1}
+    whole, parts = (gain(tiny(), random_tokens(1, 6), max_bytes=size, **arguments) for size in (2**28, 4000))
+    np.testing.assert_allclose(whole["gain"], parts["gain"], rtol=1e-6)
+
+
+def test_small_doses_agree_and_float32_agrees_with_float64():
+    tokens = random_tokens(1, 8)
+    linear = gain(tiny(), tokens, dose=1e-6)["log_gain"].to_numpy()
+    small = gain(tiny(), tokens, dose=1e-4)["log_gain"].to_numpy()
+    np.testing.assert_allclose(linear, small, atol=1e-3)
+    single = gain(tiny(dtype=torch.float32), tokens, dose=1e-2)["log_gain"].to_numpy()
+    double = gain(tiny(), tokens, dose=1e-2)["log_gain"].to_numpy()
+    np.testing.assert_allclose(single, double, atol=1e-3)
+
+
+def test_unequal_prompts_equal_their_own_runs(smalltown):
+    both = gain(smalltown, ["Mary went to the store", "John"], n_directions=2)
+    alone = gain(smalltown, "Mary went to the store", n_directions=2)
+    np.testing.assert_allclose(both["gain"][0], alone["gain"][0], rtol=1e-4)
+    assert both["gain"][1, 1:].isnull().all()
+    assert both["gain"][1, 0].notnull().all()
+    assert both["log_gain_interval"].isnull().all()  # two prompts have no interval
+
+
+def test_intervals_over_prompts_hold_the_mean():
+    result = gain(tiny(), random_tokens(12, 6))
+    lower, upper = result["log_gain_interval"].to_numpy()
+    mean = result["log_gain"].mean("prompt").to_numpy()
+    assert (lower[1:] < mean[1:]).all()
+    assert (mean[1:] < upper[1:]).all()
+    spread = 2 * 1.96 * result["log_gain"].std("prompt", ddof=1).to_numpy() / math.sqrt(12)
+    np.testing.assert_allclose((upper - lower)[1:], spread[1:], rtol=0.25)
+
+
+def test_a_model_that_breaks_causality_or_repeatability_is_an_error():
+    class Leaky(LinearBlock):
+        def forward(self, x, allowed):
+            return self.post(self.pre(x) + x.mean(1, keepdim=True))
+
+    class Noisy(LinearBlock):
+        def forward(self, x, allowed):
+            return self.post(self.pre(x) + 1e-9 * torch.rand_like(x))
+
+    for kind, message in ((Leaky, "causality is violated"), (Noisy, "zero-dose control moved by")):
+        model = tiny(config=WIDE)
+        model.blocks[2] = kind(model, 2, None)
+        with pytest.raises(ResultError, match=message):
+            gain(model, random_tokens(1, 5, vocab=30))
+
+
+def test_a_disturbance_that_vanishes_is_an_error():
+    with pytest.raises(ResultError, match="exactly zero at layer 3"):
+        gain(
+            linear_model([torch.eye(64).double()] * 2 + [torch.zeros(64, 64).double()] * 3),
+            random_tokens(1, 5, vocab=30),
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dose": 1e-11}, "at least 1e-10"),
+        ({"dose": float("nan")}, "out of range"),
+        ({"layer": 3}, "layer 3 is out of range"),
+        ({"n_directions": 0}, "at least 1"),
+        ({"prompts": torch.tensor([[4]])}, "one token"),
+    ],
+)
+def test_requests_that_cannot_be(change, message):
+    with pytest.raises(InterpError, match=message):
+        gain_function(tiny(), **({"prompts": random_tokens(1, 5)} | change))
+
+
+def test_coarse_dtypes_and_small_doses_in_float32_are_refused():
+    with pytest.raises(InterpError, match="at least 0.0001.*float64"):
+        gain(tiny(dtype=torch.float32), random_tokens(1, 5), dose=5e-5)
+    with pytest.raises(InterpError, match="too coarse"):
+        gain(tiny(dtype=torch.bfloat16), random_tokens(1, 5))
+    with pytest.raises(TokenError, match="out of range"):
+        gain(tiny(), torch.tensor([[1, 99]]))
+
+
+def test_the_twin_is_the_same_shape_at_initialisation():
+    model = tiny()
+    twin = random_twin(model, seed=3)
+    assert twin.config == model.config
+    assert twin.dtype == model.dtype
+    assert torch.equal(twin.W_E, Transformer(TINY, seed=3).W_E.double())
+    assert twin.weight_hash() != model.weight_hash()

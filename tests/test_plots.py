@@ -1,0 +1,126 @@
+"""What each figure draws."""
+
+import numpy as np
+import plotly.graph_objects as go
+import plotly.io as pio
+import pytest
+
+import analyses
+from analyses import cascade
+from analyses.plots import plot_head
+from analyses.plots.labels import label, visible
+from interp.errors import ResultError
+from interp.zoo import DEFAULT_PAIR
+
+NASTY = "<script>alert(1)</script>\n<b>John</b> 🎉\t&amp;"
+
+
+@pytest.fixture(scope="module")
+def results(smalltown):
+    pair = {"answer": DEFAULT_PAIR.answer, "wrong": DEFAULT_PAIR.wrong}
+    return {
+        "lens": analyses.logit_lens(smalltown, [DEFAULT_PAIR.clean, "Mary"]),
+        "attention": analyses.attention_patterns(smalltown, [DEFAULT_PAIR.clean, "Mary"]),
+        "patching": analyses.activation_patching(smalltown, DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt, **pair),
+        "gain": cascade.gain(smalltown, [DEFAULT_PAIR.clean, "Mary went", "The dogs are"], n_directions=2),
+    }
+
+
+def heatmap(figure: go.Figure) -> go.Heatmap:
+    (trace,) = figure.data
+    assert isinstance(trace, go.Heatmap)
+    return trace
+
+
+def test_lens_figure(results):
+    figure = analyses.plot(results["lens"])
+    trace = heatmap(figure)
+    assert np.shape(trace.z) == (7, 15)
+    np.testing.assert_allclose(trace.z, results["lens"]["top_probability"][0, ..., 0])
+    assert (trace.zmin, trace.zmax) == (0, 1)
+    assert trace.text[6][14] == "·Mary"
+    assert list(figure.layout.xaxis.ticktext)[:3] == ["&lt;|endoftext|&gt;", "When", "·Mary"]
+    assert list(figure.layout.yaxis.ticktext) == ["0", "1", "2", "3", "4", "5", "output"]
+    assert figure.layout.xaxis.title.text
+    assert figure.layout.yaxis.title.text
+    assert np.shape(heatmap(analyses.plot(results["lens"], prompt=1)).z) == (7, 2)  # padding is not drawn
+
+
+def test_attention_figures(results):
+    grid = analyses.plot(results["attention"])
+    assert len(grid.data) == 24
+    assert {trace.coloraxis for trace in grid.data} == {"coloraxis"}
+    assert (grid.layout.coloraxis.cmin, grid.layout.coloraxis.cmax) == (0, 1)
+    one = heatmap(plot_head(results["attention"], layer=2, head=1))
+    z = np.array(one.z, dtype=float)
+    assert np.isnan(z[np.triu_indices(15, 1)]).all()
+    np.testing.assert_allclose(
+        z[np.tril_indices(15)], results["attention"]["pattern"][0, 2, 1].to_numpy()[np.tril_indices(15)]
+    )
+
+
+def test_patching_figure_is_centred_on_zero(results):
+    figure = analyses.plot(results["patching"])
+    trace = heatmap(figure)
+    assert trace.zmin == -trace.zmax
+    assert trace.zmid == 0
+    assert list(figure.layout.xaxis.ticktext)[10] == "<b>·Mary → ·John</b>"
+    np.testing.assert_allclose(trace.z, results["patching"]["effect"][0])
+
+
+def test_patching_figure_of_several_pairs_is_their_mean(smalltown):
+    pairs = [
+        "Mary and John were at the park. John showed a ring to",
+        "Mary and John were at the park. Mary showed a ring to",
+    ]
+    result = analyses.activation_patching(
+        smalltown, pairs, pairs[::-1], answer=[" Mary", " John"], wrong=[" John", " Mary"]
+    )
+    mean = analyses.plot(result)
+    np.testing.assert_allclose(heatmap(mean).z, result["effect"].mean("prompt"))
+    assert mean.layout.xaxis.ticktext is None
+    assert "mean over 2 pairs" in mean.layout.title.text
+    np.testing.assert_allclose(heatmap(analyses.plot(result, prompt=1)).z, result["effect"][1])
+
+
+def test_gain_figure(results, smalltown):
+    null = cascade.gain(
+        cascade.random_twin(smalltown), [DEFAULT_PAIR.clean, "Mary went", "The dogs are"], n_directions=2
+    )
+    figure = analyses.plot(results["gain"], null=null)
+    names = [trace.name for trace in figure.data]
+    assert names.count("smalltown") == names.count("smalltown at random init") == 3
+    line = next(t for t in figure.data if t.name == "smalltown")
+    np.testing.assert_allclose(line.y, results["gain"]["log_gain"].mean("prompt"))
+    assert "95 % bootstrap" in figure.layout.title.text
+    bars = next(t for t in figure.data if t.type == "bar" and t.name == "smalltown")
+    np.testing.assert_allclose(np.log(bars.y), np.log(results["gain"]["reproduction"].to_numpy()).mean(0)[:-1])
+    few = analyses.plot(
+        results["gain"].isel(prompt=[0]).assign(log_gain_interval=results["gain"]["log_gain_interval"] * np.nan)
+    )
+    assert "no confidence interval" in few.layout.title.text
+    with pytest.raises(ResultError, match="other layers"):
+        analyses.plot(results["gain"], null=null.isel(layer=slice(1, None)))
+
+
+def test_requests_that_cannot_be(results):
+    with pytest.raises(ResultError, match="prompt 5 is not in this result"):
+        analyses.plot(results["lens"], prompt=5)
+    with pytest.raises(ResultError, match="layer 9"):
+        plot_head(results["attention"], layer=9, head=0)
+
+
+def test_nothing_global_changes(results):
+    before = pio.templates.default, list(pio.templates)
+    for result in results.values():
+        analyses.plot(result)
+    assert (pio.templates.default, list(pio.templates)) == before
+
+
+def test_labels_show_markup_and_white_space_as_text(smalltown):
+    assert visible(" a\n\t\0\x1b") == "·a↵⇥\\x00\\x1b"
+    assert label("<script>&") == "&lt;script&gt;&amp;"
+    figure = analyses.plot(analyses.logit_lens(smalltown, NASTY))
+    shown = list(figure.layout.xaxis.ticktext)
+    assert not any("<" in text or ">" in text for text in shown)
+    assert any("&lt;" in text for text in shown)

@@ -1,0 +1,123 @@
+"""The report, as a browser shows it."""
+
+import re
+
+import pytest
+
+from analyses.report import collect, render, summary, write
+from analyses.report.summary import chosen_head, lens_sentence, parse_head
+from interp.errors import InterpError, ResultError
+from interp.zoo import DEFAULT_PAIR
+
+NASTY = "<script>document.title='owned'</script>\n</script><b>John</b> 🎉 \u202e{{ 7*7 }} went to"
+
+
+@pytest.fixture(scope="module")
+def results(smalltown):
+    pair = DEFAULT_PAIR
+    return collect(smalltown, pair.clean, corrupt=pair.corrupt, answer=pair.answer, wrong=pair.wrong)
+
+
+def watch(page):
+    """Everything a page logs, throws or asks for beyond itself."""
+    seen = []
+    page.on("console", lambda message: seen.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: seen.append(f"error: {error}"))
+    page.on(
+        "request",
+        lambda request: seen.append(f"request: {request.url}") if not request.url.startswith("file:") else None,
+    )
+    return seen
+
+
+@pytest.mark.browser
+def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, tmp_path):
+    path = tmp_path / "report.html"
+    write(results, path)
+    seen = watch(page)
+    page.goto(path.as_uri())
+    page.wait_for_function("document.querySelectorAll('.main-svg').length > 5")
+    assert seen == []
+    assert page.locator(".plotly-graph-div").count() == 5
+    assert page.locator(".plotly-graph-div .heatmaplayer, .plotly-graph-div .scatterlayer").count() >= 5
+    text = page.inner_text("body")
+    for section in (
+        "Prompt",
+        "Next-token predictions",
+        "Logit lens",
+        "Attention",
+        "Activation patching",
+        "Cascade",
+        "Provenance",
+    ):
+        assert section in text
+    assert results["lens"].attrs["weight_hash"] in text
+    assert page.locator(".token.differs").all_inner_texts() == ["·John", "·Mary"]
+    widths = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert widths[0] <= widths[1]
+
+
+@pytest.mark.browser
+def test_untrusted_text_shows_as_text(smalltown, page, tmp_path):
+    path = tmp_path / "report.html"
+    write(collect(smalltown, NASTY), path)
+    seen = watch(page)
+    page.goto(path.as_uri())
+    page.wait_for_function("document.querySelectorAll('.main-svg').length > 4")
+    assert seen == []
+    assert page.title() == "smalltown: report"
+    shown = "".join(page.locator(".token").all_inner_texts())
+    assert "<script>document" in shown.replace("·", " ")
+    assert "{{·7*7·}}" in shown
+    assert "Give a second one with --corrupt" in page.inner_text("body")
+
+
+def test_the_page_is_complete_in_itself(results):
+    html = render(results)
+    outside = re.sub(r"<script>.*?</script>", "", html, count=1, flags=re.S)  # plotly's own source
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", outside)
+    assert "default-src 'none'" in html
+
+
+def test_the_chosen_head_looks_at_the_answer(results):
+    attention, answer = results["attention"], int(results["patching"]["answer_id"][0])
+    layer, head = chosen_head(attention, answer)
+    keys = attention["key_token_id"][0].to_numpy() == answer
+    scores = attention["pattern"][0, :, :, -1, keys].sum("key")
+    assert float(scores[layer, head]) == float(scores.max())
+    assert chosen_head(attention, None) in [(i, j) for i in range(6) for j in range(4)]
+    assert f"Head {layer}.{head}, chosen" in render(results)
+    assert "Head 1.2. A row" in render(results, head=(1, 2))
+
+
+@pytest.mark.parametrize("text", ["9.9", "1", "a.b", "1.9", "-1.0", ""])
+def test_heads_that_are_not_there(results, text):
+    with pytest.raises(ResultError, match=r"from 0.0 to 5.3"):
+        parse_head(text, results["attention"])
+
+
+def test_sentences_state_the_figures(results):
+    lines = summary(results)
+    assert len(lines) == 3
+    lens = results["lens"]
+    assert f"{float(lens['top_probability'][0, -1, -1, 0]):.3f}" in lines[0]
+    assert "“·Mary”" in lines[0]
+    assert f"{results['patching']['clean_baseline'].item():.2f} in the clean run" in lines[1]
+    ids = lens["top_id"][0, :, -1, 0].to_numpy()
+    sentence = lens_sentence(lens)
+    settled = re.search(r"layer (\d+) on", sentence)
+    first = int(settled.group(1)) if settled else len(ids) - 1
+    assert (ids[first:] == ids[-1]).all()
+    assert first == 0 or ids[first - 1] != ids[-1]
+
+
+def test_answers_default_to_the_models_predictions(smalltown, results):
+    result = collect(smalltown, DEFAULT_PAIR.clean, corrupt=DEFAULT_PAIR.corrupt)
+    assert result["patching"].attrs["parameters"] == results["patching"].attrs["parameters"]
+
+
+def test_requests_that_cannot_be(smalltown):
+    with pytest.raises(InterpError, match="needs a corrupt prompt"):
+        collect(smalltown, "Mary went", answer=" to")
+    with pytest.raises(InterpError, match="predicts .* after both prompts"):
+        collect(smalltown, "Mary went", corrupt="John went")

@@ -1,0 +1,185 @@
+"""The tasks, the corpus, and what the embedded model can do on what it never saw."""
+
+import json
+import random
+import re
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import interp
+from analyses.cascade import random_twin
+from interp.errors import InterpError
+from interp.loading import EMBEDDED
+from interp.zoo import DEFAULT_PAIR, TASKS, Pair, corpus, evaluation, task, training
+from interp.zoo.lexicon import CAPITALS, NAMES
+from interp.zoo.tasks import CAPITAL_TEMPLATES, IOI_TEMPLATES, may_meet
+
+BARS = {"ioi": 0.95, "capitals": 0.95}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_pairs_are_equally_long_and_answers_single_tokens(smalltown, name):
+    pairs = task(name).sample(200, seed=1)
+    for pair in pairs:
+        assert pair.clean != pair.corrupt
+        assert pair.answer != pair.wrong
+        assert smalltown.to_tokens(pair.clean).shape == smalltown.to_tokens(pair.corrupt).shape
+        smalltown.to_single_token(pair.answer)
+        smalltown.to_single_token(pair.wrong)
+    assert pairs == task(name).sample(200, seed=1)
+    assert pairs != task(name).sample(200, seed=2)
+
+
+@pytest.mark.parametrize("name", ["ioi", "capitals"])
+def test_pairs_are_equally_long_for_gpt2_too(gpt2_tokenizer_directory, name):
+    tokenizer = interp.Tokenizer.from_directory(gpt2_tokenizer_directory)
+    for pair in task(name).sample(100):
+        assert len(tokenizer.encode(pair.clean)) == len(tokenizer.encode(pair.corrupt))
+        tokenizer.single(pair.answer)
+        tokenizer.single(pair.wrong)
+
+
+def test_training_text_never_holds_what_is_held_out():
+    rng = random.Random(0)
+    phase = training.PHASES[-1]
+    documents = [corpus.document(rng, phase.stories) for _ in range(4000)]
+    held_out = {frozenset((a, b)) for a in NAMES for b in NAMES if a != b and not may_meet(a, b)}
+    assert 0.05 < len(held_out) / (len(NAMES) * (len(NAMES) - 1) / 2) < 0.15
+    name = re.compile(rf"\b({'|'.join(NAMES)})\b")
+    met = {
+        frozenset((a, b))
+        for d in documents
+        for s in re.split(r"[.!?]", d)
+        for a in name.findall(s)
+        for b in name.findall(s)
+        if a != b
+    }
+    assert len(met) > 600
+    assert not met & held_out
+    text = "\n".join(documents)
+    facts = [(t, c) for t in CAPITAL_TEMPLATES for c in CAPITALS]
+    seen = {(t, c) for t, c in facts if t.format(country=c) in text}
+    tested = {(t, c) for p in task("capitals").sample(500) for t, c in facts if t.format(country=c) == p.clean}
+    assert len(seen) > 80
+    assert not seen & tested
+    assert {c for _, c in seen} == set(CAPITALS)  # every country is known from other sentences
+
+
+def test_ioi_has_both_orders_and_several_templates():
+    pairs = task("ioi").sample(300)
+    starts = [re.split(r" (?:and|AND) ", p.clean) for p in pairs]
+    assert (
+        len({template for template in IOI_TEMPLATES for p in pairs if p.clean.endswith(template.rsplit(" ", 4)[-1])})
+        >= 3
+    )
+    first_named = [NAMES[min(range(len(NAMES)), key=lambda i: (s[0] + " ").find(NAMES[i] + " ") % 999)] for s in starts]
+    answered_first = sum(f" {first}" == p.answer for first, p in zip(first_named, pairs, strict=True))
+    assert 90 < answered_first < 210
+
+
+def test_default_pair_is_held_out():
+    assert not may_meet("Mary", "John")
+    assert DEFAULT_PAIR.answer == " Mary"
+
+
+def test_unknown_task_and_empty_sample():
+    with pytest.raises(InterpError, match="Did you mean 'ioi'"):
+        task("ioj")
+    with pytest.raises(InterpError, match="at least one"):
+        task("ioi").sample(0)
+
+
+@pytest.mark.parametrize("name", BARS)
+def test_smalltown_solves(smalltown, name):
+    assert evaluation.accuracy(smalltown, task(name).sample(400, seed=5)) >= BARS[name]
+
+
+def test_smalltown_repeats_random_tokens(smalltown):
+    assert evaluation.repeat_accuracy(smalltown, seed=5) >= 0.8
+
+
+def test_evaluation_by_hand(smalltown):
+    """Against single prompts, one at a time, and against a model that knows nothing."""
+    pairs = task("ioi").sample(20, seed=5)
+    right = [
+        int(smalltown(smalltown.to_tokens(p.clean))[0, -1].argmax()) == smalltown.to_single_token(p.answer)
+        for p in pairs
+    ]
+    assert evaluation.accuracy(smalltown, pairs) == pytest.approx(sum(right) / 20)
+    twin = random_twin(smalltown)
+    assert evaluation.accuracy(twin, pairs) <= 0.2
+    assert evaluation.repeat_accuracy(twin) < 0.05
+    years = [Pair("The war lasted from the year 1732 to the year 17", "", "", "")]
+    p = smalltown(smalltown.to_tokens(years[0].clean))[0, -1].softmax(-1)
+    mass = sum(float(p[smalltown.to_single_token(f"{year:02d}")]) for year in range(33, 100))
+    assert evaluation.later_year_mass(smalltown, years) == pytest.approx(mass, abs=1e-5)
+
+
+def test_the_card_tells_todays_figures(smalltown):
+    text = (EMBEDDED / "smalltown" / "CARD.md").read_text()
+    for name, value in evaluation.evaluate(smalltown).items():
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
+        assert float(row.split("|")[-2].strip().rstrip("%")) == pytest.approx(100 * value, abs=0.5)
+
+
+def test_the_embedded_files_are_small():
+    size = sum(path.stat().st_size for path in (EMBEDDED / "smalltown").iterdir())
+    assert size <= 12 * 2**20
+    assert sum(p.numel() for p in interp.load().parameters()) <= 6e6
+    config = interp.load().config
+    assert config.n_ctx >= 256
+    assert config.d_vocab <= 4096
+    record = json.loads((EMBEDDED / "smalltown" / "training.json").read_text())
+    assert len(record["loss"]) == record["steps"]
+
+
+def test_rows_depend_only_on_seed_and_step(smalltown):
+    backend = smalltown.tokenizer._backend
+    phase = corpus.Phase(steps=1, rows=12, length=40, stories=0.5, repeats=0.5)
+    tokens, targets = corpus.batch(backend, phase, 0, 3)
+    again, _ = corpus.batch(backend, phase, 0, 3)
+    other, _ = corpus.batch(backend, phase, 0, 4)
+    assert torch.equal(tokens, again)
+    assert not torch.equal(tokens, other)
+    assert (tokens[:, 0] == smalltown.tokenizer.bos).all()
+    known = targets[:, :-1] != corpus.IGNORE
+    assert torch.equal(targets[:, :-1][known], tokens[:, 1:][known])
+    assert 0.05 < float((~known).float().mean()) < 0.5
+
+
+def test_training_learns_and_resumes_with_the_same_numbers(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(training, "TOKENIZER_DOCUMENTS", 300)
+    monkeypatch.setattr(training, "VOCABULARY", 400)
+    monkeypatch.setattr(training, "SAVE_EVERY", 4)
+    monkeypatch.setattr(training, "WARMUP", 2)
+    phases = (corpus.Phase(6, 4, 16, 0.2, 0.2), corpus.Phase(4, 2, 32, 0.5, 0.2))
+    whole = training.train(tmp_path / "whole", tmp_path / "a", phases)
+    losses = json.loads((tmp_path / "whole" / "training.json").read_text())["loss"]
+    assert losses[-1] < losses[0] - 0.3
+    step, done = training._step, []
+
+    def killed(*args):
+        if len(done) == 6:
+            raise KeyboardInterrupt
+        done.append(1)
+        return step(*args)
+
+    monkeypatch.setattr(training, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(tmp_path / "resumed", tmp_path / "b", phases)
+    assert not (tmp_path / "resumed").exists()
+    monkeypatch.setattr(training, "_step", step)
+    resumed = training.train(tmp_path / "resumed", tmp_path / "b", phases)
+    assert resumed.weight_hash() == whole.weight_hash()
+    assert interp.load(tmp_path / "resumed").weight_hash() == whole.weight_hash()
+    assert (tmp_path / "resumed" / "training.json").read_text() == (tmp_path / "whole" / "training.json").read_text()
+
+
+def test_smalltown_reads_english(smalltown):
+    """Cross-entropy of fresh stories, far below the ln(vocabulary) of a model that knows nothing."""
+    rng = random.Random(99)
+    stories = [corpus.story(rng, may_meet) for _ in range(20)]
+    losses = [cross_entropy(smalltown(t)[0, :-1], t[0, 1:]) for t in (smalltown.to_tokens(s)[:, :256] for s in stories)]
+    assert float(torch.stack(losses).mean()) < 2.0
