@@ -48,7 +48,7 @@ def plot_gain(result: xr.Dataset, *, null: xr.Dataset | None = None) -> go.Figur
         title={"text": f"Growth of an injected disturbance<br><sup>{_band_name(result)}</sup>", "y": 0.96},
         width=1040,
         height=450,
-        margin={"t": 110, "b": 116},
+        margin={"t": 96, "b": 116},
         legend={"y": -0.28, "yanchor": "top", "x": 0, "xanchor": "left"},
         barmode="group",
     )

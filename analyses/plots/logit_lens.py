@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 import xarray as xr
 
-from analyses.plots.labels import axis, label, model_name, place
+from analyses.plots.labels import axis, label, model_name, place, visible
 from analyses.plots.theme import SEQUENTIAL, figure
 
 
@@ -27,7 +27,9 @@ def plot_logit_lens(result: xr.Dataset, *, prompt: int = 0) -> go.Figure:
         ]
         for i in range(len(layers))
     ]
-    fig = figure(f"Logit lens · {model_name(result)}", max(520, 130 + 58 * len(tokens)), 150 + 34 * len(layers))
+    longest = max(len(visible(str(name))) for name in names[..., 0].flat)
+    cell = min(130, max(58, 12 + 7 * longest))
+    fig = figure(f"Logit lens · {model_name(result)}", max(520, 150 + cell * len(tokens)), 150 + 34 * len(layers))
     fig.add_heatmap(
         z=probability[..., 0],
         text=[[label(str(name)) for name in row] for row in names[..., 0]],

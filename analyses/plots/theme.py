@@ -20,6 +20,7 @@ TEMPLATE = go.layout.Template(
         "colorway": LINES,
         "margin": {"l": 64, "r": 24, "t": 56, "b": 56},
         "xaxis": {
+            "title": {"font": {"size": 13}},
             "gridcolor": GRID,
             "linecolor": FAINT,
             "zeroline": False,
@@ -28,6 +29,7 @@ TEMPLATE = go.layout.Template(
             "automargin": True,
         },
         "yaxis": {
+            "title": {"font": {"size": 13}},
             "gridcolor": GRID,
             "linecolor": FAINT,
             "zeroline": False,

@@ -39,6 +39,7 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
     )
     page = environment.get_template("report.html.j2").render(
         model=lens.attrs["model"],
+        shape=_shape(lens),
         prompts=_prompts(results),
         predictions=_predictions(results),
         lens_sentence=lens_sentence(lens),
@@ -69,6 +70,13 @@ def write(
     """Render and write a report, whole or not at all. Raises InterpError where the file exists and may not be overwritten."""
     page = render(results, head=head)
     write_whole(Path(path), lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
+
+
+def _shape(result: xr.Dataset) -> str:
+    config = json.loads(result.attrs["model_config"])
+    return "{n_layers} layers of {n_heads} heads, width {d_model}, {d_vocab:,} tokens, context {n_ctx}.".format(
+        **config
+    )
 
 
 def _div(figure: go.Figure) -> Markup:

@@ -18,7 +18,8 @@ def last_logits(model: Transformer, prompts: Sequence[str]) -> torch.Tensor:
     """Logits [prompt, vocab] after the last token of each prompt."""
     tokens = model.to_tokens(list(prompts))
     last = (tokens != PAD).sum(1) - 1
-    return model(tokens)[torch.arange(len(tokens), device=tokens.device), last]
+    logits: torch.Tensor = model(tokens)
+    return logits[torch.arange(len(tokens), device=tokens.device), last]
 
 
 def accuracy(model: Transformer, pairs: Sequence[Pair]) -> float:
@@ -71,9 +72,8 @@ def card(model: Transformer, losses: Sequence[float]) -> str:
     config, figures = model.config, evaluate(model)
     count = sum(p.numel() for p in model.parameters())
     described = {name: entry.description for name, entry in TASKS.items()}
-    described["random repeats"] = (
-        f"Uniformly random token ids, {' and '.join(map(str, REPEAT_LENGTHS))} of them, repeated: the second half."
-    )
+    lengths = " and ".join(map(str, REPEAT_LENGTHS))
+    described["random repeats"] = f"Random token ids, {lengths} of them, repeated: the second half."
     kinds = {"greater_than": "probability on later years"}
     rows = "\n".join(
         f"| {name} | {described[name]} | {kinds.get(name, 'accuracy')} | {value:.1%} |"
@@ -86,12 +86,13 @@ A GPT-2-style transformer that comes with the package, so that everything works 
 
 - Architecture: {config.n_layers} layers, {config.n_heads} heads of {config.d_head}, width {config.d_model}, MLP {config.d_mlp}, context
   {config.n_ctx}, {count:,} parameters, learned positions, pre-norm, tied unembedding, {config.activation}.
-- Tokenizer: byte-level BPE of {config.d_vocab} tokens trained on the same text; any Unicode encodes. Numbers split in twos, so a year is its
-  century and its two digits. A text begins with `<|endoftext|>`, as in training.
-- Training text: made by `interp/zoo/` (`stories.py`, `tasks.py`, `corpus.py`): stories of two people with recurring names, sentences that hold the tasks
-  below, and rows of random tokens repeated, which teach induction.
-- Training: `make model`; {len(losses)} steps of AdamW, seeded; cross-entropy over the last 200 steps {final:.3f} nats per token learned from.
-  The loss of every step is in `training.json`. A fifth of each task's combinations (a tenth of the name pairs) is kept out of the text.
+- Tokenizer: byte-level BPE of {config.d_vocab} tokens trained on the same text; any Unicode encodes. Numbers split in twos, so
+  a year is its century and its two digits. A text begins with `<|endoftext|>`, as in training.
+- Training text: made by `interp/zoo/` (`stories.py`, `tasks.py`, `corpus.py`): stories of two people with recurring names,
+  sentences that hold the tasks below, and rows of random tokens repeated, which teach induction.
+- Training: `make model`; {len(losses)} steps of AdamW, seeded; cross-entropy over the last 200 steps {final:.3f} nats per token
+  learned from. The loss of every step is in `training.json`. A fifth of each task's combinations (a tenth of the name
+  pairs) is kept out of the text.
 
 | task | | measure | held out |
 |---|---|---|---|
@@ -99,5 +100,5 @@ A GPT-2-style transformer that comes with the package, so that everything works 
 
 Held-out figures are over {SAMPLES} pairs. Accuracy asks for the one right token to lead all {config.d_vocab}.
 
-It cannot do arithmetic, does not know facts beyond the capitals, and on text unlike its training text its predictions mean little.
+Its training text holds no facts beyond the capitals and no writing of any other kind: on other text its predictions mean little.
 """
