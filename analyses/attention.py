@@ -5,7 +5,8 @@ import torch
 import xarray as xr
 
 from analyses.results import make, token_coords
-from interp.model import Prompt, Transformer
+from interp.model import Transformer
+from interp.prompts import Prompt
 from interp.tokenizer import PAD
 
 

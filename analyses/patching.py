@@ -13,7 +13,8 @@ from torch import Tensor
 from analyses.results import make, token_coords
 from interp.errors import InterpError, ResultError, TokenError
 from interp.metrics import logit_difference
-from interp.model import Prompt, Transformer
+from interp.model import Transformer
+from interp.prompts import Prompt
 from interp.sweep import patch_stream, streams
 from interp.tokenizer import PAD
 

@@ -28,11 +28,14 @@ class HookPoint:
     Attributes:
         name: the full hook name.
         axes: what the axes of its value mean, in order (see `interp.names.AXES`).
+        positions: [batch, position], the absolute positions of the tokens that the run now under way computes; while
+            decoding, those of the new tokens only. None before the first run with a listener.
     """
 
     def __init__(self, name: str, axes: tuple[str, ...]) -> None:
         self.name = name
         self.axes = axes
+        self.positions: Tensor | None = None
         self._listeners: list[Listener] = []
 
     @property
@@ -74,6 +77,12 @@ class Hooked:
     """What a model with hook points can do. The model fills `hook_points`, name to point, in forward order."""
 
     hook_points: dict[str, HookPoint]
+
+    def tell_positions(self, positions: Tensor) -> None:
+        """Let every hook point with a listener know where the values of this run stand."""
+        for point in self.hook_points.values():
+            if point.active:
+                point.positions = positions
 
     @contextmanager
     def hooks(self, functions: Mapping[str, HookFunction] | Iterable[tuple[Selection, HookFunction]]) -> Iterator[None]:

@@ -1,24 +1,30 @@
-"""A GPT-2-style transformer (Radford et al. 2019), config to logits on one page. Every named value can be read and changed."""
+"""A transformer language model, config to logits on one page. Every named value can be read and changed.
+
+The defaults of the configuration make it GPT-2 (Radford et al. 2019).
+"""
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import einsum, rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interp.cache import ActivationCache
 from interp.config import Activation, ModelConfig
-from interp.errors import ConfigError, TokenError
+from interp.errors import ConfigError
 from interp.hooks import Hooked, HookPoint
-from interp.names import NORM_POINTS, Selection, block_name, hook_axes
+from interp.key_values import KeyValues
+from interp.names import Selection, block_name, hook_axes
+from interp.positions import rotate, sinusoidal
+from interp.prompts import Prompted
 from interp.tokenizer import PAD, Tokenizer
-
-Prompt = str | Sequence[str] | Tensor
-"""A text, several texts, or token ids [batch, position] or [position]."""
+from interp.view import View, continued, place, whole
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -27,124 +33,172 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
 }
 
+Stream = Float[Tensor, "batch position d_model"]
 
-class LayerNorm(nn.Module):
-    """Centre each vector, divide by its standard deviation, then scale and shift (Ba et al. 2016, arXiv 1607.06450)."""
 
-    def __init__(self, config: ModelConfig, points: dict[str, HookPoint], name: str) -> None:
+class Points(dict[str, HookPoint]):
+    """The hook points of a model by name. One that its configuration does not have is inert: nobody can listen to it."""
+
+    def __missing__(self, name: str) -> HookPoint:
+        return HookPoint(name, ())
+
+
+class Norm(nn.Module):
+    """Divide each vector by its size and scale it. LayerNorm first takes away the mean, and in the end shifts."""
+
+    def __init__(self, config: ModelConfig, points: Points, name: str) -> None:
         super().__init__()
-        self.eps = config.norm_eps
+        self.eps, self.centres = config.norm_eps, config.norm == "layernorm"
         self.weight = nn.Parameter(torch.empty(config.d_model))
-        self.bias = nn.Parameter(torch.empty(config.d_model))
-        self.hook_scale, self.hook_normalized = (points[f"{name}.{point}"] for point in NORM_POINTS)
+        self.bias = nn.Parameter(torch.empty(config.d_model)) if self.centres and config.bias else None
+        self.hook_scale, self.hook_normalized = points[f"{name}.hook_scale"], points[f"{name}.hook_normalized"]
 
-    def forward(self, x: Float[Tensor, "batch position d_model"]) -> Float[Tensor, "batch position d_model"]:
-        if not self.hook_scale.active:
+    def forward(self, x: Stream) -> Stream:
+        if self.centres and not self.hook_scale.active:
             return self.hook_normalized(F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps))
-        centred = x - x.mean(-1, keepdim=True)
-        scale = self.hook_scale((centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())  # [batch, position, 1]
-        return self.hook_normalized(centred / scale * self.weight + self.bias)
+        x = x - x.mean(-1, keepdim=True) if self.centres else x
+        scale = self.hook_scale((x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())  # [batch, position, 1]
+        x = x / scale * self.weight
+        return self.hook_normalized(x if self.bias is None else x + self.bias)
 
 
 class Attention(nn.Module):
-    """Causal self-attention with several heads (Vaswani et al. 2017, section 3.2)."""
+    """Self-attention with several heads (Vaswani et al. 2017, section 3.2)."""
 
-    def __init__(self, config: ModelConfig, points: dict[str, HookPoint], layer: int) -> None:
+    def __init__(self, config: ModelConfig, points: Points, layer: int) -> None:
         super().__init__()
-        width = config.n_heads * config.d_head
-        self.n_heads, self.d_head = config.n_heads, config.d_head
-        self.qkv = nn.Linear(config.d_model, 3 * width)  # the three projections in one product
-        self.o = nn.Linear(width, config.d_model)
-        (
-            self.hook_q,
-            self.hook_k,
-            self.hook_v,
-            self.hook_attn_scores,
-            self.hook_pattern,
-            self.hook_z,
-            self.hook_result,
-        ) = (
-            points[block_name(layer, f"attn.hook_{point}")]
-            for point in ("q", "k", "v", "attn_scores", "pattern", "z", "result")
+        self.config, self.layer = config, layer
+        self.widths = [heads * config.d_head for heads in (config.n_heads, config.kv_heads, config.kv_heads)]
+        self.qkv = nn.Linear(config.d_model, sum(self.widths), bias=config.bias)  # three projections in one product
+        self.o = nn.Linear(self.widths[0], config.d_model, bias=config.bias)
+        self.hook_q, self.hook_k, self.hook_v, self.hook_rot_q, self.hook_rot_k = (
+            points[block_name(layer, f"attn.hook_{name}")] for name in ("q", "k", "v", "rot_q", "rot_k")
+        )
+        self.hook_attn_scores, self.hook_pattern, self.hook_z, self.hook_result = (
+            points[block_name(layer, f"attn.hook_{name}")] for name in ("attn_scores", "pattern", "z", "result")
         )
 
-    def forward(
-        self, x: Float[Tensor, "batch position d_model"], allowed: Bool[Tensor, "batch 1 query key"] | None
-    ) -> Float[Tensor, "batch position d_model"]:
-        """`allowed` says which key each query may see; None is every key up to its own position."""
-        q, k, v = rearrange(self.qkv(x), "b p (three h e) -> three b p h e", three=3, h=self.n_heads).unbind(0)
+    def forward(self, x: Stream, view: View) -> Stream:
+        parts = self.qkv(x).split(self.widths, dim=-1)
+        q, k, v = (rearrange(part, "b p (h e) -> b p h e", e=self.config.d_head) for part in parts)
         q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)  # [batch, position, head, d_head]
-        if self.hook_attn_scores.active or self.hook_pattern.active:
-            z = self._explicit(q, k, v, allowed)
-        else:
-            q, k, v = (value.transpose(1, 2) for value in (q, k, v))  # [batch, head, position, d_head]
-            z = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=allowed is None).transpose(1, 2)
-        z = self.hook_z(z)
+        if self.config.positions == "rotary":
+            q = self.hook_rot_q(rotate(q, view.positions, self.config.rotary_base))
+            k = self.hook_rot_k(rotate(k, view.positions, self.config.rotary_base))
+        if view.past is not None:
+            k, v = view.past.extend(self.layer, view.positions, k, v, view.n_keys)
+        if self.config.kv_heads < self.config.n_heads:  # each key and value serves a group of queries
+            groups = self.config.n_heads // self.config.kv_heads
+            k, v = (repeat(x, "b p h e -> b p (h g) e", g=groups) for x in (k, v))
+        explicit = view.explicit or self.hook_attn_scores.active or self.hook_pattern.active
+        attend = self._explicit if explicit else self._fused
+        z = self.hook_z(attend(q, k, v, view))
         if not self.hook_result.active:
             out: Tensor = self.o(z.flatten(2))
             return out
         result = self.hook_result(einsum(z, self.W_O, "b p h e, h e d -> b p h d"))
-        return result.sum(2) + self.o.bias
+        return result.sum(2) if self.o.bias is None else result.sum(2) + self.o.bias
 
-    def _explicit(self, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
-        if allowed is None:
-            allowed = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).tril()
-        scores = einsum(q, k, "b i h e, b j h e -> b h i j") / math.sqrt(self.d_head)
-        scores = self.hook_attn_scores(scores.masked_fill(~allowed, -torch.inf))
+    def _fused(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+        q, k, v = (value.transpose(1, 2) for value in (q, k, v))  # [batch, head, position, d_head]
+        mask = view.allowed
+        if view.bias is not None:
+            mask = view.bias.masked_fill(~self._allowed(view), -torch.inf)
+        causal = self.config.causal and mask is None
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2)
+
+    def _explicit(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+        scores = einsum(q, k, "b i h e, b j h e -> b h i j") / math.sqrt(self.config.d_head)
+        scores = scores if view.bias is None else scores + view.bias
+        scores = self.hook_attn_scores(scores.masked_fill(~self._allowed(view), -torch.inf))
         pattern = self.hook_pattern(scores.softmax(-1))  # torch subtracts the maximum first, so large scores are safe
         return einsum(pattern, v, "b h i j, b j h e -> b i h e")
 
+    def _allowed(self, view: View) -> Bool[Tensor, "... query key"]:
+        if view.allowed is not None:
+            return view.allowed
+        everything = torch.ones(view.n_keys, view.n_keys, dtype=torch.bool, device=view.positions.device)
+        return everything.tril() if self.config.causal else everything
+
+    def _head_weights(self, part: int) -> Tensor:
+        return rearrange(torch.split(self.qkv.weight, self.widths)[part], "(h e) d -> h d e", e=self.config.d_head)
+
     @property
-    def W_QKV(self) -> Float[Tensor, "three head d_model d_head"]:
-        """The query, key and value weights of each head: `x @ W` maps the stream into the head."""
-        return rearrange(self.qkv.weight, "(three h e) d -> three h d e", three=3, h=self.n_heads)
+    def W_Q(self) -> Float[Tensor, "head d_model d_head"]:
+        """The query weights of each head: `x @ W` maps the stream into the head."""
+        return self._head_weights(0)
+
+    @property
+    def W_K(self) -> Float[Tensor, "kv_head d_model d_head"]:
+        """The key weights, as `W_Q`."""
+        return self._head_weights(1)
+
+    @property
+    def W_V(self) -> Float[Tensor, "kv_head d_model d_head"]:
+        """The value weights, as `W_Q`."""
+        return self._head_weights(2)
 
     @property
     def W_O(self) -> Float[Tensor, "head d_head d_model"]:
         """The output weights of each head: `z @ W` maps the head back into the stream."""
-        return rearrange(self.o.weight, "d (h e) -> h e d", h=self.n_heads)
+        return rearrange(self.o.weight, "d (h e) -> h e d", e=self.config.d_head)
 
 
 class MLP(nn.Module):
-    """Two linear maps with a nonlinearity between, applied at each position by itself."""
+    """Two linear maps with a nonlinearity between, at each position by itself; gated, the nonlinearity scales a third map."""
 
-    def __init__(self, config: ModelConfig, points: dict[str, HookPoint], layer: int) -> None:
+    def __init__(self, config: ModelConfig, points: Points, layer: int) -> None:
         super().__init__()
-        self.input = nn.Linear(config.d_model, config.d_mlp)
-        self.output = nn.Linear(config.d_mlp, config.d_model)
+        self.input = nn.Linear(config.d_model, config.d_mlp, bias=config.bias)
+        self.gate = nn.Linear(config.d_model, config.d_mlp, bias=config.bias) if config.mlp == "gated" else None
+        self.output = nn.Linear(config.d_mlp, config.d_model, bias=config.bias)
         self.activation = ACTIVATIONS[config.activation]
-        self.hook_pre, self.hook_post = (points[block_name(layer, f"mlp.hook_{point}")] for point in ("pre", "post"))
+        self.hook_pre, self.hook_pre_linear, self.hook_post = (
+            points[block_name(layer, f"mlp.hook_{name}")] for name in ("pre", "pre_linear", "post")
+        )
 
-    def forward(self, x: Float[Tensor, "batch position d_model"]) -> Float[Tensor, "batch position d_model"]:
-        pre = self.hook_pre(self.input(x))  # [batch, position, d_mlp]
-        out: Tensor = self.output(self.hook_post(self.activation(pre)))
+    def forward(self, x: Stream) -> Stream:
+        if self.gate is None:
+            post = self.activation(self.hook_pre(self.input(x)))  # [batch, position, d_mlp]
+        else:
+            post = self.activation(self.hook_pre(self.gate(x))) * self.hook_pre_linear(self.input(x))
+        out: Tensor = self.output(self.hook_post(post))
         return out
 
 
 class Block(nn.Module):
-    """Attention, then MLP; each reads the layer-normed stream and adds its output to the stream (pre-norm)."""
+    """Attention, then MLP; each adds its output to the stream. The norm stands before it reads (pre) or after it added (post)."""
 
-    def __init__(self, config: ModelConfig, points: dict[str, HookPoint], layer: int) -> None:
+    def __init__(self, config: ModelConfig, points: Points, layer: int) -> None:
         super().__init__()
-        self.ln1 = LayerNorm(config, points, block_name(layer, "ln1"))
+        self.post = config.norm_placement == "post"
+        self.ln1 = _norm(config, points, block_name(layer, "ln1"))
         self.attn = Attention(config, points, layer)
-        self.ln2 = LayerNorm(config, points, block_name(layer, "ln2"))
-        self.mlp = MLP(config, points, layer)
+        self.ln2 = _norm(config, points, block_name(layer, "ln2")) if config.mlp != "none" else None
+        self.mlp = MLP(config, points, layer) if config.mlp != "none" else None
         self.hook_resid_pre, self.hook_attn_out, self.hook_resid_mid, self.hook_mlp_out, self.hook_resid_post = (
-            points[block_name(layer, f"hook_{point}")]
-            for point in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+            points[block_name(layer, f"hook_{name}")]
+            for name in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
         )
 
-    def forward(
-        self, x: Float[Tensor, "batch position d_model"], allowed: Bool[Tensor, "batch 1 query key"] | None
-    ) -> Float[Tensor, "batch position d_model"]:
-        x = self.hook_resid_pre(x)
-        x = self.hook_resid_mid(x + self.hook_attn_out(self.attn(self.ln1(x), allowed)))
-        return self.hook_resid_post(x + self.hook_mlp_out(self.mlp(self.ln2(x))))
+    def forward(self, x: Stream, view: View) -> Stream:
+        x = self._add(self.hook_resid_pre(x), self.ln1, lambda read: self.hook_attn_out(self.attn(read, view)))
+        if self.mlp is not None and self.ln2 is not None:
+            mlp = self.mlp
+            x = self._add(self.hook_resid_mid(x), self.ln2, lambda read: self.hook_mlp_out(mlp(read)))
+        return self.hook_resid_post(x)
+
+    def _add(self, x: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
+        total: Tensor = norm(x + part(x)) if self.post else x + part(norm(x))
+        return total
 
 
-class Transformer(Hooked, nn.Module):
-    """A GPT-2-style language model whose every intermediate value can be read and changed by name.
+def _norm(config: ModelConfig, points: Points, name: str) -> nn.Module:
+    return nn.Identity() if config.norm == "none" else Norm(config, points, name)
+
+
+class Transformer(Hooked, Prompted, nn.Module):
+    """A language model whose every intermediate value can be read and changed by name.
 
     Args:
         config: the architecture.
@@ -154,6 +208,9 @@ class Transformer(Hooked, nn.Module):
             in GPT-2). None leaves the weights unallocated, for a loader to fill.
     """
 
+    W_E: Tensor
+    W_pos: Tensor
+
     def __init__(
         self, config: ModelConfig, *, tokenizer: Tokenizer | None = None, name: str = "unnamed", seed: int | None = 0
     ) -> None:
@@ -161,20 +218,29 @@ class Transformer(Hooked, nn.Module):
         if tokenizer is not None and len(tokenizer) > config.d_vocab:
             raise ConfigError(f"the tokenizer has {len(tokenizer)} tokens but the model only {config.d_vocab}.")
         self.config, self.tokenizer, self.name = config, tokenizer, name
-        points = self.hook_points = {n: HookPoint(n, axes) for n, axes in hook_axes(config.n_layers).items()}
+        points = Points({name: HookPoint(name, axes) for name, axes in hook_axes(config).items()})
+        self.hook_points: dict[str, HookPoint] = points
         self.hook_embed, self.hook_pos_embed = points["hook_embed"], points["hook_pos_embed"]
         with torch.device("meta"):
             self.W_E = nn.Parameter(torch.empty(config.d_vocab, config.d_model))
-            self.W_pos = nn.Parameter(torch.empty(config.n_ctx, config.d_model))
+            if config.positions == "learned":
+                self.W_pos = nn.Parameter(torch.empty(config.n_ctx, config.d_model))
             self.blocks = nn.ModuleList(Block(config, points, layer) for layer in range(config.n_layers))
-            self.ln_final = LayerNorm(config, points, "ln_final")
+            self.ln_final = Norm(config, points, "ln_final") if config.has_final_norm else nn.Identity()
+            self.unembedding = None if config.tied else nn.Parameter(torch.empty(config.d_vocab, config.d_model))
+        if config.positions == "sinusoidal":
+            self.register_buffer("W_pos", sinusoidal(config.n_ctx, config.d_model), persistent=False)
+        self._explicit_attention = False
         self._weight_hash: tuple[tuple[tuple[int, int], ...], str] | None = None
         if seed is not None:
-            self.to_empty(device="cpu")
             self._initialise(seed)
 
     @torch.no_grad()
     def _initialise(self, seed: int) -> None:
+        table = self.W_pos.clone() if self.config.positions == "sinusoidal" else None
+        self.to_empty(device="cpu")
+        if table is not None:
+            self.W_pos.copy_(table)
         generator = torch.Generator().manual_seed(seed)
         into_stream = 1 / math.sqrt(2 * self.config.n_layers)
         for name, weight in self.named_parameters():
@@ -184,7 +250,8 @@ class Transformer(Hooked, nn.Module):
                 weight.fill_(1.0)
             else:
                 projection = name.endswith(("attn.o.weight", "mlp.output.weight"))
-                weight.normal_(0.0, self.config.init_std * (into_stream if projection else 1.0), generator=generator)
+                std = self.config.init_std * (into_stream if projection else 1.0)
+                weight.normal_(0.0, std, generator=generator)
 
     def forward(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position vocab"]:
         """The logits of the next token at every position.
@@ -200,24 +267,29 @@ class Transformer(Hooked, nn.Module):
         logits = self.unembed(self.run_blocks(self.embed(tokens), real=real))
         return logits if real is None else logits.masked_fill(~real[..., None], torch.nan)
 
-    def embed(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position d_model"]:
-        """The stream that enters block 0: token embedding plus position embedding. A padding place counts no position."""
-        real = tokens != PAD
-        positions = (real.cumsum(1) - 1).clamp(min=0)
-        return self.hook_embed(self.W_E[tokens.clamp(min=0)]) + self.hook_pos_embed(self.W_pos[positions])
+    def embed(self, tokens: Int[Tensor, "batch position"], past: KeyValues | None = None) -> Stream:
+        """The stream that enters block 0: the token's embedding, plus the position's where the model has such."""
+        positions = place(tokens != PAD) if past is None else past.positions(tokens.shape[1])
+        self.tell_positions(positions)
+        embedded = self.hook_embed(self.W_E[tokens.clamp(min=0)])
+        if not self.config.has_position_embedding:
+            return embedded
+        return embedded + self.hook_pos_embed(self.W_pos[positions])
 
     def run_blocks(
         self,
-        residual: Float[Tensor, "batch position d_model"],
+        residual: Stream,
         *,
         start_at_layer: int = 0,
         stop_at_layer: int | None = None,
         real: Bool[Tensor, "batch position"] | None = None,
-    ) -> Float[Tensor, "batch position d_model"]:
+        past: KeyValues | None = None,
+    ) -> Stream:
         """Run blocks `start_at_layer` to `stop_at_layer - 1` (default: the last) on the stream that enters the first of them.
 
         Args:
             real: False at padding, which no position attends to; None where there is none.
+            past: keys and values of the tokens before these, which the blocks add theirs to.
 
         Raises:
             ConfigError: layers outside 0 <= start <= stop <= n_layers.
@@ -227,19 +299,31 @@ class Transformer(Hooked, nn.Module):
             raise ConfigError(
                 f"layers {start_at_layer} to {stop} asked for; need 0 <= start <= stop <= {self.config.n_layers}."
             )
-        allowed = None if real is None else _allowed(real)
+        new = residual.shape[1]
+        view = whole(self.config, residual, real) if past is None else continued(self.config, past, new, residual.dtype)
+        view = replace(view, explicit=self._explicit_attention)
+        self.tell_positions(view.positions)
         for block in self.blocks[start_at_layer:stop]:
-            residual = block(residual, allowed)
+            residual = block(residual, view)
         return residual
 
-    def unembed(self, residual: Float[Tensor, "batch position d_model"]) -> Float[Tensor, "batch position vocab"]:
-        """Final layer norm, then the inner product with every token's embedding: the logits."""
-        return F.linear(self.ln_final(residual), self.W_E)
+    @contextmanager
+    def explicit_attention(self) -> Iterator[None]:
+        """Within the block, compute scores and pattern one by one: fused kernels have no forward-mode derivative (jvp) and no vmap rule."""
+        before, self._explicit_attention = self._explicit_attention, True
+        try:
+            yield
+        finally:
+            self._explicit_attention = before
+
+    def unembed(self, residual: Stream) -> Float[Tensor, "batch position vocab"]:
+        """The final norm, where there is one, then the inner product with every token's unembedding vector: the logits."""
+        return F.linear(self.ln_final(residual), self.W_U.mT)
 
     @property
     def W_U(self) -> Float[Tensor, "d_model vocab"]:
-        """The unembedding; GPT-2 ties it to the embedding."""
-        return self.W_E.mT
+        """The unembedding; tied, it is the embedding transposed."""
+        return self.W_E.mT if self.unembedding is None else self.unembedding.mT
 
     def run_with_cache(
         self, tokens: Int[Tensor, "batch position"], names: Selection = None
@@ -248,65 +332,6 @@ class Transformer(Hooked, nn.Module):
         with self.capture(names) as values:
             logits = self(tokens)
         return logits, ActivationCache({name: values[name] for name in self.hook_points if name in values})
-
-    def check_tokens(self, tokens: Tensor) -> Bool[Tensor, "batch position"] | None:
-        """Which places hold a token (None: all of them). Raises TokenError where the model cannot take the ids."""
-        if tokens.ndim != 2 or tokens.is_floating_point() or tokens.dtype == torch.bool:
-            shape = tuple(tokens.shape)
-            raise TokenError(f"tokens must be integer ids [batch, position], got {tokens.dtype} of shape {shape}.")
-        if tokens.numel() == 0:
-            raise TokenError(f"the prompt is empty: tokens have shape {tuple(tokens.shape)}.")
-        if tokens.shape[1] > self.config.n_ctx:
-            raise TokenError(f"the prompt has {tokens.shape[1]} tokens; {self.name} takes at most {self.config.n_ctx}.")
-        low, high = (int(x) for x in torch.aminmax(tokens))
-        if low < PAD or high >= self.config.d_vocab:
-            wrong = low if low < PAD else high
-            raise TokenError(f"token id {wrong} is out of range: {self.name} has ids 0 to {self.config.d_vocab - 1}.")
-        if low != PAD:
-            return None
-        real = tokens != PAD
-        if not bool(real.any(1).all()):
-            raise TokenError("the prompt is empty: a row of tokens holds only padding.")
-        return real
-
-    def to_tokens(self, prompt: Prompt, *, bos: bool | None = None) -> Int[Tensor, "batch position"]:
-        """Token ids of a prompt, on the model's device; shorter rows are padded at the end with PAD.
-
-        Args:
-            prompt: a text, several texts, or ids (which are checked and returned as they are).
-            bos: begin each text with the BOS token. None does so exactly where the model was trained so
-                (`model.tokenizer.bos` is then its id); `to_str_tokens` shows it.
-
-        Raises:
-            TokenError: an empty prompt, one beyond the context, ids out of range, or text without a tokenizer.
-        """
-        if isinstance(prompt, Tensor):
-            tokens = prompt[None] if prompt.ndim == 1 else prompt
-        else:
-            tokenizer = self._need_tokenizer()
-            texts = [prompt] if isinstance(prompt, str) else list(prompt)
-            tokens = tokenizer.batch(texts, bos=tokenizer.bos is not None if bos is None else bos)
-        self.check_tokens(tokens)
-        return tokens.to(self.device)
-
-    def to_str_tokens(self, prompt: Prompt, *, bos: bool | None = None) -> list[list[str]]:
-        """The text of each token of each row; padding is left out."""
-        rows = self.to_tokens(prompt, bos=bos).tolist()
-        return [self._need_tokenizer().pieces([i for i in row if i != PAD]) for row in rows]
-
-    def to_string(self, tokens: Int[Tensor, "*batch position"]) -> list[str]:
-        """The text of each row of ids."""
-        rows = tokens.tolist() if tokens.ndim == 2 else [tokens.tolist()]
-        return [self._need_tokenizer().decode(row) for row in rows]
-
-    def to_single_token(self, text: str) -> int:
-        """The id of a text that is one token; a TokenError lists the pieces of one that is not."""
-        return self._need_tokenizer().single(text)
-
-    def _need_tokenizer(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise TokenError(f"{self.name} has no tokenizer: give token ids, or load it with its tokenizer files.")
-        return self.tokenizer
 
     @property
     def device(self) -> torch.device:
@@ -326,10 +351,3 @@ class Transformer(Hooked, nn.Module):
                 digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
             self._weight_hash = state, digest.hexdigest()
         return self._weight_hash[1]
-
-
-def _allowed(real: Bool[Tensor, "batch position"]) -> Bool[Tensor, "batch 1 query key"]:
-    """Causal, real keys only; a padding place sees itself, so that no row of the softmax is empty."""
-    own = torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
-    causal = torch.ones_like(own).tril()
-    return (causal & real[:, None, :] | own)[:, None]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 
+from interp.config import ModelConfig
 from interp.errors import HookError, nearest
 
 AXES: dict[str, str] = {
@@ -13,6 +14,7 @@ AXES: dict[str, str] = {
     "key": "positions attended to",
     "layer": "blocks, 0 first; where a residual stream is meant, the stream entering that block",
     "head": "attention heads of a layer",
+    "kv_head": "heads with keys and values of their own; as many as heads unless these are grouped",
     "d_model": "width of the residual stream",
     "d_head": "width of a head",
     "d_mlp": "neurons of a layer's MLP",
@@ -29,27 +31,9 @@ HEADS = ("batch", "position", "head", "d_head")
 ATTENTION = ("batch", "head", "query", "key")
 SCALE = ("batch", "position", "one")
 
-NORM_POINTS = {"hook_scale": SCALE, "hook_normalized": RESIDUAL}
+KV_HEADS = ("batch", "position", "kv_head", "d_head")
+NEURONS = ("batch", "position", "d_mlp")
 
-# Every hook point of a block in the order in which a forward pass reaches it, with the axes of its value.
-BLOCK_POINTS: dict[str, tuple[str, ...]] = {
-    "hook_resid_pre": RESIDUAL,
-    **{f"ln1.{name}": axes for name, axes in NORM_POINTS.items()},
-    "attn.hook_q": HEADS,
-    "attn.hook_k": HEADS,
-    "attn.hook_v": HEADS,
-    "attn.hook_attn_scores": ATTENTION,
-    "attn.hook_pattern": ATTENTION,
-    "attn.hook_z": HEADS,
-    "attn.hook_result": ("batch", "position", "head", "d_model"),
-    "hook_attn_out": RESIDUAL,
-    "hook_resid_mid": RESIDUAL,
-    **{f"ln2.{name}": axes for name, axes in NORM_POINTS.items()},
-    "mlp.hook_pre": ("batch", "position", "d_mlp"),
-    "mlp.hook_post": ("batch", "position", "d_mlp"),
-    "hook_mlp_out": RESIDUAL,
-    "hook_resid_post": RESIDUAL,
-}
 
 Selection = str | Iterable[str] | Callable[[str], bool] | None
 """Hook names chosen by exact name, glob, list of either, or predicate; None is all."""
@@ -60,12 +44,37 @@ def block_name(layer: int, point: str) -> str:
     return f"blocks.{layer}.{point}"
 
 
-def hook_axes(n_layers: int) -> dict[str, tuple[str, ...]]:
-    """Every hook name of a model with `n_layers` blocks, in forward order, with the axes of its value."""
-    names: dict[str, tuple[str, ...]] = {"hook_embed": RESIDUAL, "hook_pos_embed": RESIDUAL}
-    for layer in range(n_layers):
-        names |= {block_name(layer, point): axes for point, axes in BLOCK_POINTS.items()}
-    return names | {f"ln_final.{name}": axes for name, axes in NORM_POINTS.items()}
+def norm_axes(name: str) -> dict[str, tuple[str, ...]]:
+    """The hook points of a norm."""
+    return {f"{name}.hook_scale": SCALE, f"{name}.hook_normalized": RESIDUAL}
+
+
+def block_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """Every hook point of a block in the order in which a forward pass reaches it, with the axes of its value."""
+    post = config.norm_placement == "post"
+    ln1, ln2 = ({} if config.norm == "none" else norm_axes(name) for name in ("ln1", "ln2"))
+    axes = {"hook_resid_pre": RESIDUAL} | ({} if post else ln1)
+    axes |= {"attn.hook_q": HEADS, "attn.hook_k": KV_HEADS, "attn.hook_v": KV_HEADS}
+    if config.positions == "rotary":
+        axes |= {"attn.hook_rot_q": HEADS, "attn.hook_rot_k": KV_HEADS}
+    axes |= {"attn.hook_attn_scores": ATTENTION, "attn.hook_pattern": ATTENTION, "attn.hook_z": HEADS}
+    axes |= {"attn.hook_result": ("batch", "position", "head", "d_model"), "hook_attn_out": RESIDUAL}
+    axes |= ln1 if post else {}
+    if config.mlp != "none":
+        axes |= {"hook_resid_mid": RESIDUAL} | ({} if post else ln2) | {"mlp.hook_pre": NEURONS}
+        axes |= {"mlp.hook_pre_linear": NEURONS} if config.mlp == "gated" else {}
+        axes |= {"mlp.hook_post": NEURONS, "hook_mlp_out": RESIDUAL} | (ln2 if post else {})
+    return axes | {"hook_resid_post": RESIDUAL}
+
+
+def hook_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """Every hook name of a model of that shape, in forward order, with the axes of its value."""
+    names: dict[str, tuple[str, ...]] = {"hook_embed": RESIDUAL}
+    if config.has_position_embedding:
+        names["hook_pos_embed"] = RESIDUAL
+    for layer in range(config.n_layers):
+        names |= {block_name(layer, point): axes for point, axes in block_axes(config).items()}
+    return names | (norm_axes("ln_final") if config.has_final_norm else {})
 
 
 def short_name(point: str, layer: int, available: Sequence[str]) -> str:

@@ -154,6 +154,7 @@ def test_names_and_shapes_of_every_hook_point(model, tokens):
         "key": 10,
         "d_model": 16,
         "head": 2,
+        "kv_head": 2,
         "d_head": 8,
         "d_mlp": 32,
         "one": 1,

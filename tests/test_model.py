@@ -240,7 +240,7 @@ def test_head_weights_are_views_of_the_stored_ones(model):
     x = torch.randn(5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     stored = model.blocks[0].attn
     q = (x @ stored.qkv.weight.T)[:, 8:16]  # head 1 of the queries
-    torch.testing.assert_close(x @ stored.W_QKV[0, 1], q)
+    torch.testing.assert_close(x @ stored.W_Q[1], q)
     torch.testing.assert_close(x[:, :8] @ stored.W_O[1], x[:, :8] @ stored.o.weight[:, 8:].T)
 
 

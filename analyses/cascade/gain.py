@@ -11,7 +11,8 @@ from torch import Tensor
 
 from analyses.results import make, token_coords
 from interp.errors import InterpError, ResultError
-from interp.model import Prompt, Transformer
+from interp.model import Transformer
+from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES, chunks, streams, streams_from
 from interp.tokenizer import PAD
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from analyses.results import array, make, token_coords, token_strings
 from interp.errors import TokenError
 from interp.metrics import entropy, kl_divergence, log_probabilities, pick, rank
-from interp.model import Prompt, Transformer
+from interp.model import Transformer
+from interp.prompts import Prompt
 from interp.sweep import streams
 from interp.tokenizer import PAD
 

@@ -43,7 +43,7 @@ def load_directory(directory: Path, name: str) -> Transformer:
 
 def fill(model: Transformer, state: Mapping[str, Tensor], source: str) -> None:
     """Give an unallocated model its weights, after checking each one's shape and values; the memory is shared."""
-    for name, parameter in model.state_dict().items():
+    for name, parameter in model.named_parameters():
         value = state[name]
         if value.shape != parameter.shape:
             raise CheckpointError(

@@ -1,0 +1,40 @@
+"""The keys and values of tokens that were read before, so that decoding does not read them again."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.config import ModelConfig
+
+
+class KeyValues:
+    """Keys and values of every layer, one slot for each absolute position of each row.
+
+    Rows fill up by themselves: `lengths` [batch] counts the tokens that each has read, and the next goes into the slot of that number.
+    """
+
+    def __init__(
+        self, config: ModelConfig, batch: int, capacity: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        shape = (config.n_layers, batch, min(capacity, config.n_ctx), config.kv_heads, config.d_head)
+        self._keys, self._values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        self.lengths = torch.zeros(batch, dtype=torch.long, device=device)
+
+    def positions(self, new: int) -> Int[Tensor, "batch new"]:
+        """The absolute positions of the next tokens of each row; past the last slot (padding only), that slot."""
+        following = torch.arange(new, device=self.lengths.device)
+        return (self.lengths[:, None] + following).clamp(max=self._keys.shape[2] - 1)
+
+    def extend(
+        self,
+        layer: int,
+        positions: Int[Tensor, "batch new"],
+        keys: Float[Tensor, "batch new kv_head d_head"],
+        values: Float[Tensor, "batch new kv_head d_head"],
+        used: int,
+    ) -> tuple[Float[Tensor, "batch used kv_head d_head"], Float[Tensor, "batch used kv_head d_head"]]:
+        """Put new keys and values into their slots and return the first `used` slots of the layer."""
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        self._keys[layer][rows, positions] = keys
+        self._values[layer][rows, positions] = values
+        return self._keys[layer, :, :used], self._values[layer, :, :used]

@@ -1,0 +1,87 @@
+"""Prompts in: text or ids to checked tokens; and tokens back to text."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from interp.config import ModelConfig
+from interp.errors import TokenError
+from interp.tokenizer import PAD, Tokenizer
+
+Prompt = str | Sequence[str] | Tensor
+"""A text, several texts, or token ids [batch, position] or [position]."""
+
+
+class Prompted:
+    """What a model with a configuration and perhaps a tokenizer can do with prompts."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer | None
+    name: str
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    def check_tokens(self, tokens: Tensor) -> Bool[Tensor, "batch position"] | None:
+        """Which places hold a token (None: all of them). Raises TokenError where the model cannot take the ids."""
+        if tokens.ndim != 2 or tokens.is_floating_point() or tokens.dtype == torch.bool:
+            shape = tuple(tokens.shape)
+            raise TokenError(f"tokens must be integer ids [batch, position], got {tokens.dtype} of shape {shape}.")
+        if tokens.numel() == 0:
+            raise TokenError(f"the prompt is empty: tokens have shape {tuple(tokens.shape)}.")
+        if tokens.shape[1] > self.config.n_ctx:
+            raise TokenError(f"the prompt has {tokens.shape[1]} tokens; {self.name} takes at most {self.config.n_ctx}.")
+        low, high = (int(x) for x in torch.aminmax(tokens))
+        if low < PAD or high >= self.config.d_vocab:
+            wrong = low if low < PAD else high
+            raise TokenError(f"token id {wrong} is out of range: {self.name} has ids 0 to {self.config.d_vocab - 1}.")
+        if low != PAD:
+            return None
+        real = tokens != PAD
+        if not bool(real.any(1).all()):
+            raise TokenError("the prompt is empty: a row of tokens holds only padding.")
+        return real
+
+    def to_tokens(self, prompt: Prompt, *, bos: bool | None = None) -> Int[Tensor, "batch position"]:
+        """Token ids of a prompt, on the model's device; shorter rows are padded at the end with PAD.
+
+        Args:
+            prompt: a text, several texts, or ids (which are checked and returned as they are).
+            bos: begin each text with the BOS token. None does so exactly where the model was trained so
+                (`model.tokenizer.bos` is then its id); `to_str_tokens` shows it.
+
+        Raises:
+            TokenError: an empty prompt, one beyond the context, ids out of range, or text without a tokenizer.
+        """
+        if isinstance(prompt, Tensor):
+            tokens = prompt[None] if prompt.ndim == 1 else prompt
+        else:
+            tokenizer = self._need_tokenizer()
+            texts = [prompt] if isinstance(prompt, str) else list(prompt)
+            tokens = tokenizer.batch(texts, bos=tokenizer.bos is not None if bos is None else bos)
+        self.check_tokens(tokens)
+        return tokens.to(self.device)
+
+    def to_str_tokens(self, prompt: Prompt, *, bos: bool | None = None) -> list[list[str]]:
+        """The text of each token of each row; padding is left out."""
+        rows = self.to_tokens(prompt, bos=bos).tolist()
+        return [self._need_tokenizer().pieces([i for i in row if i != PAD]) for row in rows]
+
+    def to_string(self, tokens: Int[Tensor, "*batch position"]) -> list[str]:
+        """The text of each row of ids."""
+        rows = tokens.tolist() if tokens.ndim == 2 else [tokens.tolist()]
+        return [self._need_tokenizer().decode(row) for row in rows]
+
+    def to_single_token(self, text: str) -> int:
+        """The id of a text that is one token; a TokenError lists the pieces of one that is not."""
+        return self._need_tokenizer().single(text)
+
+    def _need_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise TokenError(f"{self.name} has no tokenizer: give token ids, or load it with its tokenizer files.")
+        return self.tokenizer
