@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from interp.cache import ActivationCache
 from interp.config import Activation, ModelConfig
 from interp.errors import ConfigError
+from interp.generation import Generating
 from interp.hooks import Hooked, HookPoint
 from interp.key_values import KeyValues
 from interp.names import Selection, block_name, hook_axes
@@ -197,7 +198,7 @@ def _norm(config: ModelConfig, points: Points, name: str) -> nn.Module:
     return nn.Identity() if config.norm == "none" else Norm(config, points, name)
 
 
-class Transformer(Hooked, Prompted, nn.Module):
+class Transformer(Hooked, Prompted, Generating, nn.Module):
     """A language model whose every intermediate value can be read and changed by name.
 
     Args:

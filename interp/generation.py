@@ -1,0 +1,302 @@
+"""Decoding: one token after another, with the keys and values of earlier ones kept."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.cache import ActivationCache
+from interp.config import ModelConfig
+from interp.errors import TokenError
+from interp.hooks import HookPoint
+from interp.key_values import KeyValues
+from interp.names import Selection
+from interp.prompts import Prompt
+from interp.tokenizer import PAD, Tokenizer
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """What decoding needs of a model."""
+
+    config: ModelConfig
+    name: str
+    hook_points: dict[str, HookPoint]
+    ln_final: Any
+    W_U: Any
+    dtype: Any
+    embed: Any
+    run_blocks: Any
+
+    tokenizer: Tokenizer | None
+
+    def capture(self, names: Selection = None) -> AbstractContextManager[dict[str, Tensor]]: ...
+
+    def to_tokens(self, prompt: Prompt, *, bos: bool | None = None) -> Tensor: ...
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int = 20,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | Sequence[int] = 0,
+        stop: Sequence[int] | None = None,
+        bos: bool | None = None,
+        use_cache: bool = True,
+        record: "Recorder | None" = None,
+    ) -> Iterator[Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn from the logits.
+
+    Args:
+        temperature: divides the logits; 0 takes the most probable token.
+        top_k: keep only that many of the most probable tokens.
+        top_p: keep only the most probable tokens that together reach this probability (Holtzman et al. 2019,
+            arXiv 1904.09751); the most probable is always kept.
+        seeds: one for each row. A row's tokens depend on its own seed only, not on the rows beside it.
+
+    Raises:
+        TokenError: a value out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seeds: Sequence[int] = field(default=(0,))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise TokenError(f"generate: temperature must be 0 (greedy) or positive, got {self.temperature!r}.")
+        if self.top_k is not None and self.top_k < 1:
+            raise TokenError(f"generate: top_k must be at least 1, got {self.top_k!r}.")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise TokenError(f"generate: top_p must be above 0 and at most 1, got {self.top_p!r}.")
+
+    def kept(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
+        """Logits divided by the temperature, with -inf for the tokens that top-k and top-p leave out."""
+        scaled = logits / self.temperature
+        if self.top_k is not None and self.top_k < scaled.shape[-1]:
+            scaled = scaled.masked_fill(scaled < scaled.topk(self.top_k, dim=-1).values[:, -1:], -torch.inf)
+        if self.top_p is not None:
+            ordered, order = scaled.sort(dim=-1, descending=True)
+            p = ordered.softmax(-1)
+            beyond = p.cumsum(-1) - p >= self.top_p  # what the more probable ones reach without this one
+            scaled = scaled.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+        return scaled
+
+    def draws(self) -> Iterator["Draw"]:
+        """A drawing function for each step, the noise of step t depending on the row's seed and t only."""
+        generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+        while True:
+            yield Draw(self, generators)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Draws one step's tokens."""
+
+    sampling: Sampling
+    generators: Sequence[torch.Generator]
+
+    def __call__(self, logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
+        """The most probable token at temperature 0; else argmax(logit / T + Gumbel noise), a draw from softmax(logit / T)."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.sampling.temperature == 0:
+            return logits.argmax(-1)
+        exponential = torch.stack(
+            [torch.empty(logits.shape[-1], dtype=torch.float64).exponential_(generator=g) for g in self.generators]
+        )
+        return (self.sampling.kept(logits) - exponential.log().to(logits.device)).argmax(-1)
+
+
+@torch.no_grad()
+def decode(
+    model: Decoder,
+    tokens: Int[Tensor, "batch position"],
+    max_new_tokens: int,
+    sampling: Sampling,
+    stop: Sequence[int],
+    use_cache: bool,
+    record: "Recorder | None" = None,
+) -> Iterator[Int[Tensor, " batch"]]:
+    """The next token of each row, step by step; PAD for rows that have met a stop token, until all have.
+
+    Raises:
+        TokenError: the longest row and the new tokens together exceed the context.
+    """
+    tokens = left_aligned(tokens)
+    lengths = (tokens != PAD).sum(1)
+    room = model.config.n_ctx - int(lengths.max())
+    if max_new_tokens < 1:
+        raise TokenError(f"generate: max_new_tokens must be at least 1, got {max_new_tokens}.")
+    if max_new_tokens > room:
+        raise TokenError(
+            f"generate: a prompt of {int(lengths.max())} tokens leaves room for {room} more in {model.name}'s context of "
+            f"{model.config.n_ctx}, but {max_new_tokens} were asked for."
+        )
+    capacity = tokens.shape[1] + max_new_tokens
+    past = KeyValues(model.config, len(tokens), capacity, model.dtype, tokens.device) if use_cache else None
+    stops = torch.tensor(list(stop), dtype=torch.long, device=tokens.device)
+    running = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
+    step = tokens
+    for _, draw in zip(range(max_new_tokens), sampling.draws(), strict=False):
+        following = draw(next_logits(model, step, past, record)).masked_fill(~running, PAD)
+        yield following
+        running = running & ~torch.isin(following, stops)
+        if not bool(running.any()):
+            return
+        step = following[:, None] if past is not None else appended(step, following)
+
+
+def next_logits(
+    model: Decoder, tokens: Int[Tensor, "batch new"], past: KeyValues | None, record: "Recorder | None" = None
+) -> Float[Tensor, "batch vocab"]:
+    """Logits after the last token of each row; tokens are all of the row, or with `past` those that come after it."""
+    real = tokens != PAD
+    if record is None:
+        normed = _normed(model, tokens, real, past)
+    else:
+        positions = past.positions(tokens.shape[1]) if past is not None else None
+        with model.capture(record.names) as values:
+            normed = _normed(model, tokens, real, past)
+        record.keep(values, real, positions)
+    last = (real.sum(1) - 1).clamp(min=0)
+    rows = torch.arange(len(tokens), device=tokens.device)
+    if past is not None:
+        past.lengths += real.sum(1)
+    return F.linear(normed[rows, last], model.W_U.mT)
+
+
+def _normed(
+    model: Decoder, tokens: Int[Tensor, "batch new"], real: Bool[Tensor, "batch new"], past: KeyValues | None
+) -> Float[Tensor, "batch new d_model"]:
+    mask = None if past is not None or bool(real.all()) else real
+    normed: Tensor = model.ln_final(model.run_blocks(model.embed(tokens, past), real=mask, past=past))
+    return normed
+
+
+class Recorder:
+    """Activations of a generation, each computed once, put in order of absolute position."""
+
+    def __init__(self, model: Decoder, names: Selection) -> None:
+        self.names = names
+        self._axes = {name: point.axes for name, point in model.hook_points.items()}
+        self._steps: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
+
+    def keep(self, values: dict[str, Tensor], real: Tensor, positions: Tensor | None) -> None:
+        """Note one step's values, which of its tokens are real, and where they stand."""
+        if positions is None:
+            self._steps.clear()  # without kept keys and values each step computes everything again
+            positions = torch.arange(real.shape[1], device=real.device).expand(real.shape)
+        self._steps.append((values, real, positions))
+
+    def cache(self) -> ActivationCache:
+        """All steps in one: NaN where a row has no token. Attention has a column for each key of the longest row."""
+        length = max(int(positions[real].max()) for _, real, positions in self._steps if bool(real.any())) + 1
+        return ActivationCache({name: self._joined(name, length) for name in self._axes if name in self._steps[0][0]})
+
+    def _joined(self, name: str, length: int) -> Tensor:
+        attention = "key" in self._axes[name]
+        whole: Tensor | None = None
+        for values, real, positions in self._steps:
+            value = values[name]
+            if attention:  # [batch, head, query, key], to [batch, query, head, key]
+                value = F.pad(value.transpose(1, 2), (0, length - value.shape[-1]), value=torch.nan)[..., :length]
+            if whole is None:
+                whole = value.new_full((len(real), length, *value.shape[2:]), torch.nan)
+            row, place = real.nonzero(as_tuple=True)
+            whole[row, positions[row, place]] = value[row if len(value) > 1 else 0, place]
+        if whole is None:
+            raise TokenError("generate: nothing was recorded.")
+        return whole.transpose(1, 2) if attention else whole
+
+
+def left_aligned(tokens: Int[Tensor, "batch position"]) -> Int[Tensor, "batch position"]:
+    """The same rows with all padding at the end."""
+    order = (tokens == PAD).to(torch.int8).argsort(dim=1, stable=True)
+    return tokens.gather(1, order)
+
+
+def appended(tokens: Int[Tensor, "batch position"], following: Int[Tensor, " batch"]) -> Int[Tensor, "batch longer"]:
+    """Each row with its next token right after its last, padded at the end. A following PAD adds nothing."""
+    return left_aligned(torch.cat([tokens, following[:, None]], dim=1))
+
+
+class Generating:
+    """What a model that decodes offers its users."""
+
+    def stream(
+        self: Decoder,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int = 20,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | Sequence[int] = 0,
+        stop: Sequence[int] | None = None,
+        bos: bool | None = None,
+        use_cache: bool = True,
+        record: Recorder | None = None,
+    ) -> Iterator[Int[Tensor, " batch"]]:
+        """Continue prompts token by token: an iterator over the next token of each row, PAD once a row has met a stop token.
+
+        Args:
+            prompt: a text, several texts of any lengths, or token ids.
+            max_new_tokens: at most this many steps.
+            temperature, top_k, top_p: see `Sampling`; temperature 0 is greedy.
+            seed: row r draws with seed + r; or one seed for each row. The same seed gives the same tokens in any batch.
+            stop: ids after which a row ends; None is the tokenizer's end-of-text, where it has one.
+            bos: see `to_tokens`.
+            use_cache: keep keys and values; False runs the whole text anew at each step, for comparison.
+            record: notes activations, see `generate_with_cache`.
+
+        Hooks attached around the iteration act on every token once, with `hook.positions` absolute. With the cache the values
+        are those of the new tokens only; a hook that goes by `hook.positions` does the same with and without it.
+
+        Raises:
+            TokenError: a prompt that the model cannot take, prompt and new tokens beyond the context, a sampling value out of
+                range, or a number of seeds that is not the number of rows.
+        """
+        tokens = self.to_tokens(prompt, bos=bos)
+        seeds = [seed + row for row in range(len(tokens))] if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(tokens):
+            raise TokenError(
+                f"generate: {len(seeds)} seeds for {len(tokens)} rows; give one number, or one for each row."
+            )
+        if stop is None:
+            stop = [self.tokenizer.eos] if self.tokenizer is not None and self.tokenizer.eos is not None else []
+        sampling = Sampling(temperature, top_k, top_p, seeds)
+        return decode(self, tokens, max_new_tokens, sampling, stop, use_cache, record)
+
+    def generate(self: Decoder, prompt: Prompt, **options: Any) -> Int[Tensor, "batch position"]:
+        """The prompts with their continuations, as ids padded at the end with PAD. Options are those of `stream`."""
+        tokens = self.to_tokens(prompt, bos=options.get("bos"))
+        whole = left_aligned(tokens)
+        for following in self.stream(tokens, **options):
+            whole = appended(whole, following)
+        return whole[:, : int((whole != PAD).sum(1).max())]
+
+    def generate_with_cache(
+        self: Decoder, prompt: Prompt, names: Selection = None, **options: Any
+    ) -> tuple[Int[Tensor, "batch position"], ActivationCache]:
+        """As `generate`, and the activations at the named hook points, each computed once while decoding.
+
+        Values stand at their absolute positions; the last token of a row was never read, so it has none (NaN).
+        """
+        tokens = self.to_tokens(prompt, bos=options.get("bos"))
+        record, whole = Recorder(self, names), left_aligned(tokens)
+        for following in self.stream(tokens, record=record, **options):
+            whole = appended(whole, following)
+        return whole[:, : int((whole != PAD).sum(1).max())], record.cache()
