@@ -102,7 +102,7 @@ def test_on_ioi_the_answer_moves_from_the_second_name_to_the_end(smalltown):
     assert result["corrupt_baseline"].item() < -2
     tokens = result["clean_token"][0].to_numpy().tolist()
     second = len(tokens) - 1 - tokens[::-1].index(" John")
-    assert result["effect"][0, 0].argmax().item() == second
+    assert int(np.argmax(result["effect"].to_numpy()[0, 0])) == second
     assert result["effect"][0, -1, -1].item() > 0.5
     assert np.abs(result["effect"][0, :, :second]).max() < 1e-3
 

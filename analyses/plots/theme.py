@@ -12,6 +12,7 @@ SEQUENTIAL = "Cividis"
 DIVERGING = "RdBu_r"
 
 TEMPLATE = go.layout.Template(
+    data={"heatmap": [{"colorbar": {"title": {"font": {"size": 13}}}}]},
     layout={
         "font": {"family": FONT, "size": 13, "color": INK},
         "title": {"font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
@@ -38,8 +39,9 @@ TEMPLATE = go.layout.Template(
             "automargin": True,
         },
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        "coloraxis": {"colorbar": {"title": {"font": {"size": 13}}}},
         "hoverlabel": {"font": {"family": FONT}},
-    }
+    },
 )
 
 
