@@ -39,8 +39,8 @@ def alibi_slopes(n_heads: int) -> Float[Tensor, " head"]:
 
 
 def alibi_bias(
-    n_heads: int, queries: Int[Tensor, "batch query"], keys: Int[Tensor, "batch key"], dtype: torch.dtype
-) -> Float[Tensor, "batch head query key"]:
+    n_heads: int, queries: Int[Tensor, "#batch query"], keys: Int[Tensor, "#batch key"], dtype: torch.dtype
+) -> Float[Tensor, "#batch head query key"]:
     """What is added to the scores: minus slope times distance, to both sides where attention is bidirectional."""
     distance = (queries[:, None, :, None] - keys[:, None, None, :]).abs()
     return (-alibi_slopes(n_heads).to(queries.device)[:, None, None] * distance).to(dtype)

@@ -92,10 +92,8 @@ def plain(model: Transformer, row: list[int]) -> torch.Tensor:
     for layer in range(c.n_layers):
         name = f"blocks.{layer}"
         for part, ln in ((attention, "ln1"), (mlp, "ln2"))[: 1 if c.mlp == "none" else 2]:
-            if c.norm_placement == "pre":
-                x = x + part(norm(x, f"{name}.{ln}"), name)
-            else:
-                x = norm(x + part(x, name), f"{name}.{ln}")
+            weights = f"{name}.{ln}"
+            x = x + part(norm(x, weights), name) if c.norm_placement == "pre" else norm(x + part(x, name), weights)
     if c.norm_placement == "pre":
         x = norm(x, "ln_final")
     return x @ w["unembedding" if not c.tied else "W_E"].T
@@ -170,24 +168,9 @@ def test_llama_as_a_whole():
     theirs = transformers.LlamaForCausalLM(config).eval().double()
     for weight in theirs.parameters():
         nn.init.normal_(weight, std=0.3)
-    ours = Transformer(
-        ModelConfig(
-            n_layers=3,
-            d_model=16,
-            n_heads=4,
-            d_head=4,
-            n_kv_heads=2,
-            d_mlp=24,
-            n_ctx=24,
-            d_vocab=50,
-            positions="rotary",
-            norm="rmsnorm",
-            mlp="gated",
-            activation="silu",
-            tied=False,
-            bias=False,
-        )  # fmt: skip
-    ).double()
+    sizes = {"n_layers": 3, "d_model": 16, "n_heads": 4, "d_head": 4, "d_mlp": 24, "n_ctx": 24, "d_vocab": 50}
+    kinds = {"positions": "rotary", "norm": "rmsnorm", "mlp": "gated", "activation": "silu"}
+    ours = Transformer(ModelConfig(**sizes, **kinds, n_kv_heads=2, tied=False, bias=False)).double()
     state = {
         "W_E": theirs.model.embed_tokens.weight,
         "unembedding": theirs.lm_head.weight,
