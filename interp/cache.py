@@ -1,6 +1,6 @@
 """The activations of one run, by name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,8 +19,9 @@ class ActivationCache(Mapping[str, Tensor]):
     detected when the entry is next read, and is a HookError.
     """
 
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
+    def __init__(self, values: Mapping[str, Tensor], axes: Mapping[str, tuple[str, ...]] | None = None) -> None:
         self._values = dict(values)
+        self._axes = dict(axes or {})
         self._versions = {name: value._version for name, value in self._values.items()}
 
     def __getitem__(self, key: str | tuple[str, int]) -> Tensor:
@@ -49,7 +50,35 @@ class ActivationCache(Mapping[str, Tensor]):
         The model stays where it is.
         """
         converted = {id(value): value.to(target) for value in {id(v): v for v in self._values.values()}.values()}
-        return ActivationCache({name: converted[id(self[name])] for name in self})
+        return ActivationCache({name: converted[id(self[name])] for name in self}, self._axes)
+
+    def at(self, positions: int | slice | Sequence[int]) -> "ActivationCache":
+        """The values at some positions; of attention, the rows of these queries, with all their keys.
+
+        One position keeps its axis, with length 1. Slices are views of the same memory.
+        """
+        chosen = slice(positions, positions + 1 or None) if isinstance(positions, int) else positions
+        index = chosen if isinstance(chosen, slice) else list(chosen)
+        sliced: dict[str, Tensor] = {}
+        made: dict[int, Tensor] = {}
+        for name in self:
+            value, axes = self[name], self._axes[name]
+            axis = axes.index("query" if "query" in axes else "position")
+            if id(value) not in made:
+                made[id(value)] = value[(slice(None),) * axis + (index,)]
+            sliced[name] = made[id(value)]
+        return ActivationCache(sliced, self._axes)
+
+    def stack(self, point: str) -> Tensor:
+        """The values of one point of every cached layer, stacked: `cache.stack("resid_pre")` is [layer, batch, position, d_model].
+
+        Raises HookError where no layer has it cached, or where their shapes differ.
+        """
+        layers = sorted({int(name.split(".")[1]) for name in self if name.startswith("blocks.")})
+        values = [self[point, layer] for layer in layers]
+        if not values:
+            raise HookError(f"no layer's {point!r} is in this cache. {nearest(point, self._values)}")
+        return torch.stack(values)
 
     @property
     def nbytes(self) -> int:

@@ -204,7 +204,8 @@ class Recorder:
     def cache(self) -> ActivationCache:
         """All steps in one: NaN where a row has no token. Attention has a column for each key of the longest row."""
         length = max(int(positions[real].max()) for _, real, positions in self._steps if bool(real.any())) + 1
-        return ActivationCache({name: self._joined(name, length) for name in self._axes if name in self._steps[0][0]})
+        names = [name for name in self._axes if name in self._steps[0][0]]
+        return ActivationCache({name: self._joined(name, length) for name in names}, self._axes)
 
     def _joined(self, name: str, length: int) -> Tensor:
         attention = "key" in self._axes[name]

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from interp.errors import HookError
 from interp.names import Selection, select
@@ -14,12 +17,51 @@ HookFunction = Callable[[Tensor, "HookPoint"], Tensor | None]
 
 
 class Listener:
-    """One function attached to one hook point by one `with` block."""
+    """One function attached to one hook point by one `with` block.
+
+    Attributes:
+        reads_only: the function leaves the value alone, so it needs no copy.
+        fired: whether it was called; in `backward_hooks`, whether the gradient came.
+    """
 
     def __init__(self, function: HookFunction, reads_only: bool) -> None:
         self.function = function
         self.reads_only = reads_only
         self.fired = False
+
+    def hear(self, value: Tensor, point: "HookPoint") -> Tensor:
+        """Call the function; the value that flows on."""
+        self.fired = True
+        if self.reads_only:
+            self.function(value, point)
+            return value
+        # A hook may edit in place: on a copy, so that nothing that was cached before changes with it.
+        copy = value.clone()
+        returned = self.function(copy, point)
+        return copy if returned is None else point.checked(returned, value)
+
+    def leave(self) -> None:
+        """Called when the `with` block ends."""
+
+
+class BackwardListener(Listener):
+    """Waits for the gradient of the value that it hears."""
+
+    def __init__(self, function: HookFunction) -> None:
+        super().__init__(function, reads_only=False)
+        self._handles: list[RemovableHandle] = []
+
+    def hear(self, value: Tensor, point: "HookPoint") -> Tensor:
+        want_gradient(value, point)
+        hear = super().hear
+        handle = value.register_hook(lambda gradient: hear(gradient, point))  # type: ignore[no-untyped-call]
+        self._handles.append(handle)
+        return value
+
+    def leave(self) -> None:
+        """Take the hooks off the values heard."""
+        for handle in self._handles:
+            handle.remove()
 
 
 class HookPoint:
@@ -45,17 +87,11 @@ class HookPoint:
 
     def __call__(self, value: Tensor) -> Tensor:
         for listener in self._listeners:
-            listener.fired = True
-            if listener.reads_only:
-                listener.function(value, self)
-                continue
-            # A hook may edit in place: on a copy, so that nothing that was cached before changes with it.
-            copy = value.clone()
-            returned = listener.function(copy, self)
-            value = copy if returned is None else self._checked(returned, value)
+            value = listener.hear(value, self)
         return value
 
-    def _checked(self, returned: Any, value: Tensor) -> Tensor:
+    def checked(self, returned: Any, value: Tensor) -> Tensor:
+        """What a hook returned, if the model can go on with it. Raises HookError where it is no tensor like `value`."""
         if not isinstance(returned, Tensor):
             raise HookError(f"the hook at {self.name} returned {type(returned).__name__}; return a tensor or None.")
         for what in ("shape", "dtype", "device"):
@@ -103,31 +139,53 @@ class Hooked:
             >>> with model.hooks({"blocks.2.hook_resid_pre": lambda value, hook: value * 0}):
             ...     logits = model(tokens)
         """
-        pairs = functions.items() if isinstance(functions, Mapping) else functions
-        with self._listening([(selection, fn, False) for selection, fn in pairs], "hooks"):
+        with self._listening(
+            [(selection, partial(Listener, fn, False)) for selection, fn in _pairs(functions)], "hooks"
+        ):
             yield
 
     @contextmanager
-    def capture(self, names: Selection = None) -> Iterator[dict[str, Tensor]]:
+    def backward_hooks(
+        self, functions: Mapping[str, HookFunction] | Iterable[tuple[Selection, HookFunction]]
+    ) -> Iterator[None]:
+        """Attach functions that are called with the gradient at hook points, for the length of a `with` block.
+
+        As `hooks`, but `fn(gradient, hook)` is called in the backward pass, which must run inside the block; it may return
+        a replacement, from which the pass goes on. No parameter needs to require gradients.
+
+        Raises:
+            HookError: as `hooks`; also where a value can have no gradient because gradients are switched off.
+        """
+        with self._listening(
+            [(selection, partial(BackwardListener, fn)) for selection, fn in _pairs(functions)], "backward_hooks"
+        ):
+            yield
+
+    @contextmanager
+    def capture(self, names: Selection = None, *, with_gradients: bool = False) -> Iterator[dict[str, Tensor]]:
         """Collect the values of the named hook points that the model computes within the block, by name.
 
         The values are those that flow on, after any hook attached before. Raises HookError as `hooks` does.
+
+        Args:
+            with_gradients: let gradients reach the values, also where no parameter requires them.
         """
         store: dict[str, Tensor] = {}
 
         def keep(value: Tensor, hook: HookPoint) -> None:
+            if with_gradients:
+                want_gradient(value, hook)
             store[hook.name] = value
 
-        with self._listening([(names, keep, True)], "capture"):
+        with self._listening([(names, partial(Listener, keep, True))], "capture"):
             yield store
 
     @contextmanager
-    def _listening(self, requests: list[tuple[Selection, HookFunction, bool]], purpose: str) -> Iterator[None]:
+    def _listening(self, requests: list[tuple[Selection, Callable[[], Listener]]], purpose: str) -> Iterator[None]:
         attached: list[tuple[HookPoint, Listener]] = []
         available = list(self.hook_points)
-        for selection, function, reads_only in requests:
-            for name in select(selection, available, purpose):
-                attached.append((self.hook_points[name], Listener(function, reads_only)))
+        for selection, make in requests:
+            attached += [(self.hook_points[name], make()) for name in select(selection, available, purpose)]
         if not attached:
             raise HookError(f"{purpose}: no hooks were given.")
         try:
@@ -137,12 +195,27 @@ class Hooked:
         finally:
             for point, listener in attached:
                 point._listeners.remove(listener)
+                listener.leave()
         silent = [point.name for point, listener in attached if not listener.fired]
         if silent:
             raise HookError(
                 f"{purpose}: {', '.join(silent[:5])}{' and others' if len(silent) > 5 else ''} never fired. "
-                "The model was not run inside the block, or did not reach this layer."
+                "The model was not run inside the block, or did not reach this layer, or (backward) no gradient came this way."
             )
+
+
+def want_gradient(value: Tensor, point: HookPoint) -> None:
+    """Let gradients reach a value, also where no parameter requires them. Raises HookError where gradients are off."""
+    if not torch.is_grad_enabled():
+        raise HookError(f"no gradient can reach {point.name}: gradients are switched off (torch.no_grad).")
+    if not value.requires_grad:
+        value.requires_grad_(True)
+
+
+def _pairs(
+    functions: Mapping[str, HookFunction] | Iterable[tuple[Selection, HookFunction]],
+) -> Iterable[tuple[Selection, HookFunction]]:
+    return functions.items() if isinstance(functions, Mapping) else functions
 
 
 def attached_hooks(model: Hooked) -> list[str]:

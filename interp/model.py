@@ -332,7 +332,8 @@ class Transformer(Hooked, Prompted, Generating, nn.Module):
         """The logits, and the activations at the named hook points (glob, list or predicate; None is all of them)."""
         with self.capture(names) as values:
             logits = self(tokens)
-        return logits, ActivationCache({name: values[name] for name in self.hook_points if name in values})
+        axes = {name: point.axes for name, point in self.hook_points.items() if name in values}
+        return logits, ActivationCache({name: values[name] for name in axes}, axes)
 
     @property
     def device(self) -> torch.device:
