@@ -39,6 +39,7 @@ class ModelConfig:
             arXiv 2305.13245); None is one for each head.
         tied: whether the unembedding is the embedding, transposed.
         bias: whether linear maps and layer norms have biases.
+        unembed_bias: whether the logits have a bias of their own.
         causal: whether a position sees only itself and earlier ones; False is bidirectional.
         rotary_base: slowest wavelength of rotary positions is about `2 pi rotary_base`.
         init_std: standard deviation of freshly initialised weights.
@@ -63,6 +64,7 @@ class ModelConfig:
     n_kv_heads: int | None = None
     tied: bool = True
     bias: bool = True
+    unembed_bias: bool = False
     causal: bool = True
     rotary_base: float = 10000.0
     init_std: float = 0.02

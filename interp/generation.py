@@ -28,7 +28,7 @@ class Decoder(Protocol):
     name: str
     hook_points: dict[str, HookPoint]
     ln_final: Any
-    W_U: Any
+    to_logits: Any
     dtype: Any
     embed: Any
     run_blocks: Any
@@ -175,7 +175,8 @@ def next_logits(
     rows = torch.arange(len(tokens), device=tokens.device)
     if past is not None:
         past.lengths += real.sum(1)
-    return F.linear(normed[rows, last], model.W_U.mT)
+    logits: Tensor = model.to_logits(normed[rows, last][:, None])[:, 0]
+    return logits
 
 
 def _normed(

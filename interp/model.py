@@ -3,7 +3,6 @@
 The defaults of the configuration make it GPT-2 (Radford et al. 2019).
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from interp.cache import ActivationCache
 from interp.config import Activation, ModelConfig
 from interp.errors import ConfigError
+from interp.fingerprint import Fingerprinted
 from interp.generation import Generating
 from interp.hooks import Hooked, HookPoint
 from interp.key_values import KeyValues
@@ -198,7 +198,7 @@ def _norm(config: ModelConfig, points: Points, name: str) -> nn.Module:
     return nn.Identity() if config.norm == "none" else Norm(config, points, name)
 
 
-class Transformer(Hooked, Prompted, Generating, nn.Module):
+class Transformer(Hooked, Prompted, Generating, Fingerprinted, nn.Module):
     """A language model whose every intermediate value can be read and changed by name.
 
     Args:
@@ -229,10 +229,10 @@ class Transformer(Hooked, Prompted, Generating, nn.Module):
             self.blocks = nn.ModuleList(Block(config, points, layer) for layer in range(config.n_layers))
             self.ln_final = Norm(config, points, "ln_final") if config.has_final_norm else nn.Identity()
             self.unembedding = None if config.tied else nn.Parameter(torch.empty(config.d_vocab, config.d_model))
+            self.b_U = nn.Parameter(torch.empty(config.d_vocab)) if config.unembed_bias else None
         if config.positions == "sinusoidal":
             self.register_buffer("W_pos", sinusoidal(config.n_ctx, config.d_model), persistent=False)
         self._explicit_attention = False
-        self._weight_hash: tuple[tuple[tuple[int, int], ...], str] | None = None
         if seed is not None:
             self._initialise(seed)
 
@@ -245,7 +245,7 @@ class Transformer(Hooked, Prompted, Generating, nn.Module):
         generator = torch.Generator().manual_seed(seed)
         into_stream = 1 / math.sqrt(2 * self.config.n_layers)
         for name, weight in self.named_parameters():
-            if name.endswith("bias"):
+            if name.endswith(("bias", "b_U")):
                 weight.zero_()
             elif weight.ndim == 1:  # the gain of a norm
                 weight.fill_(1.0)
@@ -318,8 +318,12 @@ class Transformer(Hooked, Prompted, Generating, nn.Module):
             self._explicit_attention = before
 
     def unembed(self, residual: Stream) -> Float[Tensor, "batch position vocab"]:
-        """The final norm, where there is one, then the inner product with every token's unembedding vector: the logits."""
-        return F.linear(self.ln_final(residual), self.W_U.mT)
+        """The logits of a stream that leaves the last block: the final norm, where there is one, then `to_logits`."""
+        return self.to_logits(self.ln_final(residual))
+
+    def to_logits(self, normed: Stream) -> Float[Tensor, "batch position vocab"]:
+        """The inner product of a normed stream with every token's unembedding vector, plus the bias where there is one."""
+        return F.linear(normed, self.W_U.mT, self.b_U)
 
     @property
     def W_U(self) -> Float[Tensor, "d_model vocab"]:
@@ -342,14 +346,3 @@ class Transformer(Hooked, Prompted, Generating, nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.W_E.dtype
-
-    def weight_hash(self) -> str:
-        """SHA-256 of names, shapes, dtypes and bytes of all weights; computed again only after they changed."""
-        state = tuple((p.data_ptr(), p._version) for p in self.parameters())
-        if self._weight_hash is None or self._weight_hash[0] != state:
-            digest = hashlib.sha256()
-            for name, weight in self.state_dict().items():
-                digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-                digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-            self._weight_hash = state, digest.hexdigest()
-        return self._weight_hash[1]

@@ -1,6 +1,7 @@
 """The forward pass: against `transformers`, against itself on other paths, and on bad input."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -284,3 +285,7 @@ def test_weight_hash_follows_the_weights():
     assert before == tiny().weight_hash()
     model.W_E[0, 0] += 1
     assert model.weight_hash() != before
+
+
+def test_config_to_logits_is_one_readable_file():
+    assert len(Path(interp.model.__file__).read_text().splitlines()) <= 350

@@ -17,6 +17,7 @@ from interp.model import Transformer
 from interp.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 FAMILIES = {"gpt2": gpt2}
 """The `model_type` of config.json, and the module that holds the family's conversion table."""
 
@@ -51,7 +52,8 @@ def fill(model: Transformer, state: Mapping[str, Tensor], source: str) -> None:
             )
         if not value.is_floating_point():
             raise CheckpointError(f"{source}: {name} has dtype {value.dtype}, expected floating point.")
-        if not bool(torch.isfinite(value).all()):
+        low, high = torch.aminmax(value)  # NaN and infinities show in it, and it needs no copy of the weights
+        if not bool(torch.isfinite(low) & torch.isfinite(high)):
             raise CheckpointError(f"{source}: {name} holds NaN or infinite values; the checkpoint is damaged.")
     dtypes = {value.dtype for value in state.values()}
     if len(dtypes) > 1:
@@ -73,17 +75,46 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def has_weights(directory: Path) -> bool:
+    """Whether the directory holds weights that `read_tensors` can read."""
+    return (directory / WEIGHTS).exists() or (directory / INDEX).exists()
+
+
 def read_tensors(directory: Path) -> dict[str, Tensor]:
-    """The tensors of a directory's safetensors file, mapped from disk."""
-    path = directory / WEIGHTS
-    if not path.exists():
-        pickles = sorted(p.name for p in directory.glob("*.bin"))
-        if pickles:
-            raise CheckpointError(
-                f"{directory}: the weights are only there as {pickles[0]}, a pickle, which can run code when it is read and "
-                "is refused. Convert it to safetensors where you trust it: model.save_pretrained(..., safe_serialization=True)."
-            )
-        raise CheckpointError(f"{directory}: there is no {WEIGHTS}.")
+    """The tensors of a directory's safetensors file, or of the shards that its index names; mapped from disk, not copied."""
+    if (directory / WEIGHTS).exists():
+        return _read_file(directory / WEIGHTS)
+    if (directory / INDEX).exists():
+        return _read_shards(directory)
+    pickles = sorted(p.name for p in directory.glob("*.bin"))
+    if pickles:
+        raise CheckpointError(
+            f"{directory}: the weights are only there as {pickles[0]}, a pickle, which can run code when it is read and "
+            "is refused. Convert it to safetensors where you trust it: model.save_pretrained(..., safe_serialization=True)."
+        )
+    raise CheckpointError(f"{directory}: there is no {WEIGHTS}.")
+
+
+def _read_shards(directory: Path) -> dict[str, Tensor]:
+    places = read_json(directory / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(f"{directory / INDEX} has no weight_map.")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(map(str, places.values()))):
+        if Path(name).name != name:
+            raise CheckpointError(f"{directory / INDEX} names a shard outside its folder: {name!r}.")
+        if not (directory / name).exists():
+            raise CheckpointError(f"{directory}: the shard {name} that the index names is not there.")
+        tensors |= _read_file(directory / name)
+    missing = sorted(set(places) - set(tensors))
+    if missing:
+        raise CheckpointError(
+            f"{directory}: the shards lack {len(missing)} tensors of the index, such as {missing[0]!r}."
+        )
+    return tensors
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)

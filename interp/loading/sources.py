@@ -7,6 +7,7 @@ import torch
 
 from interp.errors import CheckpointError, nearest
 from interp.loading.checkpoint import load_directory
+from interp.loading.hub import MODELS, fetch, is_hub_id
 from interp.loading.memory import from_transformers, is_transformers_model
 from interp.model import Transformer
 
@@ -22,15 +23,22 @@ def embedded_models() -> list[str]:
 
 
 def load(
-    source: object = "smalltown", *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    source: object = "smalltown",
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    revision: str | None = None,
 ) -> Transformer:
     """A model ready to be opened up: in evaluation mode, its weights taking no gradients.
 
     Args:
         source: the name of an embedded model (`smalltown`, the default); a checkpoint directory (config.json,
-            model.safetensors, tokenizer files); or a `transformers` GPT-2 model in memory, which is left untouched.
+            model.safetensors or its shards, tokenizer files), which wins over a hub id of the same spelling; a model on the
+            Hugging Face hub (gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or owner/name), taken from its local
+            cache where it is there; or a `transformers` GPT-2 model in memory, which is left untouched.
         dtype: of the weights: float32, float64, bfloat16 or float16. None is float32.
         device: where to put them.
+        revision: of a hub model: branch, tag or commit.
 
     Raises:
         CheckpointError: a source that is none of these, or a checkpoint that is absent, damaged, foreign or a pickle.
@@ -39,7 +47,7 @@ def load(
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype} is not supported; choose one of {', '.join(sorted(map(str, DTYPES)))}.")
     if isinstance(source, (str, os.PathLike)):
-        model = _from_name(os.fspath(source))
+        model = _from_name(os.fspath(source), revision)
     elif is_transformers_model(source):
         model = from_transformers(source)
     else:
@@ -50,7 +58,7 @@ def load(
     return model.to(device=device, dtype=dtype)
 
 
-def _from_name(source: str) -> Transformer:
+def _from_name(source: str, revision: str | None) -> Transformer:
     if source in embedded_models():
         return load_directory(EMBEDDED / source, source)
     directory = Path(source).expanduser()
@@ -58,6 +66,9 @@ def _from_name(source: str) -> Transformer:
         return load_directory(directory, directory.resolve().name)
     if directory.is_file():
         raise CheckpointError(f"{source} is a file; give the directory that holds config.json and model.safetensors.")
+    if is_hub_id(source):
+        return load_directory(fetch(source, revision), source)
+    known = [*embedded_models(), *MODELS]
     raise CheckpointError(
-        f"{source!r} is neither an embedded model nor a directory. {nearest(source, embedded_models())}"
+        f"{source!r} is neither an embedded model, a directory nor a hub id. {nearest(source, known)}"
     )

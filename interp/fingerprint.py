@@ -1,0 +1,23 @@
+"""What tells one set of weights from another."""
+
+import hashlib
+
+import torch
+from torch import nn
+
+
+class Fingerprinted(nn.Module):
+    """A module that can say which weights it has."""
+
+    _hashed: tuple[tuple[tuple[int, int], ...], str] | None = None
+
+    def weight_hash(self) -> str:
+        """SHA-256 of names, shapes, dtypes and bytes of all weights, in order; computed again only after they changed."""
+        state = tuple((p.data_ptr(), p._version) for p in self.parameters())
+        if self._hashed is None or self._hashed[0] != state:
+            digest = hashlib.sha256()
+            for name, weight in self.state_dict().items():
+                digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+                digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            self._hashed = state, digest.hexdigest()
+        return self._hashed[1]

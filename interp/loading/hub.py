@@ -1,0 +1,68 @@
+"""Checkpoints on the Hugging Face hub, through its own library and its cache."""
+
+from pathlib import Path
+
+from interp.errors import CheckpointError
+from interp.loading.checkpoint import has_weights
+
+# Short names, and the repositories that hold them today; a cache may have either.
+MODELS = {
+    "gpt2": "openai-community/gpt2",
+    "gpt2-medium": "openai-community/gpt2-medium",
+    "gpt2-large": "openai-community/gpt2-large",
+    "gpt2-xl": "openai-community/gpt2-xl",
+    "distilgpt2": "distilbert/distilgpt2",
+}
+FILES = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is one of the short names, or looks like `owner/name`."""
+    owner, slash, rest = name.partition("/")
+    return name in MODELS or bool(slash and owner and rest and "/" not in rest and not name.startswith((".", "~")))
+
+
+def fetch(name: str, revision: str | None = None) -> Path:
+    """The directory of a hub checkpoint: from the cache where it is there, else downloaded into it.
+
+    Args:
+        name: a short name or `owner/name`.
+        revision: branch, tag or commit; None is the default branch.
+
+    Raises:
+        CheckpointError: not cached and not to be had; the message says how to fetch it.
+    """
+    from huggingface_hub import snapshot_download  # loading it costs a fifth of a second
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository = MODELS.get(name, name)
+    for cached in dict.fromkeys((repository, name)):
+        try:
+            directory = Path(
+                snapshot_download(cached, revision=revision, local_files_only=True, allow_patterns=list(FILES))
+            )
+        except LocalEntryNotFoundError:
+            continue
+        if (directory / "config.json").exists() and has_weights(directory):
+            return directory
+    at = f" --revision {revision}" if revision else ""
+    try:
+        directory = Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
+        reason = "" if has_weights(directory) else "it has no safetensors weights there"
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = f"it could not be downloaded: {type(error).__name__}"
+    if reason:
+        raise CheckpointError(
+            f"{name!r} is not in the local Hugging Face cache, and {reason}. On a connected machine run "
+            f"`hf download {repository}{at}`; then copy the folder it names here and load it by its path, or copy the "
+            "cache and set HF_HOME to it."
+        )
+    return directory

@@ -1,0 +1,139 @@
+"""Weight processing: the same log-probabilities from weights that are easier to read.
+
+Each function returns a new model and leaves the old one as it was. None is ever applied unasked.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from einops import einsum, repeat
+from torch import Tensor
+
+from interp.config import ModelConfig
+from interp.errors import ConfigError
+from interp.model import Transformer
+from interp.names import block_name
+
+Weights = dict[str, Tensor]
+
+
+def fold_layer_norm(model: Transformer) -> Transformer:
+    """Move each norm's gain and bias into the maps that read it (Elhage et al. 2021, appendix): the norms then only divide.
+
+    The unembedding becomes untied and, where the final norm had a bias, gets one.
+
+    Raises:
+        ConfigError: no norm, post-norm placement (whose gain acts on the stream itself), or a norm's bias that no map can take in
+            because linear maps have none.
+    """
+    config = model.config
+    if config.norm == "none" or config.norm_placement == "post":
+        raise ConfigError(
+            "fold_layer_norm: there is no norm before a linear map to fold; the model needs pre-norm placement."
+        )
+    shifts = config.norm == "layernorm" and config.bias
+    new = replace(config, tied=False, unembed_bias=config.unembed_bias or shifts)
+
+    def change(w: Weights) -> None:
+        for layer in range(config.n_layers):
+            readers = {"ln1": ["attn.qkv"], "ln2": ["mlp.input", *(["mlp.gate"] if config.mlp == "gated" else [])]}
+            for norm, maps in readers.items():
+                if norm == "ln2" and config.mlp == "none":
+                    continue
+                _fold(w, block_name(layer, norm), [block_name(layer, m) for m in maps], shifts)
+        if shifts:
+            b_U = w["unembedding"] @ w["ln_final.bias"]
+            w["b_U"] = b_U + w["b_U"] if "b_U" in w else b_U
+            w["ln_final.bias"] = torch.zeros_like(w["ln_final.bias"])
+        w["unembedding"] = w["unembedding"] * w["ln_final.weight"]
+        w["ln_final.weight"] = torch.ones_like(w["ln_final.weight"])
+
+    return _changed(model, new, change)
+
+
+def centre_writing_weights(model: Transformer) -> Transformer:
+    """Take away from all that writes into the stream the mean over its dimensions, which a layer norm removes anyway.
+
+    Raises:
+        ConfigError: the model does not layer-norm the stream wherever it is read, so this would change what it computes.
+    """
+    config = model.config
+    if config.norm != "layernorm" or config.norm_placement == "post":
+        raise ConfigError(
+            f"centre_writing_weights: norm {config.norm!r} placed {config.norm_placement!r} does not remove the mean wherever the stream is "
+            "read, so centring would change the model. It needs pre-norm layer norms."
+        )
+
+    if config.positions == "sinusoidal":
+        raise ConfigError("centre_writing_weights: sinusoidal positions are fixed, so they cannot be centred.")
+
+    def change(w: Weights) -> None:
+        for name in ("W_E", "W_pos"):
+            if name in w:
+                w[name] = w[name] - w[name].mean(-1, keepdim=True)
+        for name, value in list(w.items()):
+            if name.endswith(("attn.o.weight", "attn.o.bias", "mlp.output.weight", "mlp.output.bias")):
+                w[name] = value - value.mean(0, keepdim=True)  # the first axis is the stream's
+
+    return _changed(model, replace(config, tied=False), change)
+
+
+def centre_unembedding(model: Transformer) -> Transformer:
+    """Take away the mean over tokens from the unembedding: every logit moves by the same amount, so probabilities stay.
+
+    The unembedding becomes untied.
+    """
+
+    def change(w: Weights) -> None:
+        for name in ("unembedding", "b_U"):
+            if name in w:
+                w[name] = w[name] - w[name].mean(0, keepdim=True)
+
+    return _changed(model, replace(model.config, tied=False), change)
+
+
+def fold_value_biases(model: Transformer) -> Transformer:
+    """Move value biases into the output biases: attention rows sum to 1, so a value bias adds the same vector everywhere.
+
+    Raises:
+        ConfigError: the model has no biases.
+    """
+    config = model.config
+    if not config.bias:
+        raise ConfigError("fold_value_biases: the model has no biases.")
+    groups = config.n_heads // config.kv_heads
+    values = config.kv_heads * config.d_head
+
+    def change(w: Weights) -> None:
+        for layer, block in enumerate(model.blocks):
+            qkv, o = (block_name(layer, f"attn.{name}.bias") for name in ("qkv", "o"))
+            bias = w[qkv][-values:].reshape(config.kv_heads, config.d_head)
+            W_O: Tensor = block.get_submodule("attn").W_O  # type: ignore[assignment]
+            w[o] = w[o] + einsum(repeat(bias, "h e -> (h g) e", g=groups), W_O, "h e, h e d -> d")
+            w[qkv] = torch.cat([w[qkv][:-values], torch.zeros_like(w[qkv][-values:])])
+
+    return _changed(model, config, change)
+
+
+def _fold(w: Weights, norm: str, maps: list[str], shifts: bool) -> None:
+    gain = w[f"{norm}.weight"]
+    for name in maps:
+        if shifts:
+            w[f"{name}.bias"] = w[f"{name}.bias"] + w[f"{name}.weight"] @ w[f"{norm}.bias"]
+        w[f"{name}.weight"] = w[f"{name}.weight"] * gain
+    w[f"{norm}.weight"] = torch.ones_like(gain)
+    if shifts:
+        w[f"{norm}.bias"] = torch.zeros_like(w[f"{norm}.bias"])
+
+
+@torch.no_grad()
+def _changed(model: Transformer, config: ModelConfig, change: Callable[[Weights], None]) -> Transformer:
+    """A model of that configuration with the changed weights; tensors that were not changed are copied."""
+    weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    if not config.tied and "unembedding" not in weights:
+        weights["unembedding"] = weights["W_E"].clone()
+    change(weights)
+    new = Transformer(config, tokenizer=model.tokenizer, name=model.name, seed=None)
+    new.load_state_dict(weights, assign=True)
+    return new.to(device=model.device, dtype=model.dtype).requires_grad_(False).eval()
