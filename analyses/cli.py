@@ -32,7 +32,9 @@ def report(
     wrong: Annotated[
         str | None, typer.Option(help="The token to compare it with. Default: the top prediction after CORRUPT.")
     ] = None,
-    model: Annotated[str, typer.Option(help="An embedded model, or a checkpoint directory.")] = "smalltown",
+    model: Annotated[
+        str, typer.Option(help="An embedded model, a checkpoint directory, or a hub model such as gpt2.")
+    ] = "smalltown",
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
     head: Annotated[
         str | None, typer.Option(help="LAYER.HEAD whose pattern is shown large. Default: chosen by its attention.")
@@ -74,12 +76,50 @@ def report(
 
 
 @app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to continue.")],
+    model: Annotated[
+        str, typer.Option(help="An embedded model, a checkpoint directory, or a hub model such as gpt2.")
+    ] = "smalltown",
+    max_new_tokens: Annotated[int, typer.Option(help="At most this many tokens.")] = 50,
+    temperature: Annotated[float, typer.Option(help="Divides the logits; 0 takes the most probable token.")] = 0.7,
+    top_k: Annotated[int | None, typer.Option(help="Draw only from that many of the most probable tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw only from the most probable tokens that reach this probability.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+) -> None:
+    """Continue a text, token by token as they come; it ends at the end-of-text token or after MAX_NEW_TOKENS."""
+    from interp import load
+
+    loaded = load(model)
+    tokenizer = loaded.need_tokenizer()
+    typer.echo(prompt, nl=False)
+    ids: list[int] = []
+    shown = ""
+    stream = loaded.stream(
+        prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+    )
+    for following in stream:
+        if int(following) == tokenizer.eos:
+            break
+        ids.append(int(following))
+        text = tokenizer.decode(ids)
+        if not text.endswith("\ufffd"):  # a character whose bytes are not all there yet
+            typer.echo(text[len(shown) :], nl=False)
+            sys.stdout.flush()
+            shown = text
+    typer.echo(tokenizer.decode(ids)[len(shown) :])
+
+
+@app.command()
 def models() -> None:
     """List the models that can be loaded."""
     from rich.table import Table
 
     from interp import load
     from interp.loading import embedded_models
+    from interp.loading.hub import MODELS
 
     table = Table(title="Embedded models")
     for column in ("name", "parameters", "layers", "heads", "width", "context", "tokens", "BOS"):
@@ -94,7 +134,8 @@ def models() -> None:
     console = Console()
     console.print(table)
     console.print("BOS: whether prompts begin with the beginning-of-text token, as in training.")
-    console.print("Also: a directory with config.json, model.safetensors and tokenizer files of a GPT-2-style model.")
+    console.print("Also: a directory with config.json, model.safetensors and tokenizer files of a GPT-2-style model;")
+    console.print(f"on the Hugging Face hub or in its cache: {', '.join(MODELS)}.")
 
 
 def main() -> None:

@@ -61,8 +61,8 @@ def centre_writing_weights(model: Transformer) -> Transformer:
     config = model.config
     if config.norm != "layernorm" or config.norm_placement == "post":
         raise ConfigError(
-            f"centre_writing_weights: norm {config.norm!r} placed {config.norm_placement!r} does not remove the mean wherever the stream is "
-            "read, so centring would change the model. It needs pre-norm layer norms."
+            f"centre_writing_weights: norm {config.norm!r} placed {config.norm_placement!r} does not remove the mean wherever "
+            "the stream is read, so centring would change the model. It needs pre-norm layer norms."
         )
 
     if config.positions == "sinusoidal":

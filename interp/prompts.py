@@ -61,7 +61,7 @@ class Prompted:
         if isinstance(prompt, Tensor):
             tokens = prompt[None] if prompt.ndim == 1 else prompt
         else:
-            tokenizer = self._need_tokenizer()
+            tokenizer = self.need_tokenizer()
             texts = [prompt] if isinstance(prompt, str) else list(prompt)
             tokens = tokenizer.batch(texts, bos=tokenizer.bos is not None if bos is None else bos)
         self.check_tokens(tokens)
@@ -70,18 +70,19 @@ class Prompted:
     def to_str_tokens(self, prompt: Prompt, *, bos: bool | None = None) -> list[list[str]]:
         """The text of each token of each row; padding is left out."""
         rows = self.to_tokens(prompt, bos=bos).tolist()
-        return [self._need_tokenizer().pieces([i for i in row if i != PAD]) for row in rows]
+        return [self.need_tokenizer().pieces([i for i in row if i != PAD]) for row in rows]
 
     def to_string(self, tokens: Int[Tensor, "*batch position"]) -> list[str]:
         """The text of each row of ids."""
         rows = tokens.tolist() if tokens.ndim == 2 else [tokens.tolist()]
-        return [self._need_tokenizer().decode(row) for row in rows]
+        return [self.need_tokenizer().decode(row) for row in rows]
 
     def to_single_token(self, text: str) -> int:
         """The id of a text that is one token; a TokenError lists the pieces of one that is not."""
-        return self._need_tokenizer().single(text)
+        return self.need_tokenizer().single(text)
 
-    def _need_tokenizer(self) -> Tokenizer:
+    def need_tokenizer(self) -> Tokenizer:
+        """The tokenizer; a TokenError where the model has none."""
         if self.tokenizer is None:
             raise TokenError(f"{self.name} has no tokenizer: give token ids, or load it with its tokenizer files.")
         return self.tokenizer

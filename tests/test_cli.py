@@ -100,6 +100,25 @@ def test_options_of_a_pair_need_a_prompt(monkeypatch, capsys, tmp_path):
     assert "--answer" in err
 
 
+def test_generate_streams_the_text_that_the_library_generates(monkeypatch, capsys):
+    model = interp.load()
+    tokens = model.generate("Once upon a time,", max_new_tokens=20, temperature=0.7, seed=3)
+    expected = model.to_string(tokens)[0].replace("<|endoftext|>", "")
+    words = ["generate", "Once upon a time,", "--max-new-tokens", 20, "--seed", 3]
+    assert run(monkeypatch, capsys, *words) == (0, f"{expected}\n", "")
+
+
+def test_generate_told_nonsense(monkeypatch, capsys):
+    for words, message in (
+        (["--temperature", "-1"], "temperature must be 0"),
+        (["--max-new-tokens", 300], "leaves room for"),
+        (["--top-p", 2], "top_p"),
+    ):
+        status, _, err = run(monkeypatch, capsys, "generate", "Mary", *words)
+        assert status == 1
+        assert message in err
+
+
 def test_models(monkeypatch, capsys):
     status, out, _ = run(monkeypatch, capsys, "models")
     assert status == 0
