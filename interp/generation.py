@@ -27,32 +27,29 @@ class Decoder(Protocol):
     config: ModelConfig
     name: str
     hook_points: dict[str, HookPoint]
-    ln_final: Any
-    to_logits: Any
-    dtype: Any
-    embed: Any
-    run_blocks: Any
-
     tokenizer: Tokenizer | None
+    ln_final: Any
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def embed(self, tokens: Tensor, past: KeyValues | None = None) -> Tensor: ...
+
+    def run_blocks(
+        self,
+        residual: Tensor,
+        *,
+        start_at_layer: int = 0,
+        stop_at_layer: int | None = None,
+        real: Tensor | None = None,
+        past: KeyValues | None = None,
+    ) -> Tensor: ...
+
+    def to_logits(self, normed: Tensor) -> Tensor: ...
 
     def capture(self, names: Selection = None) -> AbstractContextManager[dict[str, Tensor]]: ...
 
     def to_tokens(self, prompt: Prompt, *, bos: bool | None = None) -> Tensor: ...
-
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        max_new_tokens: int = 20,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | Sequence[int] = 0,
-        stop: Sequence[int] | None = None,
-        bos: bool | None = None,
-        use_cache: bool = True,
-        record: "Recorder | None" = None,
-    ) -> Iterator[Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -286,7 +283,7 @@ class Generating:
         """The prompts with their continuations, as ids padded at the end with PAD. Options are those of `stream`."""
         tokens = self.to_tokens(prompt, bos=options.get("bos"))
         whole = left_aligned(tokens)
-        for following in self.stream(tokens, **options):
+        for following in Generating.stream(self, tokens, **options):
             whole = appended(whole, following)
         return whole[:, : int((whole != PAD).sum(1).max())]
 
@@ -299,6 +296,6 @@ class Generating:
         """
         tokens = self.to_tokens(prompt, bos=options.get("bos"))
         record, whole = Recorder(self, names), left_aligned(tokens)
-        for following in self.stream(tokens, record=record, **options):
+        for following in Generating.stream(self, tokens, record=record, **options):
             whole = appended(whole, following)
         return whole[:, : int((whole != PAD).sum(1).max())], record.cache()

@@ -33,8 +33,6 @@ class Phase:
         rows, length: their shape in rows and tokens.
         stories: share of the documents that are stories; the others are sentences of the tasks.
         repeats: share of the rows that repeat a random string of tokens.
-        rate: the learning rate falls from this by half a cosine to the final rate; None goes on with the fall of the phases before.
-        years: how often a task sentence is one of `greater_than`, relative to its usual weight.
     """
 
     steps: int
@@ -42,16 +40,13 @@ class Phase:
     length: int
     stories: float
     repeats: float
-    rate: float | None = None
-    years: int = 1
 
 
-def document(rng: random.Random, stories: float, years: int = 1) -> str:
-    """A story with the given probability, else one to three sentences of one of the tasks (see `Phase`)."""
+def document(rng: random.Random, stories: float) -> str:
+    """A story with the given probability, else one to three sentences of one of the tasks."""
     if rng.random() < stories:
         return story(rng, may_meet)
-    weights = SENTENCE_TASKS | {"greater_than": years * SENTENCE_TASKS["greater_than"]}
-    name = rng.choices(list(weights), list(weights.values()))[0]
+    name = rng.choices(list(SENTENCE_TASKS), list(SENTENCE_TASKS.values()))[0]
     sentences = (TASKS[name].training_sentence(rng) for _ in range(rng.randint(1, 3)))
     return " ".join(_finish(name, sentence, rng) for sentence in sentences)
 
@@ -101,7 +96,7 @@ def batch(
     end, size, length = _end(tokenizer), tokenizer.get_vocab_size(), phase.length
     tokens = torch.empty(phase.rows, length + 1, dtype=torch.long)
     targets = torch.empty(phase.rows, length, dtype=torch.long)
-    stream = _text_stream(tokenizer, rng, phase)
+    stream = _text_stream(tokenizer, rng, phase.stories)
     for row in range(phase.rows):
         if rng.random() < phase.repeats:
             period = rng.randint(3, length // 2)
@@ -115,9 +110,9 @@ def batch(
     return tokens[:, :-1], targets
 
 
-def _text_stream(tokenizer: Tokenizer, rng: random.Random, phase: Phase) -> Iterator[int]:
+def _text_stream(tokenizer: Tokenizer, rng: random.Random, stories: float) -> Iterator[int]:
     while True:
-        yield from tokenizer.encode(document(rng, phase.stories, phase.years)).ids
+        yield from tokenizer.encode(document(rng, stories)).ids
         yield _end(tokenizer)
 
 

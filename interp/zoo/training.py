@@ -35,8 +35,6 @@ PHASES = (
     Phase(steps=3600, rows=48, length=32, stories=0.25, repeats=0.3),
     Phase(steps=2400, rows=24, length=64, stories=0.5, repeats=0.25),
     Phase(steps=2400, rows=8, length=256, stories=0.4, repeats=0.2),
-    # Order among a hundred years comes last and slowest; it gets a stretch of its own.
-    Phase(steps=1200, rows=12, length=128, stories=0.3, repeats=0.15, rate=1e-3, years=6),
 )
 SAVE_EVERY = 100
 VOCABULARY, TOKENIZER_DOCUMENTS = 2048, 20_000
@@ -49,20 +47,12 @@ def architecture(d_vocab: int) -> ModelConfig:
     )
 
 
-def learning_rate(phases: Sequence[Phase], step: int) -> float:
-    """Linear warm-up to the peak, then half a cosine to the final rate over all phases up to the next that has a rate of its own."""
-    start, rate, end = 0, PEAK_RATE, 0
-    for phase in phases:
-        if phase.rate is not None:
-            if step < end:
-                break
-            start, rate = end, phase.rate
-        end += phase.steps
+def learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine from the peak to the final rate."""
     if step < WARMUP:
         return PEAK_RATE * (step + 1) / WARMUP
-    start = max(start, WARMUP)
-    progress = (step - start) / max(1, end - start)
-    return FINAL_RATE + (rate - FINAL_RATE) * (1 + math.cos(math.pi * progress)) / 2
+    progress = (step - WARMUP) / max(1, steps - WARMUP)
+    return FINAL_RATE + (PEAK_RATE - FINAL_RATE) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def train(out: Path, work: Path, phases: Sequence[Phase] = PHASES, seed: int = SEED) -> Transformer:
@@ -115,7 +105,7 @@ def _step(
     seed: int,
 ) -> float:
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(phases, step)
+        group["lr"] = learning_rate(step, sum(phase.steps for phase in phases))
     ends = accumulate(phase.steps for phase in phases)
     phase = next(phase for phase, end in zip(phases, ends, strict=True) if step < end)
     tokens, targets = batch(backend, phase, seed, step)

@@ -1,0 +1,187 @@
+"""Forward, caching, decoding, loading and import against their peers, in one run, at GPT-2-small shape and random weights.
+
+    python benchmarks/model.py            (needs the extra `transformer-lens` for its column)
+
+Prints the median of paired ratios: our time over the peer's, each pair measured back to back. Below 1 is faster than the peer.
+"""
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+
+import torch
+import transformers
+from rich.console import Console
+from rich.table import Table
+
+import interp
+from interp.loading import save_directory
+
+SHAPE = {"n_layers": 12, "d_model": 768, "n_heads": 12, "d_head": 64, "d_mlp": 3072, "n_ctx": 1024, "d_vocab": 50257}
+THREADS = 2
+
+
+def seconds(run: Callable[[], object]) -> float:
+    gc.collect()
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def ratio(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> tuple[float, float, float]:
+    """Median of paired ratios, and both median times in milliseconds; the first pair warms up and the order alternates."""
+    pairs = []
+    for number in range(repeats + 1):
+        order = (ours, theirs) if number % 2 else (theirs, ours)
+        times = {run: seconds(run) for run in order}
+        pairs.append((times[ours], times[theirs]))
+    pairs = pairs[1:]
+    return median(a / b for a, b in pairs), 1e3 * median(a for a, _ in pairs), 1e3 * median(b for _, b in pairs)
+
+
+def tokens(batch: int, length: int) -> torch.Tensor:
+    return torch.randint(0, SHAPE["d_vocab"], (batch, length), generator=torch.Generator().manual_seed(0))
+
+
+def forward(ours: interp.Transformer, theirs: torch.nn.Module, repeats: int) -> list[tuple]:
+    rows = []
+    for batch, length in ((1, 16), (8, 64), (1, 512)):
+        ids = tokens(batch, length)
+        difference = float((ours(ids) - theirs(ids).logits).abs().max())
+        assert difference < 1e-3, difference
+        rows.append(
+            (
+                f"forward {batch}x{length}",
+                "transformers",
+                1.0,
+                *ratio(lambda x=ids: ours(x), lambda x=ids: theirs(x), repeats),
+            )
+        )
+    return rows
+
+
+def caching(ours: interp.Transformer, lens: object | None, repeats: int) -> list[tuple]:
+    ids = tokens(8, 64)
+    rows = [
+        (
+            "run_with_cache, everything, 8x64",
+            "own forward",
+            1.25,
+            *ratio(lambda: ours.run_with_cache(ids), lambda: ours(ids), repeats),
+        )
+    ]
+    if lens is not None:
+        found = ratio(lambda: ours.run_with_cache(ids), lambda: lens.run_with_cache(ids), repeats)
+        rows.append(("run_with_cache, everything, 8x64", "transformer-lens", 1.0, *found))
+    return rows
+
+
+def decoding(ours: interp.Transformer, theirs: torch.nn.Module, repeats: int) -> list[tuple]:
+    rows = []
+    for batch in (1, 8):
+        ids = tokens(batch, 16)
+
+        def mine(ids: torch.Tensor = ids) -> torch.Tensor:
+            return ours.generate(ids, max_new_tokens=64, temperature=0.0, stop=[])
+
+        def peer(ids: torch.Tensor = ids) -> torch.Tensor:
+            options = {"max_new_tokens": 64, "min_new_tokens": 64, "do_sample": False, "pad_token_id": 0}
+            return theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)
+
+        same = float((mine() == peer()).float().mean())
+        rows.append(
+            (f"greedy, 64 tokens, batch {batch} ({same:.0%} equal)", "transformers", 1.0, *ratio(mine, peer, repeats))
+        )
+    return rows
+
+
+LOAD = """
+import resource, sys, time, json
+{imports}
+import torch
+torch.set_num_threads(2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+model = {load}
+elapsed = time.perf_counter() - start
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([elapsed, (after - before) / 1024]))
+"""
+
+
+def fresh(code: str) -> list[float]:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def loading(directory: Path, repeats: int) -> list[tuple]:
+    ours = LOAD.format(imports="import interp", load=f"interp.load({str(directory)!r})")
+    theirs = LOAD.format(
+        imports="from transformers import GPT2LMHeadModel", load=f"GPT2LMHeadModel.from_pretrained({str(directory)!r})"
+    )
+    pairs = [(fresh(ours), fresh(theirs)) for _ in range(repeats)]
+    rows = []
+    for column, name in enumerate(("loading, time (ms)", "loading, peak memory (MB)")):
+        scale = 1e3 if column == 0 else 1
+        mine, peer = (scale * median(pair[side][column] for pair in pairs) for side in (0, 1))
+        rows.append((name, "transformers", 1.0, mine / peer, mine, peer))
+    weights = sum(path.stat().st_size for path in directory.glob("*.safetensors")) / 2**20
+    mine = median(a[1] for a, _ in pairs)
+    return [*rows, ("loading, peak memory (MB)", "the weights", 1.25, mine / weights, mine, weights)]
+
+
+def importing(repeats: int) -> list[tuple]:
+    code = "import time; start = time.perf_counter(); import {0}; print([time.perf_counter() - start])"
+    pairs = [(fresh(code.format("interp"))[0], fresh(code.format("torch"))[0]) for _ in range(repeats + 1)][1:]
+    extra = median(a - b for a, b in pairs)
+    mine, peer = (1e3 * median(pair[side] for pair in pairs) for side in (0, 1))
+    return [(f"import interp: {extra:+.2f} s beyond torch (bar +0.3)", "import torch", None, mine / peer, mine, peer)]
+
+
+def transformer_lens(theirs: torch.nn.Module) -> object | None:
+    try:
+        version("transformer-lens")
+    except PackageNotFoundError:
+        return None
+    from transformer_lens.model_bridge import TransformerBridge
+
+    return (
+        TransformerBridge.boot_transformers("gpt2", hf_model=theirs)
+        if hasattr(TransformerBridge, "boot_transformers")
+        else None
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    repeats = parser.parse_args().repeats
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(THREADS)
+    torch.set_grad_enabled(False)
+    with tempfile.TemporaryDirectory() as folder:
+        save_directory(interp.Transformer(interp.ModelConfig(**SHAPE)), Path(folder))
+        ours = interp.load(folder)
+        theirs = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
+        rows = forward(ours, theirs, repeats) + decoding(ours, theirs, max(2, repeats // 3))
+        rows += loading(Path(folder), max(3, repeats // 2)) + importing(repeats)
+        rows += caching(ours, transformer_lens(theirs), repeats)
+    names = [f"{name} {version(name)}" for name in ("torch", "transformers")]
+    table = Table("what", "against", "bar", "ratio", "ours", "theirs", title=f"{', '.join(names)}; {THREADS} threads")
+    for name, peer, bar, found, mine, other in rows:
+        table.add_row(name, peer, "" if bar is None else f"{bar:.2f}", f"{found:.2f}", f"{mine:.1f}", f"{other:.1f}")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
