@@ -106,8 +106,8 @@ def test_tied_head_is_accepted_and_untied_refused(directory):
         (lambda t: t.pop("h.1.attn.c_attn.weight"), "'h.1.attn.c_attn.weight' is missing.*Did you mean"),
         (lambda t: t.update({"h.7.ln_1.weight": torch.ones(16)}), "not part of GPT-2 with 3 layers: h.7.ln_1.weight"),
         (lambda t: t.update({"wpe.weight": torch.ones(5, 16)}), r"W_pos has shape \(5, 16\), expected \(24, 16\)"),
-        (lambda t: t["h.0.mlp.c_fc.bias"].fill_(torch.nan), "blocks.0.mlp.input.bias holds NaN"),
-        (lambda t: t["wte.weight"].fill_(torch.inf), "W_E holds NaN or infinite"),
+        (lambda t: t["h.0.mlp.c_fc.bias"].fill_(torch.nan), "h.0.mlp.c_fc.bias holds NaN"),
+        (lambda t: t["wte.weight"].fill_(torch.inf), "wte.weight holds NaN or infinite"),
         (lambda t: t.update({"wte.weight": torch.ones(50, 16, dtype=torch.int32)}), "dtype torch.int32"),
         (lambda t: t.update({"ln_f.bias": torch.ones(16, dtype=torch.float64)}), "mix dtypes"),
     ],
@@ -168,6 +168,32 @@ def test_configuration_without_a_field(directory):
     path.unlink()
     with pytest.raises(CheckpointError, match=r"there is no config.json"):
         interp.load(directory)
+
+
+def test_a_model_in_memory_with_nan_weights():
+    theirs = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(n_layer=1, n_head=1, n_embd=8, n_positions=8, vocab_size=9)
+    )
+    theirs.transformer.h[0].attn.c_attn.bias.data[3] = torch.nan
+    with pytest.raises(CheckpointError, match=r"h.0.attn.c_attn.bias holds NaN"):
+        interp.load(theirs)
+
+
+def test_nan_is_found_beyond_the_first_piece(tmp_path, monkeypatch):
+    from interp.loading import finite
+
+    monkeypatch.setattr(finite, "PIECE", 64)
+    for place in (0, 15, 16, 100, 199):
+        values = torch.zeros(200)
+        values[place] = torch.inf
+        save_file(
+            {"a": torch.ones(3), "b": values, "c": torch.tensor([2**31 - 1], dtype=torch.int32)},
+            tmp_path / "x.safetensors",
+        )
+        with pytest.raises(CheckpointError, match="b holds NaN"):
+            finite.check_file(tmp_path / "x.safetensors")
+    save_file({"b": torch.zeros(200), "empty": torch.zeros(0)}, tmp_path / "x.safetensors")
+    finite.check_file(tmp_path / "x.safetensors")
 
 
 def test_foreign_sources(directory, tmp_path):

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from interp.errors import CheckpointError
 from interp.files import write_whole
 from interp.loading import gpt2
+from interp.loading.finite import check_file
 from interp.model import Transformer
 from interp.tokenizer import Tokenizer
 
@@ -43,7 +43,7 @@ def load_directory(directory: Path, name: str) -> Transformer:
 
 
 def fill(model: Transformer, state: Mapping[str, Tensor], source: str) -> None:
-    """Give an unallocated model its weights, after checking each one's shape and values; the memory is shared."""
+    """Give an unallocated model its weights, after checking each one's shape and dtype; the memory is shared."""
     for name, parameter in model.named_parameters():
         value = state[name]
         if value.shape != parameter.shape:
@@ -52,9 +52,6 @@ def fill(model: Transformer, state: Mapping[str, Tensor], source: str) -> None:
             )
         if not value.is_floating_point():
             raise CheckpointError(f"{source}: {name} has dtype {value.dtype}, expected floating point.")
-        low, high = torch.aminmax(value)  # NaN and infinities show in it, and it needs no copy of the weights
-        if not bool(torch.isfinite(low) & torch.isfinite(high)):
-            raise CheckpointError(f"{source}: {name} holds NaN or infinite values; the checkpoint is damaged.")
     dtypes = {value.dtype for value in state.values()}
     if len(dtypes) > 1:
         raise CheckpointError(f"{source}: the weights mix dtypes: {', '.join(sorted(map(str, dtypes)))}.")
@@ -117,9 +114,11 @@ def _read_shards(directory: Path) -> dict[str, Tensor]:
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or truncated, or no safetensors file: {error}") from error
+    check_file(path)
+    return tensors
 
 
 def save_directory(model: Transformer, directory: Path) -> None:

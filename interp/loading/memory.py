@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from interp.errors import CheckpointError
 from interp.loading import gpt2
 from interp.loading.checkpoint import fill
+from interp.loading.finite import check_tensors
 from interp.model import Transformer
 
 
@@ -29,6 +30,7 @@ def from_transformers(source: nn.Module) -> Transformer:
     tensors = {}
     for key, value in source.state_dict().items():
         tensors[key] = copied.setdefault(value.data_ptr(), value.detach().clone())
+    check_tensors(tensors, label)
     model = Transformer(config, name=str(settings.get("_name_or_path") or type(source).__name__), seed=None)
     fill(model, gpt2.read_weights(tensors, config, label), label)
     return model
