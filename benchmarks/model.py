@@ -105,15 +105,18 @@ def decoding(ours: interp.Transformer, theirs: torch.nn.Module, repeats: int) ->
 
 
 LOAD = """
-import resource, sys, time, json
+import time, json
+from pathlib import Path
 {imports}
 import torch
 torch.set_num_threads(2)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+# The high-water mark of this process alone: getrusage's starts from the parent's.
+peak = lambda: next(int(x.split()[1]) for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+before = peak()
 start = time.perf_counter()
 model = {load}
 elapsed = time.perf_counter() - start
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+after = peak()
 print(json.dumps([elapsed, after / 1024, (after - before) / 1024]))
 """
 
@@ -147,18 +150,15 @@ def importing(repeats: int) -> list[tuple]:
     return [(f"import interp: {extra:+.2f} s beyond torch (bar +0.3)", "import torch", None, mine / peer, mine, peer)]
 
 
-def transformer_lens(theirs: torch.nn.Module) -> object | None:
+def transformer_lens(theirs: torch.nn.Module, folder: str) -> object | None:
+    """The bridge of TransformerLens 4 around the same weights; None where it is not installed."""
     try:
         version("transformer-lens")
     except PackageNotFoundError:
         return None
     from transformer_lens.model_bridge import TransformerBridge
 
-    return (
-        TransformerBridge.boot_transformers("gpt2", hf_model=theirs)
-        if hasattr(TransformerBridge, "boot_transformers")
-        else None
-    )
+    return TransformerBridge.boot_transformers(folder, hf_model=theirs)
 
 
 def main() -> None:
@@ -175,7 +175,7 @@ def main() -> None:
         theirs = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
         rows = forward(ours, theirs, repeats) + decoding(ours, theirs, max(2, repeats // 3))
         rows += loading(Path(folder), max(3, repeats // 2)) + importing(repeats)
-        rows += caching(ours, transformer_lens(theirs), repeats)
+        rows += caching(ours, transformer_lens(theirs, folder), repeats)
     names = [f"{name} {version(name)}" for name in ("torch", "transformers")]
     table = Table("what", "against", "bar", "ratio", "ours", "theirs", title=f"{', '.join(names)}; {THREADS} threads")
     for name, peer, bar, found, mine, other in rows:
