@@ -1,4 +1,4 @@
-"""What tells one set of weights from another."""
+"""Facts about a model's weights: what tells them from others, where they are, in what precision."""
 
 import hashlib
 
@@ -7,9 +7,19 @@ from torch import nn
 
 
 class Fingerprinted(nn.Module):
-    """A module that can say which weights it has."""
+    """A module that can say which weights it has. All its weights are in one place and of one dtype."""
 
     _hashed: tuple[tuple[tuple[int, int], ...], str] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and of everything computed from them."""
+        return next(self.parameters()).dtype
 
     def weight_hash(self) -> str:
         """SHA-256 of names, shapes, dtypes and bytes of all weights, in order; computed again only after they changed."""

@@ -63,6 +63,13 @@ class Norm(nn.Module):
         return self.hook_normalized(x if self.bias is None else x + self.bias)
 
 
+class Linear(nn.Linear):
+    """A linear map whose weights the model initialises, or a loader fills."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights alone."""
+
+
 class Attention(nn.Module):
     """Self-attention with several heads (Vaswani et al. 2017, section 3.2)."""
 
@@ -70,8 +77,8 @@ class Attention(nn.Module):
         super().__init__()
         self.config, self.layer = config, layer
         self.widths = [heads * config.d_head for heads in (config.n_heads, config.kv_heads, config.kv_heads)]
-        self.qkv = nn.Linear(config.d_model, sum(self.widths), bias=config.bias)  # three projections in one product
-        self.o = nn.Linear(self.widths[0], config.d_model, bias=config.bias)
+        self.qkv = Linear(config.d_model, sum(self.widths), bias=config.bias)  # three projections in one product
+        self.o = Linear(self.widths[0], config.d_model, bias=config.bias)
         self.hook_q, self.hook_k, self.hook_v, self.hook_rot_q, self.hook_rot_k = (
             points[block_name(layer, f"attn.hook_{name}")] for name in ("q", "k", "v", "rot_q", "rot_k")
         )
@@ -150,9 +157,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig, points: Points, layer: int) -> None:
         super().__init__()
-        self.input = nn.Linear(config.d_model, config.d_mlp, bias=config.bias)
-        self.gate = nn.Linear(config.d_model, config.d_mlp, bias=config.bias) if config.mlp == "gated" else None
-        self.output = nn.Linear(config.d_mlp, config.d_model, bias=config.bias)
+        self.input = Linear(config.d_model, config.d_mlp, bias=config.bias)
+        self.gate = Linear(config.d_model, config.d_mlp, bias=config.bias) if config.mlp == "gated" else None
+        self.output = Linear(config.d_mlp, config.d_model, bias=config.bias)
         self.activation = ACTIVATIONS[config.activation]
         self.hook_pre, self.hook_pre_linear, self.hook_post = (
             points[block_name(layer, f"mlp.hook_{name}")] for name in ("pre", "pre_linear", "post")
@@ -198,7 +205,7 @@ def _norm(config: ModelConfig, points: Points, name: str) -> nn.Module:
     return nn.Identity() if config.norm == "none" else Norm(config, points, name)
 
 
-class Transformer(Hooked, Prompted, Generating, Fingerprinted, nn.Module):
+class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
     """A language model whose every intermediate value can be read and changed by name.
 
     Args:
@@ -338,11 +345,3 @@ class Transformer(Hooked, Prompted, Generating, Fingerprinted, nn.Module):
             logits = self(tokens)
         axes = {name: point.axes for name, point in self.hook_points.items() if name in values}
         return logits, ActivationCache({name: values[name] for name in axes}, axes)
-
-    @property
-    def device(self) -> torch.device:
-        return self.W_E.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.W_E.dtype

@@ -11,7 +11,7 @@ from torch import Tensor
 from interp.errors import CheckpointError
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-PIECE = 2**24
+PIECE = 2**20  # bytes; small enough to stay in the processor's cache
 
 
 def check_file(path: Path) -> None:
@@ -19,7 +19,7 @@ def check_file(path: Path) -> None:
 
     The file's layout: 8 bytes with the length of a JSON header, the header, then the tensors' bytes (safetensors' README).
     """
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
         piece = bytearray(PIECE)
