@@ -11,6 +11,16 @@ LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SEQUENTIAL = "Cividis"
 DIVERGING = "RdBu_r"
 
+AXIS = {
+    "title": {"font": {"size": 13}},
+    "gridcolor": GRID,
+    "linecolor": FAINT,
+    "zeroline": False,
+    "ticks": "outside",
+    "tickcolor": FAINT,
+    "automargin": True,
+}
+
 TEMPLATE = go.layout.Template(
     data={"heatmap": [{"colorbar": {"title": {"font": {"size": 13}}}}]},
     layout={
@@ -20,24 +30,8 @@ TEMPLATE = go.layout.Template(
         "plot_bgcolor": "white",
         "colorway": LINES,
         "margin": {"l": 64, "r": 24, "t": 56, "b": 56},
-        "xaxis": {
-            "title": {"font": {"size": 13}},
-            "gridcolor": GRID,
-            "linecolor": FAINT,
-            "zeroline": False,
-            "ticks": "outside",
-            "tickcolor": FAINT,
-            "automargin": True,
-        },
-        "yaxis": {
-            "title": {"font": {"size": 13}},
-            "gridcolor": GRID,
-            "linecolor": FAINT,
-            "zeroline": False,
-            "ticks": "outside",
-            "tickcolor": FAINT,
-            "automargin": True,
-        },
+        "xaxis": AXIS,
+        "yaxis": AXIS,
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
         "coloraxis": {"colorbar": {"title": {"font": {"size": 13}}}},
         "hoverlabel": {"font": {"family": FONT}},
