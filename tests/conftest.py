@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from playwright.sync_api import Page, sync_playwright
 
 import interp
 from interp import ModelConfig, Transformer
+
+# In CI the same examples each time, so that a red run is about the change; elsewhere new ones.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 SHARED = Path(__file__).parents[2] / "shared"
 TINY = ModelConfig(n_layers=3, d_model=16, n_heads=2, d_head=8, d_mlp=32, n_ctx=24, d_vocab=50, init_std=0.2)
