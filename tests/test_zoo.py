@@ -32,13 +32,19 @@ def test_pairs_are_equally_long_and_answers_single_tokens(smalltown, name):
     assert pairs != task(name).sample(200, seed=2)
 
 
-@pytest.mark.parametrize("name", ["ioi", "capitals"])
-def test_pairs_are_equally_long_for_gpt2_too(gpt2_tokenizer_directory, name):
+@pytest.mark.parametrize("name", TASKS)
+def test_pairs_for_gpt2s_tokenizer(gpt2_tokenizer_directory, name):
     tokenizer = interp.Tokenizer.from_directory(gpt2_tokenizer_directory)
-    for pair in task(name).sample(100):
+    pairs = task(name).sample(100, tokenizer=tokenizer)
+    assert len(pairs) == 100
+    for pair in pairs:
         assert len(tokenizer.encode(pair.clean)) == len(tokenizer.encode(pair.corrupt))
         tokenizer.single(pair.answer)
         tokenizer.single(pair.wrong)
+    unfiltered = task(name).sample(100)
+    assert (pairs == unfiltered) == (
+        name in ("ioi", "capitals", "induction")
+    )  # the others hold some pairs that do not suit it
 
 
 def test_training_text_never_holds_what_is_held_out():
@@ -95,6 +101,15 @@ def test_unknown_task_and_empty_sample():
         task("ioj")
     with pytest.raises(InterpError, match="at least one"):
         task("ioi").sample(0)
+
+
+def test_a_tokenizer_that_no_pair_suits(smalltown):
+    class Letters(interp.Tokenizer):
+        def encode(self, text):
+            return list(range(len(text)))
+
+    with pytest.raises(InterpError, match="only 0 of 100 pairs suit this tokenizer; 2 were asked for"):
+        task("ioi").sample(2, tokenizer=Letters(smalltown.tokenizer._backend))
 
 
 @pytest.mark.parametrize("name", BARS)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from interp.errors import InterpError, nearest
+from interp.tokenizer import Tokenizer
 from interp.zoo.lexicon import CAPITALS, EVENTS, MEN, NAMES, PLACES, PLURALS, THINGS, WOMEN
 from interp.zoo.stories import name_pair
 
@@ -34,17 +35,41 @@ class Task:
     description: str
     draw: Callable[[random.Random, bool], Pair]
 
-    def sample(self, n: int, seed: int = 0) -> list[Pair]:
-        """`n` pairs from the held-out half; the same seed gives the same pairs."""
+    def sample(self, n: int, seed: int = 0, tokenizer: Tokenizer | None = None) -> list[Pair]:
+        """`n` pairs from the held-out half; the same seed gives the same pairs.
+
+        Args:
+            tokenizer: leave out pairs whose prompts differ in length, or whose answers are several tokens, in this tokenizer.
+                Without one they suit the embedded model's.
+
+        Raises:
+            InterpError: fewer than one pair asked for, or hardly any pair suits the tokenizer.
+        """
         if n < 1:
             raise InterpError(f"task {self.name}: need at least one pair, asked for {n}.")
         rng = random.Random(f"{self.name} {seed}")
-        return [self.draw(rng, True) for _ in range(n)]
+        pairs: list[Pair] = []
+        for _ in range(50 * n):
+            pair = self.draw(rng, True)
+            if tokenizer is None or _suits(pair, tokenizer):
+                pairs.append(pair)
+            if len(pairs) == n:
+                return pairs
+        raise InterpError(
+            f"task {self.name}: only {len(pairs)} of {50 * n} pairs suit this tokenizer; {n} were asked for."
+        )
 
     def training_sentence(self, rng: random.Random) -> str:
         """A prompt with its answer, from the half used in training."""
         pair = self.draw(rng, False)
         return f"{pair.clean}{pair.answer}."
+
+
+def _suits(pair: Pair, tokenizer: Tokenizer) -> bool:
+    clean, corrupt, answer, wrong = (
+        len(tokenizer.encode(text)) for text in (pair.clean, pair.corrupt, pair.answer, pair.wrong)
+    )
+    return clean == corrupt and answer == wrong == 1
 
 
 IOI_TEMPLATES = (
