@@ -3,8 +3,11 @@
 import plotly.graph_objects as go
 import xarray as xr
 
-from analyses.plots.labels import axis, label, model_name, place, visible
+from analyses.plots.labels import axis, label, model_name, place
 from analyses.plots.theme import SEQUENTIAL, figure
+
+CELL, LONGEST = 58, 9
+"""Width of a cell in pixels, and the characters that it holds; the whole token shows on hover."""
 
 
 def plot_logit_lens(result: xr.Dataset, *, prompt: int = 0) -> go.Figure:
@@ -27,12 +30,10 @@ def plot_logit_lens(result: xr.Dataset, *, prompt: int = 0) -> go.Figure:
         ]
         for i in range(len(layers))
     ]
-    longest = max(len(visible(str(name))) for name in names[..., 0].flat)
-    cell = min(130, max(58, 12 + 7 * longest))
-    fig = figure(f"Logit lens · {model_name(result)}", max(520, 150 + cell * len(tokens)), 150 + 34 * len(layers))
+    fig = figure(f"Logit lens · {model_name(result)}", max(520, 150 + CELL * len(tokens)), 150 + 34 * len(layers))
     fig.add_heatmap(
         z=probability[..., 0],
-        text=[[label(str(name)) for name in row] for row in names[..., 0]],
+        text=[[label(_short(str(name))) for name in row] for row in names[..., 0]],
         texttemplate="%{text}",
         textfont={"size": 11},
         customdata=hover,
@@ -48,3 +49,7 @@ def plot_logit_lens(result: xr.Dataset, *, prompt: int = 0) -> go.Figure:
     ticks = [str(layer) for layer in layers[:-1]] + ["output"]
     fig.update_yaxes(title="stream entering layer", tickvals=list(range(len(layers))), ticktext=ticks, showgrid=False)
     return fig
+
+
+def _short(token: str) -> str:
+    return token if len(token) <= LONGEST else f"{token[: LONGEST - 1]}…"
