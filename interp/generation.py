@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.cache import ActivationCache
 from interp.config import ModelConfig
-from interp.errors import TokenError
+from interp.errors import ConfigError, TokenError
 from interp.hooks import HookPoint
 from interp.key_values import KeyValues
 from interp.names import Selection
@@ -33,7 +33,7 @@ class Decoder(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
-    def embed(self, tokens: Tensor, past: KeyValues | None = None) -> Tensor: ...
+    def embed(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor: ...
 
     def run_blocks(
         self,
@@ -130,8 +130,10 @@ def decode(
     """The next token of each row, step by step; PAD for rows that have met a stop token, until all have.
 
     Raises:
-        TokenError: the longest row and the new tokens together exceed the context.
+        TokenError: the longest row and the new tokens together exceed the context. ConfigError: the model is not causal.
     """
+    if not model.config.causal:
+        raise ConfigError(f"generate: {model.name} is bidirectional, so a token would depend on those that follow it.")
     tokens = left_aligned(tokens)
     lengths = (tokens != PAD).sum(1)
     room = model.config.n_ctx - int(lengths.max())
@@ -161,26 +163,30 @@ def next_logits(
 ) -> Float[Tensor, "batch vocab"]:
     """Logits after the last token of each row; tokens are all of the row, or with `past` those that come after it."""
     real = tokens != PAD
+    positions = past.positions(tokens.shape[1]) if past is not None else None
     if record is None:
-        normed = _normed(model, tokens, real, past)
+        normed = _normed(model, tokens, real, positions, past)
     else:
-        positions = past.positions(tokens.shape[1]) if past is not None else None
         with model.capture(record.names) as values:
-            normed = _normed(model, tokens, real, past)
+            normed = _normed(model, tokens, real, positions, past)
         record.keep(values, real, positions)
     last = (real.sum(1) - 1).clamp(min=0)
     rows = torch.arange(len(tokens), device=tokens.device)
     if past is not None:
-        past.lengths += real.sum(1)
+        past.advance(real)
     logits: Tensor = model.to_logits(normed[rows, last][:, None])[:, 0]
     return logits
 
 
 def _normed(
-    model: Decoder, tokens: Int[Tensor, "batch new"], real: Bool[Tensor, "batch new"], past: KeyValues | None
+    model: Decoder,
+    tokens: Int[Tensor, "batch new"],
+    real: Bool[Tensor, "batch new"],
+    positions: Int[Tensor, "batch new"] | None,
+    past: KeyValues | None,
 ) -> Float[Tensor, "batch new d_model"]:
     mask = None if past is not None or bool(real.all()) else real
-    normed: Tensor = model.ln_final(model.run_blocks(model.embed(tokens, past), real=mask, past=past))
+    normed: Tensor = model.ln_final(model.run_blocks(model.embed(tokens, positions), real=mask, past=past))
     return normed
 
 

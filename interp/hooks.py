@@ -109,6 +109,13 @@ class HookPoint:
         return f"HookPoint({self.name!r}, axes={self.axes}, listeners={len(self._listeners)})"
 
 
+class Points(dict[str, HookPoint]):
+    """The hook points of a model by name. One that its configuration does not have is inert: nobody can listen to it."""
+
+    def __missing__(self, name: str) -> HookPoint:
+        return HookPoint(name, ())
+
+
 class Hooked:
     """What a model with hook points can do. The model fills `hook_points`, name to point, in forward order."""
 

@@ -1,7 +1,7 @@
 """The keys and values of tokens that were read before, so that decoding does not read them again."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.config import ModelConfig
@@ -10,7 +10,8 @@ from interp.config import ModelConfig
 class KeyValues:
     """Keys and values of every layer, one slot for each absolute position of each row.
 
-    Rows fill up by themselves: `lengths` [batch] counts the tokens that each has read, and the next goes into the slot of that number.
+    Rows fill up by themselves: `lengths` [batch] counts the tokens that each has read, and the next goes into the slot of
+    that number. `even` is that number where it is the same in all rows, else None; even rows need no mask and no scatter.
     """
 
     def __init__(
@@ -19,6 +20,7 @@ class KeyValues:
         shape = (config.n_layers, batch, min(capacity, config.n_ctx), config.kv_heads, config.d_head)
         self._keys, self._values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         self.lengths = torch.zeros(batch, dtype=torch.long, device=device)
+        self.even: int | None = 0
 
     def positions(self, new: int) -> Int[Tensor, "batch new"]:
         """The absolute positions of the next tokens of each row; past the last slot (padding only), that slot."""
@@ -35,6 +37,14 @@ class KeyValues:
     ) -> tuple[Float[Tensor, "batch used kv_head d_head"], Float[Tensor, "batch used kv_head d_head"]]:
         """Put new keys and values into their slots and return the first `used` slots of the layer."""
         rows = torch.arange(len(positions), device=positions.device)[:, None]
-        self._keys[layer][rows, positions] = keys
-        self._values[layer][rows, positions] = values
+        for kept, new in ((self._keys, keys), (self._values, values)):
+            if self.even is not None:
+                kept[layer, :, self.even : self.even + new.shape[1]] = new
+            else:
+                kept[layer][rows, positions] = new
         return self._keys[layer, :, :used], self._values[layer, :, :used]
+
+    def advance(self, real: Bool[Tensor, "batch new"]) -> None:
+        """Count the tokens that were read; padding counts none."""
+        self.lengths += real.sum(1)
+        self.even = self.even + real.shape[1] if self.even is not None and bool(real.all()) else None

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,8 @@ from interp.config import Activation, ModelConfig
 from interp.errors import ConfigError
 from interp.fingerprint import Fingerprinted
 from interp.generation import Generating
-from interp.hooks import Hooked, HookPoint
+from interp.hooks import Hooked, HookPoint, Points
+from interp.initial import initialise
 from interp.key_values import KeyValues
 from interp.names import Selection, block_name, hook_axes
 from interp.positions import rotate, sinusoidal
@@ -35,13 +37,6 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 Stream = Float[Tensor, "batch position d_model"]
-
-
-class Points(dict[str, HookPoint]):
-    """The hook points of a model by name. One that its configuration does not have is inert: nobody can listen to it."""
-
-    def __missing__(self, name: str) -> HookPoint:
-        return HookPoint(name, ())
 
 
 class Norm(nn.Module):
@@ -86,7 +81,8 @@ class Attention(nn.Module):
             points[block_name(layer, f"attn.hook_{name}")] for name in ("attn_scores", "pattern", "z", "result")
         )
 
-    def forward(self, x: Stream, view: View) -> Stream:
+    def attend(self, x: Stream, view: View) -> Float[Tensor, "batch position head d_head"]:
+        """What each head reads at each position, before anybody changes it at `hook_z`."""
         parts = self.qkv(x).split(self.widths, dim=-1)
         q, k, v = (rearrange(part, "b p (h e) -> b p h e", e=self.config.d_head) for part in parts)
         q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)  # [batch, position, head, d_head]
@@ -95,38 +91,40 @@ class Attention(nn.Module):
             k = self.hook_rot_k(rotate(k, view.positions, self.config.rotary_base))
         if view.past is not None:
             k, v = view.past.extend(self.layer, view.positions, k, v, view.n_keys)
-        if self.config.kv_heads < self.config.n_heads:  # each key and value serves a group of queries
-            groups = self.config.n_heads // self.config.kv_heads
-            k, v = (repeat(x, "b p h e -> b p (h g) e", g=groups) for x in (k, v))
-        explicit = view.explicit or self.hook_attn_scores.active or self.hook_pattern.active
-        attend = self._explicit if explicit else self._fused
-        z = self.hook_z(attend(q, k, v, view))
+        if view.shared is not None:
+            return view.shared.attend(self.layer, q, k, v, self._attend)
+        return self._attend(q, k, v, view)
+
+    def output(self, z: Float[Tensor, "batch position head d_head"]) -> Stream:
+        """What the heads together write into the stream."""
+        z = self.hook_z(z)
         if not self.hook_result.active:
             out: Tensor = self.o(z.flatten(2))
             return out
         result = self.hook_result(einsum(z, self.W_O, "b p h e, h e d -> b p h d"))
         return result.sum(2) if self.o.bias is None else result.sum(2) + self.o.bias
 
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+        if self.config.kv_heads < self.config.n_heads:  # each key and value serves a group of queries
+            groups = self.config.n_heads // self.config.kv_heads
+            k, v = (repeat(x, "b p h e -> b p (h g) e", g=groups) for x in (k, v))
+        explicit = view.explicit or self.hook_attn_scores.active or self.hook_pattern.active
+        return self._explicit(q, k, v, view) if explicit else self._fused(q, k, v, view)
+
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
         q, k, v = (value.transpose(1, 2) for value in (q, k, v))  # [batch, head, position, d_head]
         mask = view.allowed
         if view.bias is not None:
-            mask = view.bias.masked_fill(~self._allowed(view), -torch.inf)
-        causal = self.config.causal and mask is None
+            mask = view.bias.masked_fill(~view.mask(self.config.causal), -torch.inf)
+        causal = self.config.causal and mask is None and q.shape[2] > 1
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2)
 
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
         scores = einsum(q, k, "b i h e, b j h e -> b h i j") / math.sqrt(self.config.d_head)
         scores = scores if view.bias is None else scores + view.bias
-        scores = self.hook_attn_scores(scores.masked_fill(~self._allowed(view), -torch.inf))
+        scores = self.hook_attn_scores(scores.masked_fill(~view.mask(self.config.causal), -torch.inf))
         pattern = self.hook_pattern(scores.softmax(-1))  # torch subtracts the maximum first, so large scores are safe
         return einsum(pattern, v, "b h i j, b j h e -> b i h e")
-
-    def _allowed(self, view: View) -> Bool[Tensor, "... query key"]:
-        if view.allowed is not None:
-            return view.allowed
-        everything = torch.ones(view.n_keys, view.n_keys, dtype=torch.bool, device=view.positions.device)
-        return everything.tril() if self.config.causal else everything
 
     def _head_weights(self, part: int) -> Tensor:
         return rearrange(torch.split(self.qkv.weight, self.widths)[part], "(h e) d -> h d e", e=self.config.d_head)
@@ -190,15 +188,26 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Stream, view: View) -> Stream:
-        x = self._add(self.hook_resid_pre(x), self.ln1, lambda read: self.hook_attn_out(self.attn(read, view)))
+        x = self.hook_resid_pre(x)
+        return self.finish(x, self.attend(x, view))
+
+    def attend(self, x: Stream, view: View) -> Float[Tensor, "batch position head d_head"]:
+        """The first half of the block: what the heads read."""
+        return self.attn.attend(self._read(x, self.ln1), view)
+
+    def finish(self, x: Stream, z: Float[Tensor, "batch position head d_head"]) -> Stream:
+        """The second half, at each position by itself: what the heads read is written, then the MLP reads and writes."""
+        x = self._add(x, self.hook_attn_out(self.attn.output(z)), self.ln1)
         if self.mlp is not None and self.ln2 is not None:
-            mlp = self.mlp
-            x = self._add(self.hook_resid_mid(x), self.ln2, lambda read: self.hook_mlp_out(mlp(read)))
+            x = self.hook_resid_mid(x)
+            x = self._add(x, self.hook_mlp_out(self.mlp(self._read(x, self.ln2))), self.ln2)
         return self.hook_resid_post(x)
 
-    def _add(self, x: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
-        total: Tensor = norm(x + part(x)) if self.post else x + part(norm(x))
-        return total
+    def _read(self, x: Tensor, norm: nn.Module) -> Tensor:
+        return x if self.post else cast(Tensor, norm(x))
+
+    def _add(self, x: Tensor, out: Tensor, norm: nn.Module) -> Tensor:
+        return cast(Tensor, norm(x + out)) if self.post else x + out
 
 
 def _norm(config: ModelConfig, points: Points, name: str) -> nn.Module:
@@ -241,25 +250,7 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
             self.register_buffer("W_pos", sinusoidal(config.n_ctx, config.d_model), persistent=False)
         self._explicit_attention = False
         if seed is not None:
-            self._initialise(seed)
-
-    @torch.no_grad()
-    def _initialise(self, seed: int) -> None:
-        table = self.W_pos.clone() if self.config.positions == "sinusoidal" else None
-        self.to_empty(device="cpu")
-        if table is not None:
-            self.W_pos.copy_(table)
-        generator = torch.Generator().manual_seed(seed)
-        into_stream = 1 / math.sqrt(2 * self.config.n_layers)
-        for name, weight in self.named_parameters():
-            if name.endswith(("bias", "b_U")):
-                weight.zero_()
-            elif weight.ndim == 1:  # the gain of a norm
-                weight.fill_(1.0)
-            else:
-                projection = name.endswith(("attn.o.weight", "mlp.output.weight"))
-                std = self.config.init_std * (into_stream if projection else 1.0)
-                weight.normal_(0.0, std, generator=generator)
+            initialise(self, config, seed)
 
     def forward(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position vocab"]:
         """The logits of the next token at every position.
@@ -275,9 +266,15 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
         logits = self.unembed(self.run_blocks(self.embed(tokens), real=real))
         return logits if real is None else logits.masked_fill(~real[..., None], torch.nan)
 
-    def embed(self, tokens: Int[Tensor, "batch position"], past: KeyValues | None = None) -> Stream:
-        """The stream that enters block 0: the token's embedding, plus the position's where the model has such."""
-        positions = place(tokens != PAD) if past is None else past.positions(tokens.shape[1])
+    def embed(
+        self, tokens: Int[Tensor, "batch position"], positions: Int[Tensor, "batch position"] | None = None
+    ) -> Stream:
+        """The stream that enters block 0: the token's embedding, plus the position's where the model has such.
+
+        Args:
+            positions: where the tokens stand; None counts the tokens of each row from 0.
+        """
+        positions = place(tokens != PAD) if positions is None else positions
         self.tell_positions(positions)
         embedded = self.hook_embed(self.W_E[tokens.clamp(min=0)])
         if not self.config.has_position_embedding:

@@ -1,6 +1,8 @@
 """Which keys each query may see, and where both stand."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,28 +13,47 @@ from interp.key_values import KeyValues
 from interp.positions import alibi_bias
 
 
+@runtime_checkable
+class Shared(Protocol):
+    """Rows packed into one, that attend each to its own tokens and to earlier ones of a run that they share."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, attend: "Attend") -> Tensor:
+        """What the heads read, packed as the queries are; `attend` computes it for queries, keys and values of a view."""
+
+
 @dataclass(frozen=True)
 class View:
     """What attention must know of a run besides the stream.
 
     Args:
         positions: absolute positions of the queries.
-        allowed: which key each query may see; None where that is every key, or in a causal model every key up to its own position.
+        n_keys: how many key slots the queries look at.
+        allowed: which key each query may see; None where that is every key, or in a causal model every key up to its own
+            position, the last query standing at the last key.
         bias: what is added to the scores (ALiBi); None is nothing.
         past: where earlier keys and values are kept while decoding.
+        shared: how rows that are packed into one attend, each to its own tokens and to those it shares with others.
         explicit: compute scores and pattern one by one also where nobody listens to them.
     """
 
     positions: Int[Tensor, "batch query"]
+    n_keys: int
     allowed: Bool[Tensor, "#batch 1 query key"] | None
     bias: Float[Tensor, "#batch head query key"] | None
     past: KeyValues | None = None
+    shared: "Shared | None" = None
     explicit: bool = False
 
-    @property
-    def n_keys(self) -> int:
-        """How many key slots the queries look at."""
-        return self.positions.shape[1] if self.allowed is None else self.allowed.shape[-1]
+    def mask(self, causal: bool) -> Bool[Tensor, "... query key"]:
+        """Which key each query may see, in full."""
+        if self.allowed is not None:
+            return self.allowed
+        queries = self.positions.shape[1]
+        everything = torch.ones(queries, self.n_keys, dtype=torch.bool, device=self.positions.device)
+        return everything.tril(self.n_keys - queries) if causal else everything
+
+
+Attend = Callable[[Tensor, Tensor, Tensor, View], Tensor]
 
 
 def whole(
@@ -51,16 +72,18 @@ def whole(
     if config.positions == "alibi":
         rows = positions[:1] if real is None else positions
         bias = alibi_bias(config.n_heads, rows, rows, residual.dtype)
-    return View(positions, allowed, bias)
+    return View(positions, length, allowed, bias)
 
 
 def continued(config: ModelConfig, past: KeyValues, new: int, dtype: torch.dtype) -> View:
     """The view of `new` tokens that continue each row of `past`: every slot up to the query's own position."""
     positions = past.positions(new)
-    slots = torch.arange(int(positions.max()) + 1, device=positions.device)
-    allowed = slots <= positions[:, None, :, None]
+    n_keys = past.even + new if past.even is not None else int(positions.max()) + 1
+    slots = torch.arange(n_keys, device=positions.device)
+    aligned = past.even is not None and (new == 1 or past.even == 0)
+    allowed = None if aligned else slots <= positions[:, None, :, None]
     bias = alibi_bias(config.n_heads, positions, slots[None], dtype) if config.positions == "alibi" else None
-    return View(positions, allowed, bias, past)
+    return View(positions, n_keys, allowed, bias, past)
 
 
 def place(real: Bool[Tensor, "batch position"]) -> Int[Tensor, "batch position"]:

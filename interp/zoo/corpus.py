@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.errors import TokenError
 from interp.zoo.lexicon import ADJECTIVES, FEELINGS
-from interp.zoo.stories import story
+from interp.zoo.stories import calendar, story
 from interp.zoo.tasks import TASKS, may_meet
 
 END_OF_TEXT = "<|endoftext|>"
@@ -21,7 +21,7 @@ IGNORE = -100
 # GPT-2's split, except that numbers go in twos: a year is its century and its two digits.
 SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-SENTENCE_TASKS = {"ioi": 4, "capitals": 2, "greater_than": 3, "agreement": 2, "gender": 2}  # task: weight
+SENTENCES = {"ioi": 4, "capitals": 2, "greater_than": 4, "calendar": 2, "agreement": 2, "gender": 2}  # kind: weight
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,21 @@ class Phase:
 
 
 def document(rng: random.Random, stories: float) -> str:
-    """A story with the given probability, else one to three sentences of one of the tasks."""
+    """A story with the given probability, else one to three sentences of one kind."""
     if rng.random() < stories:
         return story(rng, may_meet)
-    name = rng.choices(list(SENTENCE_TASKS), list(SENTENCE_TASKS.values()))[0]
-    sentences = (TASKS[name].training_sentence(rng) for _ in range(rng.randint(1, 3)))
-    return " ".join(_finish(name, sentence, rng) for sentence in sentences)
+    kind = rng.choices(list(SENTENCES), list(SENTENCES.values()))[0]
+    return " ".join(_sentence(kind, rng) for _ in range(rng.randint(1, 3)))
 
 
-def _finish(task: str, sentence: str, rng: random.Random) -> str:
-    """Give a sentence that stops at its verb or pronoun an ending, so that the text is English."""
-    if task == "agreement":
+def _sentence(kind: str, rng: random.Random) -> str:
+    """A sentence of a task, or years in a row; one that stops at its verb or pronoun gets an ending, so that the text is English."""
+    if kind == "calendar":
+        return calendar(rng)
+    sentence = TASKS[kind].training_sentence(rng)
+    if kind == "agreement":
         return f"{sentence[:-1]} {rng.choice(ADJECTIVES)}."
-    if task == "gender":
+    if kind == "gender":
         return f"{sentence[:-1]} was {rng.choice(FEELINGS)}."
     return sentence
 

@@ -20,7 +20,7 @@ THINGS = """
     bottle gift radio blanket camera bell
 """.split()
 COLORS = "red blue green yellow white black brown silver".split()
-ADJECTIVES = "old new small big heavy lovely strange plain bright broken".split()
+ADJECTIVES = "round new small big heavy lovely strange plain bright broken".split()
 ANIMALS = "dog cat horse bird rabbit goat duck sheep".split()
 FOODS = "bread soup cheese rice fish pie corn honey".split()
 WEATHER = "sunny rainy windy cold warm cloudy quiet snowy".split()

@@ -8,6 +8,7 @@ from interp.zoo.lexicon import (
     ANIMALS,
     COLORS,
     DAYS,
+    EVENTS,
     FEELINGS,
     FOODS,
     JOBS,
@@ -80,6 +81,13 @@ def story(rng: random.Random, may_meet: Callable[[str, str], bool]) -> str:
     slots = _slots(rng, may_meet)
     sentences = [rng.choice(OPENINGS), *rng.sample(MIDDLES, rng.randint(3, 10)), rng.choice(ENDINGS)]
     return " ".join(sentence.format(**slots) for sentence in sentences)
+
+
+def calendar(rng: random.Random) -> str:
+    """A sentence that names years in a row: what the order of the numbers is learned from."""
+    century, first, count = rng.randint(11, 19), rng.randint(1, 94), rng.randint(3, 6)
+    *years, last = (f"{century}{year:02d}" for year in range(first, first + count))
+    return f"There was a {rng.choice(EVENTS)} in {', '.join(years)} and {last}."
 
 
 def _slots(rng: random.Random, may_meet: Callable[[str, str], bool]) -> dict[str, str]:

@@ -90,6 +90,7 @@ YEAR_TEMPLATES = (
     "The {event} lasted from the year {century}{year} to the year {century}",
     "The {event} went on from {century}{year} to {century}",
 )
+LONGEST = 10  # years that an event of the training text lasts
 ATTRACTOR_TEMPLATES = (
     "The {subject} near the {attractor}",
     "The {subject} behind the {attractor}",
@@ -147,7 +148,7 @@ def _greater_than(rng: random.Random, held_out: bool) -> Pair:
     return Pair(
         template.format(event=event, century=century, year=year),
         template.format(event=event, century=century, year="01"),
-        f"{rng.randint(int(year) + 1, min(int(year) + 40, 99)):02d}",
+        f"{rng.randint(int(year) + 1, min(int(year) + LONGEST, 99)):02d}",
         f"{rng.randint(1, int(year)):02d}",
     )
 
