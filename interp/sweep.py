@@ -1,69 +1,183 @@
-"""Many interventions on one prompt in few passes: rows that share everything below the layer they change."""
+"""The one engine for everything that intervenes: many changed runs of the same prompts, as one wave through the layers.
 
-from collections.abc import Iterator
+A row of a sweep is a run in which something is changed. The base run's stream, keys and values are kept. Going up, each row joins the
+wave at the half block where it first differs from the base run; only its positions that differ are computed; rows of all prompts
+and lengths are packed into one, so that every matrix product is a large one; at the top only what the readout reads is computed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+from interp.errors import HookError
+from interp.generation import left_aligned
+from interp.hooks import attached_hooks
+from interp.interventions import Edit, Intervention, Row
 from interp.model import Transformer
-from interp.names import block_name
+from interp.readouts import Readout
+from interp.wave import Base, Member, Wave, stage_of
 
-MAX_BYTES = 256 * 2**20
-"""Default bound on the memory of the widest activation of a chunk of rows."""
+MAX_BYTES = 512 * 2**20
+"""Default bound on the memory that a sweep takes above the model's."""
 
-
-@torch.no_grad()
-def streams(model: Transformer, tokens: Int[Tensor, "batch position"]) -> list[Float[Tensor, "batch position d_model"]]:
-    """The residual stream that enters each block, and after them the one that leaves the last: n_layers + 1 tensors."""
-    return streams_from(model, model.embed(tokens), 0, model.check_tokens(tokens))
+LARGEST_PACK = 4096
+"""Places beyond which a larger pack is no faster."""
 
 
-@torch.no_grad()
-def streams_from(
-    model: Transformer,
-    residual: Float[Tensor, "batch position d_model"],
-    layer: int,
-    real: Bool[Tensor, "batch position"] | None = None,
-) -> list[Float[Tensor, "batch position d_model"]]:
-    """As `streams`, from a stream that enters `layer`, which is the first of the list."""
-    n_layers = model.config.n_layers
-    names = [block_name(above, "hook_resid_pre") for above in range(layer, n_layers)]
-    with model.capture([*names, block_name(n_layers - 1, "hook_resid_post")]) as values:
-        model.run_blocks(residual, start_at_layer=layer, real=real)
-    return list(values.values())
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep read.
 
-
-def chunks(model: Transformer, rows: int, positions: int, max_bytes: int = MAX_BYTES) -> Iterator[slice]:
-    """Consecutive slices of rows whose widest activation stays within `max_bytes` (always at least one row)."""
-    width = max(model.config.d_mlp, 3 * model.config.n_heads * model.config.d_head)
-    size = max(1, max_bytes // (positions * width * model.W_E.element_size()))
-    for start in range(0, rows, size):
-        yield slice(start, min(start + size, rows))
-
-
-@torch.no_grad()
-def patch_stream(
-    model: Transformer,
-    base: Float[Tensor, "position d_model"],
-    source: Float[Tensor, "position d_model"],
-    layer: int,
-    max_bytes: int = MAX_BYTES,
-) -> Float[Tensor, "row vocab"]:
-    """Logits at the last position when the stream entering a layer is replaced at one position, for each position.
-
-    Row p equals a whole run of the base prompt in which `blocks.{layer}.hook_resid_pre` at position p is set to the source's
-    value; the blocks below `layer` do not run, because nothing differs there.
-
-    Assumes that the two streams are aligned position by position; where the prompts differ in meaning at a position, the
-    patched run is off the model's own distribution.
+    Args:
+        values: [row, ...], of each row.
+        base: [prompt, ...], of the runs in which nothing is changed.
     """
-    positions = len(base)
-    logits = []
-    for rows in chunks(model, positions, positions, max_bytes):
-        where = torch.arange(rows.start, rows.stop, device=base.device)
-        patched = base.repeat(len(where), 1, 1)  # [row, position, d_model]
-        patched[torch.arange(len(where), device=base.device), where] = source[where]
-        residual = model.run_blocks(patched, start_at_layer=layer)
-        logits.append(model.unembed(residual[:, -1:])[:, 0])
-    return torch.cat(logits)
+
+    values: Tensor
+    base: Tensor
+
+
+@torch.no_grad()
+def sweep(
+    model: Transformer,
+    tokens: Int[Tensor, "batch position"],
+    rows: Sequence[Row],
+    readout: Readout,
+    *,
+    max_bytes: int = MAX_BYTES,
+    progress: str | None = None,
+) -> Swept:
+    """Run each row: a prompt with its interventions. Equal to a whole run of the model with hooks for each row.
+
+    Args:
+        tokens: the prompts; PAD (-1) stands where a shorter one has no token.
+        rows: what to change in which prompt. Interventions of a row are made together, in the order of the forward pass; of two at
+            the same place, the later one acts on what the earlier one made.
+        readout: what to read at the top; see `interp.readouts`.
+        max_bytes: bound on the memory above that of model, rows and result; one row is always computed at a time, however long.
+        progress: what the progress bar on standard error is called; None shows none.
+
+    Returns:
+        `values` [row, ...] and `base` [prompt, ...]. A row that changes nothing equals its prompt's base bit for bit.
+
+    Raises:
+        HookError: a hook point, position, head or neuron that does not exist; values that do not fit there; hooks that are attached
+            to the model (a hook would not know the rows); no rows.
+        TokenError: tokens that the model cannot take.
+    """
+    if not rows:
+        raise HookError("sweep: no rows were given.")
+    if attached := attached_hooks(model):
+        raise HookError(f"sweep: the model has hooks attached ({', '.join(attached[:3])}); give them as interventions.")
+    real = model.check_tokens(tokens)
+    tokens, prompts = left_aligned(tokens), len(tokens)
+    for number, row in enumerate(rows):
+        if not 0 <= row.prompt < prompts:
+            raise HookError(f"sweep: row {number} asks for prompt {row.prompt}; there are {prompts}.")
+    names = {change.name for row in rows for change in row.interventions}
+    stages = {name: stage_of(model, name) for name in names}
+    lengths = [tokens.shape[1]] * prompts if real is None else real.sum(1).tolist()
+    by_prompt = defaultdict(list)
+    for number, row in enumerate(rows):
+        by_prompt[row.prompt].append(number)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    values: Tensor | None = None
+    base_values = []
+    with Progress(*columns, console=Console(stderr=True), disable=progress is None) as bar:
+        task = bar.add_task(progress or "", total=len(rows))
+        for together in _prompt_groups(model, lengths, names, max_bytes // 2):
+            base = Base.of(model, tokens[together], lengths[together], sorted(names), readout)
+            base_values.append(base.read)
+            numbers = [number for prompt in range(together.start, together.stop) for number in by_prompt[prompt]]
+            for chunk in _chunks(model, base, rows, numbers, stages, together.start, max_bytes // 2):
+                found = Wave(model, base, chunk, readout, max_bytes // 4).run()
+                if values is None:
+                    values = found.new_empty((len(rows), *found.shape[1:]))
+                values[torch.tensor([member.number for member in chunk], device=values.device)] = found
+                bar.advance(task, len(chunk))
+    assert values is not None
+    return Swept(values, torch.cat(base_values))
+
+
+def _prompt_groups(model: Transformer, lengths: Sequence[int], sites: set[str], max_bytes: int) -> Iterator[slice]:
+    """Consecutive prompts whose base run fits into the bound; always at least one."""
+    config, size = model.config, model.W_E.element_size()
+    per_token = 4 * config.n_layers * config.d_model * size
+    for name in sites:
+        axes = model.hook_points[name].axes
+        wide = {"d_mlp": config.d_mlp, "key": max(lengths) * config.n_heads}
+        per_token += size * max([config.d_model, *(width for axis, width in wide.items() if axis in axes)])
+        per_token += size * config.n_heads * config.d_model if name.endswith("hook_result") else 0
+    count = max(1, max_bytes // (per_token * max(lengths)))
+    for start in range(0, len(lengths), count):
+        yield slice(start, min(start + count, len(lengths)))
+
+
+def _chunks(
+    model: Transformer,
+    base: Base,
+    rows: Sequence[Row],
+    numbers: Sequence[int],
+    stages: dict[str, int],
+    offset: int,
+    max_bytes: int,
+) -> Iterator[list[Member]]:
+    """Rows that join at about the same stage and position, as many as fit into the bound; always at least one."""
+    keyed = []
+    for number in numbers:
+        row = rows[number]
+        length = base.lengths[row.prompt - offset]
+        first = min((_first(change, length) for change in row.interventions), default=length - 1)
+        stage = min((stages[change.name] for change in row.interventions), default=0)
+        keyed.append((stage, length, first, number))
+    limit = min(LARGEST_PACK, max_bytes // _bytes_per_place(model, stages))
+    chunk: list[Member] = []
+    places = 0
+    for _, length, first, number in sorted(keyed):
+        if chunk and places + length - first > limit:
+            yield chunk
+            chunk, places = [], 0
+        places += length - first
+        chunk.append(_member(model, base, rows[number], number, stages, offset))
+    if chunk:
+        yield chunk
+
+
+def _first(change: Intervention, length: int) -> int:
+    if change.positions is None or isinstance(change.positions, slice):
+        return next(iter(range(length)[change.positions or slice(None)]), length - 1)
+    positions = [change.positions] if isinstance(change.positions, int) else change.positions
+    return min((position % length for position in positions), default=length - 1)
+
+
+def _bytes_per_place(model: Transformer, stages: dict[str, int]) -> int:
+    """Roughly what a place of the pack takes while its block runs."""
+    config = model.config
+    heads = (config.n_heads + 2 * config.kv_heads) * config.d_head
+    width = 8 * config.d_model + 2 * heads + 3 * config.d_mlp
+    width += 2 * config.n_heads * config.d_model * any(name.endswith("hook_result") for name in stages)
+    return width * model.W_E.element_size()
+
+
+def _member(model: Transformer, base: Base, row: Row, number: int, stages: dict[str, int], offset: int) -> Member:
+    prompt = row.prompt - offset
+    edits: dict[int, list[Edit]] = defaultdict(list)
+    for change in row.interventions:
+        axes, value = model.hook_points[change.name].axes, base.values[change.name]
+        length = base.lengths[prompt]
+        attention = "key" in axes
+        shape = (value.shape[1], length) if attention else value.shape[2:]
+        edits[stages[change.name]].append(Edit(change, axes, shape, length, value))
+    return Member(number, prompt, base.lengths[prompt], edits)

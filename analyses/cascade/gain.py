@@ -13,7 +13,7 @@ from analyses.results import make, token_coords
 from interp.errors import InterpError, ResultError
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.sweep import MAX_BYTES, chunks, streams, streams_from
+from interp.streams import MAX_BYTES, chunks, streams, streams_from
 from interp.tokenizer import PAD
 
 SMALLEST_DOSE = {torch.float32: 1e-4, torch.float64: 1e-10}

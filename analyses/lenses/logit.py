@@ -13,7 +13,7 @@ from interp.errors import TokenError
 from interp.metrics import entropy, kl_divergence, log_probabilities, pick, rank
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.sweep import streams
+from interp.streams import streams
 from interp.tokenizer import PAD
 
 

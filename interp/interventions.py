@@ -1,0 +1,202 @@
+"""What can be changed in a run: at which hook point, where in its value, and how."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from interp.errors import HookError
+
+Positions = int | Sequence[int] | slice | None
+"""Token positions, counted from 0, or from the end where negative; None is all of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """Put in the value that another run has in the same place.
+
+    Args:
+        source: the other run's value for one row, as in its cache: `cache[name][row]`.
+    """
+
+    source: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Set:
+    """Put in given values: 0 for zero ablation, a mean for mean ablation. They are broadcast to what is selected."""
+
+    values: Tensor | float
+
+
+@dataclass(frozen=True, eq=False)
+class Add:
+    """Add given values, such as a steering vector; broadcast as for `Set`."""
+
+    values: Tensor | float
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """Multiply by given values; broadcast as for `Set`."""
+
+    values: Tensor | float
+
+
+@dataclass(frozen=True, eq=False)
+class Apply:
+    """Put in what a function makes of the selected values [position, ...]; it returns a tensor of the same shape."""
+
+    function: Callable[[Tensor], Tensor]
+
+
+Change = Patch | Set | Add | Scale | Apply
+
+
+@dataclass(frozen=True, eq=False)
+class Intervention:
+    """One change of one value of a run.
+
+    The selected values have the axes [position, ...]: what follows is the rest of the value's axes at that hook point, where an
+    axis that is chosen from by one head or neuron is left out. At `hook_attn_scores` and `hook_pattern` the position is the
+    query's and the axes are [query, head, key].
+
+    Args:
+        name: of the hook point.
+        change: what to do there.
+        positions: which; None is all.
+        heads: one head or several, where the value has heads; None is all.
+        neurons: one index or several along the last axis, of a value without heads; None is all.
+    """
+
+    name: str
+    change: Change
+    positions: Positions = None
+    heads: int | Sequence[int] | None = None
+    neurons: int | Sequence[int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One run of a sweep: a prompt, by its place in the batch, and the interventions that are made in it together."""
+
+    interventions: Sequence[Intervention] = field(default=())
+    prompt: int = 0
+
+
+class Edit:
+    """An intervention made ready for a prompt of known length: which positions it changes, and how.
+
+    Attributes:
+        positions: [selected], absolute.
+    """
+
+    def __init__(
+        self, intervention: Intervention, axes: tuple[str, ...], shape: Sequence[int], length: int, like: Tensor
+    ) -> None:
+        """`shape` is that of the value at one position; `like` gives dtype and device."""
+        self._intervention, self._like = intervention, like
+        self.name, self._change = intervention.name, intervention.change
+        self.attention = "key" in axes
+        self.positions = _positions(intervention, length).to(like.device)
+        self._inner = _inner(intervention, axes, shape)
+        self._operand = self._prepared(shape, length)
+
+    @property
+    def local(self) -> bool:
+        """Whether the new value at a position depends on nothing at other positions."""
+        return not isinstance(self._change, Apply)
+
+    def select(self, value: Tensor, positions: Tensor) -> Tensor:
+        """What is selected of a value [position, ...]."""
+        return value[positions] if self._inner is None else value[positions][:, self._inner]
+
+    def new(self, value: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """What to put in place of selected values. `chosen` says for which of `positions` they stand; None is all of them."""
+        change = self._change
+        if isinstance(change, Apply):
+            made = change.function(value.clone())
+            if not isinstance(made, Tensor) or made.shape != value.shape or made.dtype != value.dtype:
+                found = f"{tuple(made.shape)} of {made.dtype}" if isinstance(made, Tensor) else type(made).__name__
+                raise HookError(
+                    f"sweep: the function applied at {self.name} returned {found}; expected {tuple(value.shape)} of {value.dtype}."
+                )
+            return made
+        operand = self._operand if chosen is None or self._operand is None else self._operand[chosen]
+        assert operand is not None
+        if isinstance(change, Add):
+            return value + operand
+        return value * operand if isinstance(change, Scale) else operand
+
+    def put(self, value: Tensor, places: Tensor, chosen: Tensor | None = None) -> None:
+        """Change a value [place, ...] where it holds the positions `chosen` (None: all of them), which stand at `places`."""
+        new = self.new(self.select(value, places), chosen)
+        if self._inner is None:
+            value[places] = new
+        elif isinstance(self._inner, int):
+            value[places, self._inner] = new
+        else:
+            value[places[:, None], self._inner] = new
+
+    def _prepared(self, shape: Sequence[int], length: int) -> Tensor | None:
+        change = self._change
+        if isinstance(change, Apply):
+            return None
+        if isinstance(change, Patch):
+            expected = (shape[0], length, length) if self.attention else (length, *shape)
+            if tuple(change.source.shape) != expected:
+                raise HookError(
+                    f"sweep: the value to patch in at {self.name} has shape {tuple(change.source.shape)}; expected {expected}, "
+                    "as in the cache of a run of equal length, without its batch axis."
+                )
+            source = change.source.transpose(0, 1) if self.attention else change.source
+            return self.select(source.to(self._like), self.positions)
+        rest = torch.empty((1, *shape), device="meta")
+        chosen = rest if self._inner is None else rest[:, _on_meta(self._inner)]
+        selected = (len(self.positions), *chosen.shape[1:])
+        values = torch.as_tensor(change.values).to(self._like)
+        try:
+            return values.expand(selected)
+        except RuntimeError as error:
+            raise HookError(
+                f"sweep: values of shape {tuple(values.shape)} at {self.name} do not broadcast to the selected {selected}."
+            ) from error
+
+
+def _on_meta(inner: int | Tensor) -> int | Tensor:
+    return inner if isinstance(inner, int) else inner.to("meta")
+
+
+def _positions(intervention: Intervention, length: int) -> Tensor:
+    given = intervention.positions
+    if given is None or isinstance(given, slice):
+        return torch.arange(length)[given if given is not None else slice(None)]
+    listed = [given] if isinstance(given, int) else list(given)
+    for position in listed:
+        if not -length <= position < length:
+            raise HookError(
+                f"sweep: position {position} at {intervention.name}: the prompt has {length} positions, 0 to {length - 1}."
+            )
+    if len({position % length for position in listed}) < len(listed):
+        raise HookError(f"sweep: positions {listed} at {intervention.name} name one position twice.")
+    return torch.tensor([position % length for position in listed], dtype=torch.long)
+
+
+def _inner(intervention: Intervention, axes: tuple[str, ...], shape: Sequence[int]) -> int | Tensor | None:
+    """The chosen indices along the axis after the position: heads, or neurons."""
+    has_heads = any(axis in ("head", "kv_head") for axis in axes)
+    for what, chosen, fits in (
+        ("heads", intervention.heads, has_heads),
+        ("neurons", intervention.neurons, not has_heads),
+    ):
+        if chosen is None:
+            continue
+        if not fits:
+            raise HookError(f"sweep: {intervention.name} has axes {', '.join(axes)}, so {what} cannot be chosen there.")
+        listed = [chosen] if isinstance(chosen, int) else list(chosen)
+        for index in listed:
+            if not 0 <= index < shape[0]:
+                raise HookError(f"sweep: {what} {index} at {intervention.name} is out of range: 0 to {shape[0] - 1}.")
+        return chosen if isinstance(chosen, int) else torch.tensor(listed, dtype=torch.long)
+    return None

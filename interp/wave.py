@@ -1,0 +1,289 @@
+"""Rows of a sweep on their way up through the layers, beside the run in which nothing is changed."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.errors import HookError, nearest
+from interp.hooks import HookPoint
+from interp.interventions import Edit
+from interp.model import Block, Transformer
+from interp.names import block_axes, block_name
+from interp.packing import Group, Pack, PackedAttention
+from interp.readouts import Readout
+from interp.tokenizer import PAD
+from interp.view import View
+
+Packed = tuple[Pack, Tensor]
+"""Values [place, ...], and what stands at each place."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The run in which nothing is changed, of some prompts.
+
+    Args:
+        values: by hook name; [prompt, position, ...], or [prompt, head, query, key].
+        normed: [prompt, read, d_model], the final stream after the final norm, where the readout reads it.
+        reads: [prompt, read], those positions.
+        read: [prompt, ...], what the readout reads there.
+    """
+
+    tokens: Int[Tensor, "prompt position"]
+    lengths: Sequence[int]
+    values: dict[str, Tensor]
+    normed: Tensor
+    reads: Int[Tensor, "prompt read"]
+    read: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        model: Transformer,
+        tokens: Int[Tensor, "prompt position"],
+        lengths: Sequence[int],
+        sites: Sequence[str],
+        readout: Readout,
+    ) -> "Base":
+        longest = max(lengths)
+        tokens = tokens[:, :longest]
+        real = tokens != PAD
+        names = {*sites, *(name for layer in range(model.config.n_layers) for name in _kept(model, layer))}
+        with model.capture([name for name in model.hook_points if name in names]) as values:
+            final = model.run_blocks(model.embed(tokens), real=None if bool(real.all()) else real)
+            normed = model.ln_final(final)
+        values["final"] = final
+        reads = torch.tensor([list(readout.positions(length)) for length in lengths], device=tokens.device)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        there = normed[rows[:, None], reads]
+        return cls(tokens, lengths, values, there, reads, readout.read(model, there, rows))
+
+
+def _kept(model: Transformer, layer: int) -> list[str]:
+    """What every sweep needs of a block of the base run: the stream that enters, keys, values, and what the heads read."""
+    keys = "attn.hook_rot_k" if model.config.positions == "rotary" else "attn.hook_k"
+    return [block_name(layer, point) for point in ("hook_resid_pre", keys, "attn.hook_v", "attn.hook_z")]
+
+
+def stage_of(model: Transformer, name: str) -> int:
+    """When a hook point is reached: 0, the embedding; 1 + 2l and 2 + 2l, the halves of block l; then the final norm.
+
+    Raises HookError for a name that the model does not have.
+    """
+    if name not in model.hook_points:
+        raise HookError(f"sweep: there is no hook point {name!r}. {nearest(name, list(model.hook_points))}")
+    if not name.startswith("blocks."):
+        return 1 + 2 * model.config.n_layers if name.startswith("ln_final") else 0
+    _, layer, point = name.split(".", 2)
+    order = list(block_axes(model.config))
+    return 1 + 2 * int(layer) + (order.index(point) >= order.index("attn.hook_z"))
+
+
+@dataclass(frozen=True)
+class Member:
+    """A row of a chunk: its number among all rows, its prompt in the group, and its edits by the stage at which they act."""
+
+    number: int
+    prompt: int
+    length: int
+    edits: dict[int, list[Edit]]
+
+
+class Wave:
+    """One chunk of rows on its way up.
+
+    Args:
+        max_bytes: bound on the keys and values that attention puts together at once.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        base: Base,
+        chunk: Sequence[Member],
+        readout: Readout,
+        max_bytes: int,
+    ) -> None:
+        self.model, self.base, self.readout, self.max_bytes = model, base, readout, max_bytes
+        self.config, self.device = model.config, base.tokens.device
+        self.prompts, self.lengths = (
+            torch.tensor([getattr(member, name) for member in chunk], device=self.device)
+            for name in ("prompt", "length")
+        )
+        self.grid = torch.arange(base.tokens.shape[1], device=self.device)
+        self.mask = torch.zeros(len(chunk), len(self.grid), dtype=torch.bool, device=self.device)
+        self.edits: dict[int, list[tuple[int, Edit]]] = defaultdict(list)
+        for number, member in enumerate(chunk):
+            for stage, edits in member.edits.items():
+                self.edits[stage] += [(number, edit) for edit in edits]
+
+    def run(self) -> Tensor:
+        """What the readout reads of each row: [row, ...]."""
+        stream = self._embed()
+        for layer in range(self.config.n_layers):
+            stream = self._block(layer, stream)
+        return self._read(stream)
+
+    def _embed(self) -> Packed | None:
+        self._admit(0)
+        if not bool(self.mask.any()):
+            return None
+        pack = self._pack()
+        tokens = self.base.tokens[self.prompts[pack.rows], pack.positions]
+        with self._hooks(0, pack, None):
+            return pack, self.model.embed(tokens[None], pack.positions[None])[0]
+
+    def _block(self, layer: int, stream: Packed | None) -> Packed | None:
+        """The stream that leaves a block, of the rows that have joined; None before the first."""
+        block, halves = cast(Block, self.model.blocks[layer]), (1 + 2 * layer, 2 + 2 * layer)
+        base_x, base_k, base_v, base_z = (self.base.values[name] for name in _kept(self.model, layer))
+        self._admit(halves[0])
+        heads = None
+        if bool(self.mask.any()):
+            self._complete()
+            pack = self._pack()
+            x = pack.gather(stream, base_x, self.prompts)
+            scores = any(edit.attention for _, edit in self.edits[halves[0]])
+            shared = PackedAttention(self.config, self._groups(), base_k, base_v, self.max_bytes, scores)
+            view = View(pack.positions[None], len(self.grid), None, None, shared=shared)
+            with self._hooks(halves[0], pack, shared):
+                x = block.hook_resid_pre(x[None])
+                stream, heads = (pack, x[0]), (pack, block.attend(x, view)[0])
+        self._admit(halves[1])
+        if layer == self.config.n_layers - 1:
+            self._narrow(halves[1])
+        if not bool(self.mask.any()):
+            return None
+        pack = self._pack()
+        x = pack.gather(stream, base_x, self.prompts)
+        z = pack.gather(heads, base_z, self.prompts)
+        with self._hooks(halves[1], pack, None):
+            return pack, block.finish(x[None], z[None])[0]
+
+    def _read(self, stream: Packed | None) -> Tensor:
+        """The readout of each row; of one that nothing reached, the base run's."""
+        stage = 1 + 2 * self.config.n_layers
+        self._admit(stage)
+        self._narrow(stage)
+        values = self.base.read[self.prompts].clone()
+        reached = self.mask.any(1).nonzero()[:, 0]
+        if len(reached) == 0:
+            return values
+        pack = self._pack()
+        x = pack.gather(stream, self.base.values["final"], self.prompts)
+        with self._hooks(stage, pack, None):
+            normed = self.model.ln_final(x[None])[0]
+        prompts = self.prompts[reached]
+        reads = self.base.reads[prompts]
+        slots = pack.slots[reached[:, None], reads]
+        there = self.base.normed[prompts]
+        there[slots >= 0] = normed[slots[slots >= 0]]
+        touched = (slots >= 0).any(1)
+        values[reached[touched]] = self.readout.read(self.model, there[touched], prompts[touched])
+        return values
+
+    def _admit(self, stage: int) -> None:
+        """Take into the mask what the edits of a stage change; a row joins only where a value differs from the base run's."""
+        of_row = defaultdict(list)
+        for row, edit in self.edits[stage]:
+            of_row[row].append(edit)
+        joined = self.mask.any(1).tolist()
+        for row, edits in of_row.items():
+            changed = [] if joined[row] else [self._changed(row, edit) for edit in edits]
+            if joined[row] or any(len(positions) for positions in changed):
+                alone = len(edits) == 1 and not joined[row] and edits[0].local
+                for positions in changed if alone else [edit.positions for edit in edits]:
+                    self.mask[row, positions] = True
+
+    def _changed(self, row: int, edit: Edit) -> Tensor:
+        """The positions at which an edit changes the base run's value."""
+        value = self.base.values[edit.name][self.prompts[row]]
+        if edit.attention:
+            length = int(self.lengths[row])
+            value = value.transpose(0, 1)[:, :, :length]
+        before = edit.select(value, edit.positions)
+        differs = (edit.new(before) != before).reshape(len(before), -1).any(1)
+        return edit.positions[differs]
+
+    def _complete(self) -> None:
+        """Through attention a change reaches all later positions, and without a causal mask all."""
+        joined = self.mask.any(1, keepdim=True)
+        first = self.mask.to(torch.int8).argmax(1, keepdim=True) if self.config.causal else 0
+        self.mask = joined & (self.grid >= first) & (self.grid < self.lengths[:, None])
+
+    def _narrow(self, stage: int) -> None:
+        """Keep the positions that are read, and those that an edit from here on takes together."""
+        reads = torch.zeros_like(self.mask)
+        reads[torch.arange(len(reads), device=self.device)[:, None], self.base.reads[self.prompts]] = True
+        for later, edits in self.edits.items():
+            for row, edit in edits:
+                if later >= stage and not edit.local:
+                    reads[row, edit.positions] = True
+        self.mask = self.mask & reads
+
+    def _order(self) -> Int[Tensor, " ordered"]:
+        """The rows in the mask; those that attend together follow each other."""
+        first = self.mask.to(torch.int8).argmax(1)
+        order = (self.lengths * (len(self.grid) + 1) + first).argsort(stable=True)
+        return order[self.mask[order].any(1)]
+
+    def _pack(self) -> Pack:
+        return Pack(self.mask, self._order())
+
+    def _groups(self) -> list[Group]:
+        order = self._order()
+        ends = torch.stack([self.mask.to(torch.int8).argmax(1), self.lengths], dim=1)[order]
+        kinds, counts = torch.unique_consecutive(ends, dim=0, return_counts=True)
+        groups, place = [], 0
+        for (first, length), rows in zip(kinds.tolist(), torch.split(order, counts.tolist()), strict=True):
+            stop = place + len(rows) * (length - first)
+            groups.append(Group(rows, self.prompts[rows], place, stop, first, length))
+            place = stop
+        return groups
+
+    def _hooks(self, stage: int, pack: Pack, shared: PackedAttention | None) -> AbstractContextManager[None]:
+        """The edits of a stage, as hooks on packed values."""
+        by_name: dict[str, list[tuple[int, Edit]]] = defaultdict(list)
+        for row, edit in self.edits[stage]:
+            by_name[edit.name].append((row, edit))
+        if not by_name:
+            return nullcontext()
+        return self.model.hooks(
+            {
+                name: partial(_edit_scores, edits, shared)
+                if edits[0][1].attention and shared is not None
+                else partial(_edit_places, edits, pack)
+                for name, edits in by_name.items()
+            }
+        )
+
+
+def _edit_places(edits: Sequence[tuple[int, Edit]], pack: Pack, value: Tensor, hook: HookPoint) -> None:
+    """Make the edits in packed values [1, place, ...]."""
+    for row, edit in edits:
+        _put(edit, value[0], pack.slots[row, edit.positions])
+
+
+def _edit_scores(edits: Sequence[tuple[int, Edit]], shared: PackedAttention, value: Tensor, hook: HookPoint) -> None:
+    """Make the edits in the scores or the pattern [row, head, query, key] of the rows that attend just now."""
+    group = shared.group
+    of_row = {row: number for number, row in enumerate(group.rows.tolist())}
+    for row, edit in edits:
+        if row in of_row:
+            _put(edit, value[of_row[row]].transpose(0, 1), edit.positions - group.first)
+
+
+def _put(edit: Edit, value: Tensor, places: Tensor) -> None:
+    """Make an edit where its positions have a place (0 or more) in the value."""
+    chosen = (places >= 0).nonzero()[:, 0]
+    if len(chosen) == len(places):
+        edit.put(value, places)
+    elif len(chosen):
+        edit.put(value, places[chosen], chosen)
