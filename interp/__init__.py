@@ -5,20 +5,31 @@ from interp.config import ModelConfig
 from interp.decompose import Decomposition, decompose, frozen_norm
 from interp.gradients import gradients
 from interp.hooks import HookPoint
+from interp.interventions import Add, Apply, Intervention, Patch, Row, Scale, Set
 from interp.loading import load
 from interp.model import Transformer
+from interp.sweep import Swept, sweep
 from interp.tokenizer import PAD, Tokenizer
 
 __all__ = [
     "PAD",
     "ActivationCache",
+    "Add",
+    "Apply",
     "Decomposition",
     "HookPoint",
+    "Intervention",
     "ModelConfig",
+    "Patch",
+    "Row",
+    "Scale",
+    "Set",
+    "Swept",
     "Tokenizer",
     "Transformer",
     "decompose",
     "frozen_norm",
     "gradients",
     "load",
+    "sweep",
 ]

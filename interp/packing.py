@@ -97,7 +97,7 @@ class PackedAttention:
             self.group = group
             new = slice(group.start, group.stop)
             count = group.length - group.first
-            queries, own_k, own_v = (x[0, new].unflatten(0, (-1, count)) for x in (q, k, v))
+            queries, own_k, own_v = (x[0, new].reshape(-1, count, *x.shape[2:]) for x in (q, k, v))
             keys, values = self._with_base(group, own_k, self._keys), self._with_base(group, own_v, self._values)
             z[0, new] = attend(queries, keys, values, self._view(group, q.dtype)).flatten(0, 1)
         return z

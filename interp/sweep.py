@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
@@ -50,6 +50,7 @@ def sweep(
     rows: Sequence[Row],
     readout: Readout,
     *,
+    residual: Float[Tensor, "batch position d_model"] | None = None,
     max_bytes: int = MAX_BYTES,
     progress: str | None = None,
 ) -> Swept:
@@ -60,6 +61,8 @@ def sweep(
         rows: what to change in which prompt. Interventions of a row are made together, in the order of the forward pass; of two at
             the same place, the later one acts on what the earlier one made.
         readout: what to read at the top; see `interp.readouts`.
+        residual: the stream that enters block 0 in every run of a prompt, in place of the embedding of its tokens; then nothing can
+            be changed at the embedding itself.
         max_bytes: bound on the memory above that of model, rows and result; one row is always computed at a time, however long.
         progress: what the progress bar on standard error is called; None shows none.
 
@@ -82,6 +85,8 @@ def sweep(
             raise HookError(f"sweep: row {number} asks for prompt {row.prompt}; there are {prompts}.")
     names = {change.name for row in rows for change in row.interventions}
     stages = {name: stage_of(model, name) for name in names}
+    if residual is not None and (embeddings := [name for name, stage in stages.items() if stage == 0]):
+        raise HookError(f"sweep: {embeddings[0]} cannot be changed where the stream that enters block 0 is given.")
     lengths = [tokens.shape[1]] * prompts if real is None else real.sum(1).tolist()
     by_prompt = defaultdict(list)
     for number, row in enumerate(rows):
@@ -98,7 +103,14 @@ def sweep(
     with Progress(*columns, console=Console(stderr=True), disable=progress is None) as bar:
         task = bar.add_task(progress or "", total=len(rows))
         for together in _prompt_groups(model, lengths, names, max_bytes // 2):
-            base = Base.of(model, tokens[together], lengths[together], sorted(names), readout)
+            base = Base.of(
+                model,
+                tokens[together],
+                lengths[together],
+                sorted(names),
+                readout,
+                None if residual is None else residual[together],
+            )
             base_values.append(base.read)
             numbers = [number for prompt in range(together.start, together.stop) for number in by_prompt[prompt]]
             for chunk in _chunks(model, base, rows, numbers, stages, together.start, max_bytes // 2):

@@ -8,7 +8,7 @@ from functools import partial
 from typing import cast
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import HookError, nearest
@@ -51,13 +51,15 @@ class Base:
         lengths: Sequence[int],
         sites: Sequence[str],
         readout: Readout,
+        residual: Float[Tensor, "prompt longer d_model"] | None = None,
     ) -> "Base":
         longest = max(lengths)
         tokens = tokens[:, :longest]
         real = tokens != PAD
         names = {*sites, *(name for layer in range(model.config.n_layers) for name in _kept(model, layer))}
         with model.capture([name for name in model.hook_points if name in names]) as values:
-            final = model.run_blocks(model.embed(tokens), real=None if bool(real.all()) else real)
+            entering = model.embed(tokens) if residual is None else residual[:, :longest]
+            final = model.run_blocks(entering, real=None if bool(real.all()) else real)
             normed = model.ln_final(final)
         values["final"] = final
         reads = torch.tensor([list(readout.positions(length)) for length in lengths], device=tokens.device)

@@ -26,42 +26,73 @@ def test_a_toy_by_hand():
     assert result["clean_baseline"].item() == pytest.approx(12, abs=1e-6)
     assert result["corrupt_baseline"].item() == pytest.approx(-12, abs=1e-6)
     expected = np.array([[[-12.0, 12.0], [-12.0, 12.0]]])
-    np.testing.assert_allclose(result["logit_difference"], expected, atol=1e-5)
+    np.testing.assert_allclose(result["value"], expected, atol=1e-5)
     np.testing.assert_allclose(result["effect"], [[[0.0, 1.0], [0.0, 1.0]]], atol=1e-6)
 
 
-def test_equals_the_loop_of_whole_hooked_runs():
-    model = tiny()
-    clean, corrupt = random_tokens(1, 7, seed=1), random_tokens(1, 7, seed=2)
-    result = analyses.activation_patching(model, clean, corrupt, answer=3, wrong=4)
-    _, cache = model.run_with_cache(clean)
+SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern", "mlp_post")
+
+
+def by_hand(model, clean, corrupt, site, *, direction="denoising", replacement="resample", by_position=False, window=1):
+    """The logit difference 3 - 4 of one whole hooked run for each cell."""
+    base, source = (corrupt, clean) if direction == "denoising" else (clean, corrupt)
+    point = {"z": "attn.hook_", "q": "attn.hook_", "k": "attn.hook_", "v": "attn.hook_", "pattern": "attn.hook_"}
+    prefix = "mlp.hook_post" if site == "mlp_post" else point.get(site, "hook_") + site
+    _, cache = model.run_with_cache(source)
+    length, heads = clean.shape[1], {"mlp_post": 32, **dict.fromkeys(point, 2)}.get(site)
+    positions = range(length) if by_position or heads is None else [slice(None)]
+    found = []
     for layer in range(3):
-        for position in range(7):
+        names = [
+            f"blocks.{at}.{prefix}" for at in range(layer - (window - 1) // 2, layer + window // 2 + 1) if 0 <= at < 3
+        ]
+        for inner in range(heads) if heads else [None]:
+            for position in positions:
 
-            def patch(value, hook, position=position):
-                value[:, position] = cache[hook.name][:, position]
+                def put(value, hook, inner=inner, position=position):
+                    at = (0, position) if inner is None else (0, position, inner)
+                    if "key" in hook.axes:
+                        at = (0, inner, position)
+                    mean = cache[hook.name][0].mean(0)
+                    new = {"resample": cache[hook.name][at], "zero": torch.zeros(()), "mean": mean}[replacement]
+                    value[at] = new if replacement != "mean" or inner is None else mean[inner]
 
-            with model.hooks({f"blocks.{layer}.hook_resid_pre": patch}):
-                logits = model(corrupt)[0, -1]
-            ours = float(result["logit_difference"][0, layer, position])
-            assert ours == pytest.approx(float(logits[3] - logits[4]), abs=1e-6)
-    assert float(np.ptp(result["logit_difference"].to_numpy())) > 0.1  # the patches do move the answer
+                with model.hooks(dict.fromkeys(names, put)):
+                    logits = model(base)[0, -1]
+                found.append(float(logits[3] - logits[4]))
+    shape = [3, *([heads] if heads else []), *([length] if len(positions) > 1 else [])]
+    return np.array(found).reshape(shape)
 
 
-def test_chunks_of_rows_change_nothing(monkeypatch):
-    from interp import sweep
-
-    model = tiny()
-    arguments = (model, random_tokens(1, 9, seed=1), random_tokens(1, 9, seed=2))
-    whole = analyses.activation_patching(*arguments, answer=3, wrong=4)
-    rows = list(sweep.chunks(model, 9, 9, max_bytes=2 * 9 * 48 * 8))
-    assert [s.stop - s.start for s in rows] == [2, 2, 2, 2, 1]
-    assert list(sweep.chunks(model, 2, 9, max_bytes=1)) == [slice(0, 1), slice(1, 2)]
-    parts = sweep.chunks
-    monkeypatch.setattr(sweep, "chunks", lambda model, rows, positions, max_bytes: parts(model, rows, positions, 1))
-    np.testing.assert_allclose(
-        analyses.activation_patching(*arguments, answer=3, wrong=4)["effect"], whole["effect"], atol=1e-6
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+def test_every_site_equals_the_loop_of_whole_hooked_runs(site, direction):
+    model, clean, corrupt = tiny(), random_tokens(1, 6, seed=1), random_tokens(1, 6, seed=2)
+    result = analyses.activation_patching(
+        model, clean, corrupt, answer=3, wrong=4, site=site, direction=direction, max_bytes=100_000
     )
+    expected = by_hand(model, clean, corrupt, site, direction=direction)
+    np.testing.assert_allclose(result["value"][0], expected, atol=1e-9)
+    assert np.ptp(expected) > 0.05  # the patches do move the answer
+
+
+@pytest.mark.parametrize(
+    ("site", "options"),
+    [
+        ("z", {"by_position": True}),
+        ("pattern", {"by_position": True}),
+        ("mlp_post", {"by_position": True}),
+        ("attn_out", {"window": 2}),
+        ("z", {"window": 3}),
+        ("z", {"replacement": "zero", "direction": "noising"}),
+        ("mlp_out", {"replacement": "mean", "direction": "noising"}),
+        ("k", {"replacement": "mean", "direction": "denoising"}),
+    ],
+)
+def test_options_equal_the_loop_of_whole_hooked_runs(site, options):
+    model, clean, corrupt = tiny(), random_tokens(1, 5, seed=1), random_tokens(1, 5, seed=2)
+    result = analyses.activation_patching(model, clean, corrupt, answer=3, wrong=4, site=site, **options)
+    np.testing.assert_allclose(result["value"][0], by_hand(model, clean, corrupt, site, **options), atol=1e-9)
 
 
 def test_nothing_before_the_first_difference_matters():

@@ -2,17 +2,15 @@
 
 import random
 
-import pytest
 import torch
-from conftest import TINY, random_tokens, tiny
+from conftest import random_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_options import build, configs
 
 from interp import PAD, Transformer
-from interp.errors import HookError, TokenError
 from interp.interventions import Add, Apply, Intervention, Patch, Row, Scale, Set
-from interp.readouts import LogitDifference, Logits, OfLogits
+from interp.readouts import Logits
 from interp.sweep import sweep
 
 

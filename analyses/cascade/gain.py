@@ -6,9 +6,9 @@ import xarray as xr
 from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import track
-from scipy import stats
 from torch import Tensor
 
+from analyses.intervals import RESAMPLES, bootstrap_mean
 from analyses.results import make, token_coords
 from interp.errors import InterpError, ResultError
 from interp.model import Transformer
@@ -18,10 +18,6 @@ from interp.tokenizer import PAD
 
 SMALLEST_DOSE = {torch.float32: 1e-4, torch.float64: 1e-10}
 """Below this dose the difference of two runs is mostly rounding: float32 rounds 4e-7 to 6e-7 of |x| in each layer."""
-
-RESAMPLES = 2000
-FEWEST_PROMPTS = 3
-"""Fewer prompts than this have no interval: it would resample almost nothing."""
 
 
 @torch.no_grad()
@@ -203,7 +199,7 @@ def _result(
         name: values.nanmean(nested)
         for name, values in (("log_gain", log_total), ("log_relative_gain", log_site), ("log_reproduction", log_k))
     }
-    intervals = {f"{name}_interval": _interval(values.numpy()) for name, values in means.items()}
+    intervals = {f"{name}_interval": bootstrap_mean(values.numpy()) for name, values in means.items()}
     by_layer, each, bounds = ("prompt", "layer"), ("prompt", "injection", "direction", "layer"), ("bound", "layer")
     doubling = np.log(2) / (means["log_gain"][:, -1] / (total.shape[-1] - 1))
     return make(
@@ -240,22 +236,3 @@ def _result(
         },
         seed=seed,
     )
-
-
-def _interval(per_prompt: Float[np.ndarray, "prompt layer"]) -> Float[np.ndarray, "two layer"]:
-    """95 % percentile bootstrap of the mean over prompts, layer by layer; NaN where it cannot be had."""
-    interval = np.full((2, per_prompt.shape[1]), np.nan)
-    usable = np.isfinite(per_prompt).all(axis=0)
-    if len(per_prompt) < FEWEST_PROMPTS or not usable.any():
-        return interval
-    drawn = stats.bootstrap(
-        (per_prompt[:, usable],),
-        np.mean,
-        axis=0,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-        vectorized=True,
-    )
-    interval[:, usable] = drawn.confidence_interval
-    return interval

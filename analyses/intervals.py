@@ -1,0 +1,54 @@
+"""Uncertainty over prompts."""
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from analyses.results import Variable
+
+RESAMPLES = 2000
+FEWEST_PROMPTS = 3
+"""Fewer prompts than this have no interval: it would resample almost nothing."""
+
+LARGEST_DRAW = 2**24
+"""Numbers resampled at once."""
+
+
+def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "two ..."]:
+    """95 % percentile bootstrap of the mean over prompts, for each cell; NaN where a prompt has none, or with too few prompts."""
+    shape = per_prompt.shape[1:]
+    flat = per_prompt.reshape(len(per_prompt), -1)
+    interval = np.full((2, flat.shape[1]), np.nan)
+    usable = np.isfinite(flat).all(axis=0)
+    if len(flat) >= FEWEST_PROMPTS and usable.any():
+        cells = flat[:, usable]
+        drawn = stats.bootstrap(
+            (cells,),
+            np.mean,
+            axis=0,
+            n_resamples=RESAMPLES,
+            batch=max(1, LARGEST_DRAW // cells.size),
+            method="percentile",
+            rng=np.random.default_rng(0),
+            vectorized=True,
+        )
+        interval[:, usable] = drawn.confidence_interval
+    return interval.reshape(2, *shape)
+
+
+def over_prompts(
+    name: str, values: Float[np.ndarray, "prompt ..."], dims: tuple[str, ...], long_name: str, units: str
+) -> dict[str, Variable]:
+    """Mean, standard error and interval of a quantity over prompts, cell by cell; NaN where a prompt has no value there."""
+    values = values.astype(np.float64)
+    spread = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    return {
+        f"{name}_mean": (dims, values.mean(axis=0), f"mean over prompts: {long_name}", units),
+        f"{name}_standard_error": (dims, spread, f"standard error over prompts: {long_name}", units),
+        f"{name}_interval": (
+            ("bound", *dims),
+            bootstrap_mean(values),
+            f"95 % interval over prompts: {long_name}",
+            units,
+        ),
+    }

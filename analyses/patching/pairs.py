@@ -1,0 +1,83 @@
+"""Pairs of prompts: which position of one belongs to which of the other, and the tokens that decide between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.errors import TokenError
+from interp.model import Transformer
+from interp.prompts import Prompt
+from interp.tokenizer import PAD
+
+Tokens = str | int | Sequence[str | int]
+"""Text that is one token, or an id; one for all pairs, or one for each."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Clean and corrupt prompts, pair by pair.
+
+    Args:
+        matched: for each pair, (position in the clean prompt, position in the corrupt prompt) of what is patched.
+    """
+
+    clean: Int[Tensor, "pair position"]
+    corrupt: Int[Tensor, "pair other"]
+    matched: Sequence[Sequence[tuple[int, int]]]
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+
+def read_pairs(model: Transformer, clean: Prompt, corrupt: Prompt, *, bos: bool | None, align: bool, who: str) -> Pairs:
+    """Tokenize pairs and match their positions: each to itself where the two are equally long.
+
+    Args:
+        align: match pairs of unequal length by their common tokens, and by equally long stretches between these.
+
+    Raises:
+        TokenError: not as many clean as corrupt prompts; a pair of unequal length without `align`.
+    """
+    left, right = (model.to_tokens(prompt, bos=bos) for prompt in (clean, corrupt))
+    if len(left) != len(right):
+        raise TokenError(f"{who}: {len(left)} clean prompts but {len(right)} corrupt ones.")
+    matched = []
+    for number, rows in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
+        a, b = ([i for i in row if i != PAD] for row in rows)
+        if len(a) == len(b):
+            matched.append([(i, i) for i in range(len(a))])
+        elif align:
+            matched.append(_matches(a, b))
+        else:
+            shown = [model.tokenizer.pieces(row) if model.tokenizer else row for row in (a, b)]
+            first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            raise TokenError(
+                f"{who}: pair {number}: the clean prompt has {len(a)} tokens and the corrupt one {len(b)}; they must "
+                f"match position by position. They first differ at position {first}. align=True patches the positions that can be "
+                f"matched.\n  clean:   {shown[0]}\n  corrupt: {shown[1]}"
+            )
+    return Pairs(left, right, matched)
+
+
+def _matches(clean: Sequence[int], corrupt: Sequence[int]) -> list[tuple[int, int]]:
+    pairs: list[tuple[int, int]] = []
+    for kind, i, i_end, j, j_end in SequenceMatcher(None, clean, corrupt, autojunk=False).get_opcodes():
+        if kind == "equal" or (kind == "replace" and i_end - i == j_end - j):
+            pairs += zip(range(i, i_end), range(j, j_end), strict=True)
+    return pairs
+
+
+def answer_ids(model: Transformer, role: str, given: Tokens, pairs: int, who: str) -> Int[Tensor, " pair"]:
+    """The id of each pair's answer. Raises TokenError for several tokens, ids out of range, or not one for each pair."""
+    tokens = [given] * pairs if isinstance(given, (str, int)) else list(given)
+    if len(tokens) != pairs:
+        raise TokenError(f"{who}: {len(tokens)} values of {role} for {pairs} pairs; give one, or one per pair.")
+    ids = [model.to_single_token(token) if isinstance(token, str) else int(token) for token in tokens]
+    wrong = [i for i in ids if not 0 <= i < model.config.d_vocab]
+    if wrong:
+        raise TokenError(f"{who}: {role} id {wrong[0]} is out of range: ids are 0 to {model.config.d_vocab - 1}.")
+    return torch.tensor(ids, device=model.device)
