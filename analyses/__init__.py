@@ -10,21 +10,43 @@ if TYPE_CHECKING:
     from analyses import cascade
     from analyses.attention import attention_patterns
     from analyses.lenses import logit_lens
-    from analyses.patching import activation_patching
+    from analyses.patching import (
+        ablate_heads,
+        activation_patching,
+        attribution_patching,
+        causal_tracing,
+        compare_patching,
+    )
     from analyses.plots import plot
     from analyses.results import load, save
 
 _HOMES = {
+    "ablate_heads": "analyses.patching",
     "activation_patching": "analyses.patching",
     "attention_patterns": "analyses.attention",
+    "attribution_patching": "analyses.patching",
     "cascade": "analyses.cascade",
+    "causal_tracing": "analyses.patching",
+    "compare_patching": "analyses.patching",
     "load": "analyses.results",
     "logit_lens": "analyses.lenses",
     "plot": "analyses.plots",
     "save": "analyses.results",
 }
 
-__all__ = ["activation_patching", "attention_patterns", "cascade", "load", "logit_lens", "plot", "save"]
+__all__ = [
+    "ablate_heads",
+    "activation_patching",
+    "attention_patterns",
+    "attribution_patching",
+    "cascade",
+    "causal_tracing",
+    "compare_patching",
+    "load",
+    "logit_lens",
+    "plot",
+    "save",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -40,6 +40,7 @@ class Metric:
         of: from logits [row, vocab], each row's prompt [row] and the truth to [row].
         smallest_gap: a difference between the baselines below which a normalised effect would be noise divided by nothing.
         columns: whether the logits of answer and wrong answer are all that it needs.
+        compares: whether it needs a wrong answer.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Metric:
     smallest_gap: float
     of: Callable[[Tensor, Tensor, Truth], Tensor]
     columns: bool = False
+    compares: bool = False
 
 
 def _difference(logits: Tensor, prompts: Tensor, truth: Truth) -> Tensor:
@@ -58,7 +60,7 @@ def _difference(logits: Tensor, prompts: Tensor, truth: Truth) -> Tensor:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("logit_difference", "logit difference", "logits", 0.05, _difference, columns=True),
+        Metric("logit_difference", "logit difference", "logits", 0.05, _difference, columns=True, compares=True),
         Metric("logit", "logit of the answer", "logits", 0.05, lambda x, p, t: pick(x, t.answer[p]), columns=True),
         Metric(
             "probability",

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import TokenError
+from analyses.patching.metrics import Metric
+from interp.errors import InterpError, TokenError
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
@@ -31,6 +32,11 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.clean)
+
+    @property
+    def equal(self) -> bool:
+        """Whether every position is matched with itself."""
+        return all(i == j for row in self.matched for i, j in row)
 
 
 def read_pairs(model: Transformer, clean: Prompt, corrupt: Prompt, *, bos: bool | None, align: bool, who: str) -> Pairs:
@@ -69,6 +75,18 @@ def _matches(clean: Sequence[int], corrupt: Sequence[int]) -> list[tuple[int, in
         if kind == "equal" or (kind == "replace" and i_end - i == j_end - j):
             pairs += zip(range(i, i_end), range(j, j_end), strict=True)
     return pairs
+
+
+def read_answers(
+    model: Transformer, answer: Tokens, wrong: Tokens | None, metrics: Sequence[Metric], pairs: int, who: str
+) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"] | None]:
+    """The ids of answers and wrong answers. Raises InterpError where a metric needs a wrong answer and there is none."""
+    if wrong is None and (needing := [metric.long_name for metric in metrics if metric.compares]):
+        raise InterpError(f"{who}: the {needing[0]} needs wrong=, the answer to compare with.")
+    return (
+        answer_ids(model, "answer", answer, pairs, who),
+        None if wrong is None else answer_ids(model, "wrong", wrong, pairs, who),
+    )
 
 
 def answer_ids(model: Transformer, role: str, given: Tokens, pairs: int, who: str) -> Int[Tensor, " pair"]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.patching.sites import STREAM, Site
@@ -31,10 +31,15 @@ def check_replacement(replacement: str, site: Site, vector: Tensor | None, model
 
 
 @torch.no_grad()
-def values_of(model: Transformer, tokens: Int[Tensor, "batch position"], names: Sequence[str]) -> dict[str, Tensor]:
-    """The values of runs at the named hook points, by name."""
+def values_of(
+    model: Transformer,
+    tokens: Int[Tensor, "batch position"],
+    residual: Float[Tensor, "batch position d_model"] | None,
+    names: Sequence[str],
+) -> dict[str, Tensor]:
+    """The values of runs at the named hook points, by name; `residual` is what enters block 0, if not the embedding."""
     with model.capture(list(names)) as values:
-        model.run_blocks(model.embed(tokens), real=model.check_tokens(tokens))
+        model.run_blocks(model.embed(tokens) if residual is None else residual, real=model.check_tokens(tokens))
     return values
 
 
@@ -48,7 +53,7 @@ def means(
     """
     real = (reference != PAD)[:, :, None]
     found = {}
-    for name, value in values_of(model, reference, names).items():
+    for name, value in values_of(model, reference, None, names).items():
         rest, flat = value.shape[2:], value.flatten(2).masked_fill(~real, 0.0)
         mean = flat.sum(0) / real.sum(0) if by_position else flat.sum((0, 1))[None] / real.sum()
         found[name] = mean.reshape(-1, *rest)

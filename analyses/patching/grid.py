@@ -1,0 +1,84 @@
+"""A patched grid as labelled arrays: its effects, normalised, and what its axes mean."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from analyses.intervals import over_prompts
+from analyses.patching.experiment import Experiment, Method
+from analyses.patching.metrics import Metric
+from analyses.results import Variable, token_coords
+from interp.errors import ResultError
+
+
+def normalised(
+    values: Float[Tensor, "pair ..."],
+    baselines: Float[Tensor, "two pair"],
+    metric: Metric,
+    smallest_gap: float | None,
+    who: str,
+) -> Float[Tensor, "pair ..."]:
+    """Each pair's values on a scale of 0 at its corrupt baseline to 1 at its clean one.
+
+    Raises ResultError where the baselines differ by less than `smallest_gap` (None: the metric's), or are not numbers.
+    """
+    clean, corrupt = baselines
+    smallest = metric.smallest_gap if smallest_gap is None else smallest_gap
+    for number in (~((clean - corrupt).abs() >= smallest)).nonzero().flatten().tolist():
+        found = f"{clean[number]:.4f} and {corrupt[number]:.4f}{'' if metric.units == '1' else ' ' + metric.units}"
+        raise ResultError(
+            f"{who}: pair {number}: the {metric.long_name} of the clean and the corrupt run are nearly the same ({found}), so an "
+            "effect between them means nothing. Use prompts, or an answer, on which the model differs, or set smallest_gap."
+        )
+    shape = (-1, *[1] * (values.ndim - 1))
+    effect: Tensor = (values - corrupt.reshape(shape)) / (clean - corrupt).reshape(shape)
+    return effect
+
+
+def patched(
+    method: Method,
+    metric: Metric,
+    effect: Float[Tensor, "pair ..."],
+    values: Float[Tensor, "pair ..."],
+    baselines: Float[Tensor, "two pair"],
+) -> dict[str, Variable]:
+    """Effect and value of every cell, the baselines, and over several pairs the effect's mean, standard error and interval."""
+    dims = method.site.dims
+    share = f"share of the way from the corrupt to the clean {metric.long_name}"
+    variables: dict[str, Variable] = {
+        "effect": (("prompt", *dims), effect, share, "1"),
+        "value": (("prompt", *dims), values, f"{metric.long_name} of the patched run", metric.units),
+    }
+    if len(effect) > 1:
+        variables |= over_prompts("effect", effect.numpy(), dims, share, "1")
+    return variables | {
+        f"{role}_baseline": (("prompt",), found, f"{metric.long_name} of the {role} run", metric.units)
+        for role, found in zip(("clean", "corrupt"), baselines, strict=True)
+    }
+
+
+def coordinates(run: Experiment, method: Method) -> dict[Any, Any]:
+    """The grid's layers, heads or neurons; the tokens of both prompts; the answers; and, where lengths differ, which
+    position belongs to which."""
+    site, pairs = method.site, run.pairs
+    base, other = ("clean", "corrupt") if method.noising else ("corrupt", "clean")
+    tokens = {"clean": pairs.clean, "corrupt": pairs.corrupt}
+    coords: dict[Any, Any] = {"layer": list(site.layers), "position": np.arange(tokens[base].shape[1])}
+    if site.inner_dim:
+        coords[site.inner_dim] = np.arange(site.inner)
+    if len(pairs) > 1:
+        coords["bound"] = ["lower", "upper"]
+    same = pairs.equal and tokens[base].shape == tokens[other].shape
+    for role, dim in ((base, "position"), (other, "position" if same else f"{other}_position")):
+        coords |= token_coords(run.model, tokens[role], dim, f"{role}_")
+    if not pairs.equal:
+        matched = np.full(tokens[base].shape, -1)
+        for number, row in enumerate(pairs.matched):
+            for clean, corrupt in row:
+                at, there = (clean, corrupt) if method.noising else (corrupt, clean)
+                matched[number, at] = there
+        coords["matched_position"] = (("prompt", "position"), matched)
+    ids = {"answer": run.answers} | ({} if run.wrongs is None else {"wrong": run.wrongs})
+    return coords | {f"{role}_id": (("prompt",), values.cpu().numpy()) for role, values in ids.items()}

@@ -1,0 +1,175 @@
+"""Causal tracing: noise on the subject's embeddings, and the clean run's values put back one at a time."""
+
+import json
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from analyses.intervals import over_prompts
+from analyses.patching.experiment import Experiment, Method
+from analyses.patching.grid import coordinates, normalised
+from analyses.patching.metrics import Custom, metric_of
+from analyses.patching.pairs import Pairs, Tokens, read_answers
+from analyses.results import Variable, make
+from interp.errors import InterpError, TokenError
+from interp.model import Transformer
+from interp.prompts import Prompt
+from interp.sweep import MAX_BYTES
+from interp.tokenizer import PAD
+
+WHO = "causal_tracing"
+
+Subject = str | Sequence[int]
+"""A part of the prompt's text, or token positions."""
+
+
+def causal_tracing(
+    model: Transformer,
+    prompt: Prompt,
+    *,
+    subject: Subject | Sequence[Subject],
+    answer: Tokens | None = None,
+    wrong: Tokens | None = None,
+    site: str = "resid_post",
+    sigma: float = 3.0,
+    draws: int = 10,
+    metric: str | Custom = "probability",
+    by_position: bool | None = None,
+    layers: Sequence[int] | None = None,
+    window: int = 1,
+    smallest_gap: float | None = None,
+    bos: bool | None = None,
+    seed: int = 0,
+    max_bytes: int = MAX_BYTES,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Blur the subject with noise and restore one value of the clean run at a time (Meng et al. 2022, arXiv 2202.05262, section 2).
+
+    It assumes that noise takes away what the model knows of the subject and nothing else. Noise also takes the run away from what
+    the model was trained on, so results can depend on its size; a corrupt prompt has not that fault (Zhang and Nanda 2023, arXiv
+    2309.16042, section 3), see `activation_patching`.
+
+    Args:
+        prompt: one or several.
+        subject: the part that is blurred: text that stands once in the prompt, or token positions; one for all prompts, or one each.
+        answer: the token that is followed; None is the clean run's top prediction.
+        site: what is restored, as in `activation_patching`. Meng et al. restore `resid_post`, and `mlp_out` and `attn_out` with
+            `window=10`.
+        sigma: size of the noise, in standard deviations of all entries of the token embeddings.
+        draws: of the noise for each prompt. A prompt's noise depends on `seed` and its place among the prompts alone.
+        metric, by_position, layers, window, smallest_gap, bos, max_bytes, progress: as in `activation_patching`.
+
+    Returns:
+        A Dataset. `effect` (prompt, layer, ...): from means over draws, 0 in the corrupt run, 1 in the clean one. `value` (prompt, draw,
+        layer, ...), `corrupt_baseline` (prompt, draw) and `clean_baseline` (prompt), in the metric's units. `blurred` (prompt, position).
+        With several prompts also `effect_mean`, `effect_standard_error` and `effect_interval`.
+
+    Raises:
+        TokenError: a subject that is not in its prompt, or more than once.
+        InterpError: a number of draws or a sigma that is not positive, or as `activation_patching`.
+    """
+    if draws < 1 or not 0 < sigma < float("inf"):
+        raise InterpError(f"{WHO}: need at least one draw and a positive sigma; got draws={draws}, sigma={sigma}.")
+    method = Method.of(model, site, by_position=by_position, layers=layers, window=window, who=WHO)
+    chosen = metric_of(metric)
+    tokens = model.to_tokens(prompt, bos=bos)
+    blurred = _blurred(model, tokens, subject)
+    if answer is None:
+        with torch.no_grad():
+            last = (tokens != PAD).sum(1) - 1
+            answer = model(tokens)[torch.arange(len(tokens)), last].argmax(-1).tolist()
+    answers, wrongs = read_answers(model, answer, wrong, [chosen], len(tokens), WHO)
+    every = tokens.repeat_interleave(draws, 0)
+    matched = [[(i, i) for i in range(int((row != PAD).sum()))] for row in every]
+    run = Experiment(
+        model,
+        Pairs(every, every, matched),
+        answers.repeat_interleave(draws),
+        None if wrongs is None else wrongs.repeat_interleave(draws),
+        max_bytes,
+        WHO,
+        corrupt_stream=_blur(model, tokens, blurred, sigma, draws, seed),
+    )
+    values, baselines = run.patch(method, [chosen], None, "tracing" if progress else None)
+    value = values[0].reshape(len(tokens), draws, *values.shape[2:])
+    baseline = baselines[0].reshape(2, len(tokens), draws)
+    effect = normalised(value.mean(1), baseline.mean(2), chosen, smallest_gap, WHO)
+    one = Experiment(model, Pairs(tokens, tokens, matched[::draws]), answers, wrongs, max_bytes, WHO)
+    dims, share = method.site.dims, f"share of the {chosen.long_name} that is restored"
+    variables: dict[str, Variable] = {
+        "effect": (("prompt", *dims), effect, share, "1"),
+        "value": (("prompt", "draw", *dims), value, f"{chosen.long_name} of the patched run", chosen.units),
+        "clean_baseline": (("prompt",), baseline[0, :, 0], f"{chosen.long_name} of the clean run", chosen.units),
+        "corrupt_baseline": (("prompt", "draw"), baseline[1], f"{chosen.long_name} of the blurred run", chosen.units),
+        "blurred": (("prompt", "position"), blurred.cpu().numpy(), "whether the token's embedding is blurred", "1"),
+    }
+    if len(tokens) > 1:
+        variables |= over_prompts("effect", effect.numpy(), dims, share, "1")
+    return make(
+        "causal_tracing",
+        variables,
+        coordinates(one, method) | {"draw": np.arange(draws)},
+        model=model,
+        prompts={"prompt": tokens},
+        parameters={**method.parameters(), "metric": chosen.name, "sigma": sigma, "draws": draws, "bos": bos,
+                    "subject": json.loads(json.dumps(subject))},
+        seed=seed,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _blur(
+    model: Transformer,
+    tokens: Int[Tensor, "prompt position"],
+    blurred: Tensor,
+    sigma: float,
+    draws: int,
+    seed: int,
+) -> Float[Tensor, "run position d_model"]:
+    """What enters block 0 with noise on the token embeddings of the subject, draw by draw for each prompt."""
+    stream = model.embed(tokens).repeat_interleave(draws, 0)
+    size = sigma * model.W_E.double().std()
+    for number, where in enumerate(blurred):
+        generator = torch.Generator().manual_seed(seed + number)
+        shape = (draws, int(where.sum()), model.config.d_model)
+        noise = size.cpu() * torch.randn(shape, generator=generator, dtype=torch.float64)
+        stream[number * draws : (number + 1) * draws, where] += noise.to(stream)
+    return stream
+
+
+def _blurred(
+    model: Transformer, tokens: Int[Tensor, "prompt position"], subject: Subject | Sequence[Subject]
+) -> Tensor:
+    """Which tokens belong to each prompt's subject: [prompt, position]."""
+    single = isinstance(subject, str) or all(isinstance(part, int) for part in subject)
+    subjects = cast(list[Subject], [subject] * len(tokens) if single else list(subject))
+    if len(subjects) != len(tokens):
+        raise TokenError(
+            f"{WHO}: {len(subjects)} subjects for {len(tokens)} prompts; give one, or one for each prompt."
+        )
+    found = torch.zeros(tokens.shape, dtype=torch.bool, device=tokens.device)
+    for row, part in enumerate(subjects):
+        ids = [i for i in tokens[row].tolist() if i != PAD]
+        positions = _named(model, ids, part) if isinstance(part, str) else [int(position) for position in part]
+        wrong = [position for position in positions if not 0 <= position < len(ids)]
+        if wrong or not positions:
+            raise TokenError(f"{WHO}: subject positions {positions}: the prompt has positions 0 to {len(ids) - 1}.")
+        found[row, positions] = True
+    return found
+
+
+def _named(model: Transformer, ids: Sequence[int], text: str) -> list[int]:
+    """The positions of the tokens that hold a text which stands once in the prompt."""
+    pieces = model.need_tokenizer().pieces(ids)
+    whole = "".join(pieces)
+    if not text or whole.count(text) != 1:
+        times = "is empty" if not text else f"stands {whole.count(text)} times in the prompt, not once"
+        raise TokenError(f"{WHO}: the subject {text!r} {times}; give its token positions.\n  tokens: {pieces}")
+    first, end = whole.index(text), whole.index(text) + len(text)
+    ends = np.cumsum([len(piece) for piece in pieces])
+    return [at for at, stop in enumerate(ends) if stop > first and stop - len(pieces[at]) < end]
