@@ -6,9 +6,12 @@ from typing import Any
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses.plots.ablation import plot_ablation
 from analyses.plots.attention import plot_attention, plot_head
+from analyses.plots.attribution import plot_attribution
 from analyses.plots.gain import plot_gain
 from analyses.plots.logit_lens import plot_logit_lens
+from analyses.plots.methodology import plot_methodology
 from analyses.plots.patching import plot_patching
 from interp.errors import ResultError, nearest
 
@@ -16,6 +19,10 @@ KINDS: dict[str, Callable[..., go.Figure]] = {
     "logit_lens": plot_logit_lens,
     "attention_patterns": plot_attention,
     "activation_patching": plot_patching,
+    "attribution_patching": plot_attribution,
+    "causal_tracing": plot_patching,
+    "head_ablation": plot_ablation,
+    "patching_methodology": plot_methodology,
     "cascade_gain": plot_gain,
 }
 
@@ -31,4 +38,14 @@ def plot(result: xr.Dataset, **options: Any) -> go.Figure:
     return KINDS[kind](result, **options)
 
 
-__all__ = ["plot", "plot_attention", "plot_gain", "plot_head", "plot_logit_lens", "plot_patching"]
+__all__ = [
+    "plot",
+    "plot_ablation",
+    "plot_attention",
+    "plot_attribution",
+    "plot_gain",
+    "plot_head",
+    "plot_logit_lens",
+    "plot_methodology",
+    "plot_patching",
+]

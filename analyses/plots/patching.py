@@ -1,54 +1,99 @@
-"""Activation patching as a heatmap of layer by position."""
+"""Activation patching and causal tracing as heatmaps."""
+
+import json
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from analyses.plots.labels import axis, label, model_name, place
-from analyses.plots.theme import DIVERGING, figure
+from analyses.plots.grid import Grid, centre_of, chosen_prompt, grid
+from analyses.plots.labels import model_name
+from analyses.plots.theme import FAINT, LINES, figure
+
+SITES = {
+    "resid_pre": "the stream", "resid_mid": "the stream", "resid_post": "the stream", "attn_out": "attention outputs",
+    "mlp_out": "MLP outputs", "z": "heads (z)", "q": "queries", "k": "keys", "v": "values", "pattern": "attention patterns",
+    "mlp_post": "neurons",
+}  # fmt: skip
+
+
+BARS = 30
 
 
 def plot_patching(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
-    """Share of the logit difference that each patch restores: 0 is the corrupt run, 1 the clean one.
+    """The effect of every patch: 0 is the corrupt run, 1 the clean one. White is where a patch does nothing.
+
+    Layer by position, layer by head, or head by position, as the result is; of neurons the strongest, as bars. With several
+    pairs an interval shows on hover.
 
     Args:
-        result: of `analyses.activation_patching`.
+        result: of `analyses.activation_patching` or `analyses.causal_tracing`.
         prompt: which pair; None is the only pair, or the mean over pairs, whose positions then have no tokens.
     """
-    single = prompt if prompt is not None or result.sizes["prompt"] > 1 else 0
-    if single is None:
-        effect = result["effect"].mean("prompt").to_numpy()
-        ticks, title, unit = {}, f"mean over {result.sizes['prompt']} pairs", "position"
-    else:
-        one = result.isel(prompt=place(result.sizes, "prompt", single))
-        one = one.isel(position=one["clean_token_id"].to_numpy() >= 0)
-        effect, ticks, unit = one["effect"].to_numpy(), axis(()), "token (corrupt → clean where they differ)"
-        clean, corrupt = (one[f"{role}_token"].to_numpy() for role in ("clean", "corrupt"))
-        ticks = axis(clean)
-        for i, (a, b) in enumerate(zip(clean, corrupt, strict=True)):
-            if a != b:
-                ticks["ticktext"][i] = f"<b>{label(str(b))} → {label(str(a))}</b>"
-        title = (
-            f"logit difference {float(one['corrupt_baseline']):.2f} corrupt, {float(one['clean_baseline']):.2f} clean"
+    done = json.loads(result.attrs["parameters"])
+    number = chosen_prompt(result, prompt)
+    cells = grid(result, "effect", number, done["site"])
+    centre = centre_of(done)
+    title = f"{_title(result, done)} · {model_name(result)}<br><sup>{_subtitle(result, done, number)}</sup>"
+    if "neuron" in result["effect"].dims:
+        return _bars(cells, centre, title)
+    fig = figure(title, max(720, cells.width), cells.height)
+    fig.add_trace(
+        cells.heatmap(
+            "effect", centre, cells.reach(centre), colorbar={"title": {"text": "0 corrupt, 1 clean", "side": "right"}}
         )
-    limit = max(1.0, float(np.nanmax(np.abs(effect))))
-    layers, positions = effect.shape
-    fig = figure(
-        f"Patching the stream, corrupt → clean · {model_name(result)}<br><sup>{title}</sup>",
-        max(520, 200 + 46 * positions),
-        230 + 34 * layers,
     )
-    fig.add_heatmap(
-        z=effect,
-        hovertemplate="layer %{y}, position %{x}<br>restored %{z:.3f}<extra></extra>",
-        colorscale=DIVERGING,
-        zmid=0,
-        zmin=-limit,
-        zmax=limit,
-        xgap=1,
-        ygap=1,
-        colorbar={"title": {"text": "share restored", "side": "right"}},
-    )
-    fig.update_xaxes(title=unit, tickangle=-60, **ticks)
-    fig.update_yaxes(title="stream entering layer", dtick=1, showgrid=False)
+    fig.update_xaxes(tickangle=-60 if "ticktext" in cells.x else 0, **cells.x)
+    fig.update_yaxes(autorange="reversed" if len(cells.z) > result.sizes["layer"] else True, **cells.y)
     return fig
+
+
+def _bars(cells: Grid, centre: float, title: str) -> go.Figure:
+    """Bars of the neurons that move the answer most: a heatmap of thousands could not be read."""
+    places = cells.strongest(BARS, centre)
+    names = [cells.names[row][column] for row, column in places]
+    effect = np.array([cells.z[place] for place in places])
+    error = None
+    if cells.interval is not None:
+        low, high = (np.array([cells.interval[(bound, *place)] for place in places]) for bound in (0, 1))
+        error = {"array": high - effect, "arrayminus": effect - low, "color": FAINT, "thickness": 1.2}
+    fig = figure(
+        title.replace("</sup>", f"; the {len(names)} strongest of {cells.z.size:,}</sup>"), 720, 190 + 20 * len(names)
+    )
+    fig.add_bar(
+        x=effect - centre, y=names, base=centre, orientation="h", marker={"color": LINES[0]}, error_x=error, name="effect",
+        hovertemplate="%{y}<br>effect %{x:.4f}<extra></extra>",
+    )  # fmt: skip
+    fig.add_vline(x=centre, line={"color": FAINT, "width": 1})
+    fig.update_xaxes(title="effect: 0 corrupt, 1 clean")
+    fig.update_yaxes(autorange="reversed", type="category", showgrid=False)
+    return fig
+
+
+def what(done: dict[str, object]) -> str:
+    """What a method does, in words."""
+    if done["replacement"] != "resample":
+        return (
+            f"{done['replacement']} into the clean run"
+            if done["direction"] == "noising"
+            else f"{done['replacement']} into the corrupt run"
+        )
+    return (
+        "corrupt values into the clean run" if done["direction"] == "noising" else "clean values into the corrupt run"
+    )
+
+
+def _title(result: xr.Dataset, done: dict[str, object]) -> str:
+    window = f", {done['window']} layers at a time" if done["window"] != 1 else ""
+    if result.attrs["kind"] == "causal_tracing":
+        return f"Restoring {SITES[str(done['site'])]} after noise on the subject (*){window}"
+    return f"Patching {SITES[str(done['site'])]}: {what(done)}{window}"
+
+
+def _subtitle(result: xr.Dataset, done: dict[str, object], prompt: int | None) -> str:
+    metric = str(done["metric"]).replace("_", " ")
+    if prompt is None:
+        return f"{metric}, mean over {result.sizes['prompt']} pairs"
+    one = result.isel(prompt=prompt)
+    clean, corrupt = float(one["clean_baseline"]), float(one["corrupt_baseline"].mean())
+    return f"{metric} {corrupt:.2f} in the corrupt run, {clean:.2f} in the clean one"

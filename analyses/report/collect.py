@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import xarray as xr
 from rich.console import Console
@@ -10,9 +11,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from analyses import cascade
 from analyses.attention import attention_patterns
 from analyses.lenses import logit_lens
-from analyses.patching import activation_patching
+from analyses.patching import activation_patching, compare_patching
+from analyses.patching.methodology import METHODS
 from interp.errors import InterpError
 from interp.model import Transformer
+
+COMPARED = [method for method in METHODS if method[2] == "logit_difference"]
+"""One metric, so that a pair which can be patched at all can be patched by each."""
 
 
 def collect(
@@ -36,7 +41,7 @@ def collect(
 
     Returns:
         `lens`, `attention`, `gain`, `gain_null` (the same shape at random initialisation); with a corrupt prompt also
-        `lens_corrupt` and `patching`.
+        `lens_corrupt`, `patching` (the stream), `heads` (z), and `methods` (heads by several methods).
 
     Raises:
         InterpError: an answer without a corrupt prompt; both prompts predict the same token and no answer is given; or
@@ -50,7 +55,13 @@ def collect(
     ]
     if corrupt is not None:
         steps.append(("lens_corrupt", partial(logit_lens, model, corrupt, top_k=min(10, model.config.d_vocab))))
-        steps.append(("patching", partial(_patching, model, clean, corrupt, answer, wrong, results)))
+        steps.append(
+            ("patching", lambda: activation_patching(model, clean, corrupt, **_answers(answer, wrong, results)))
+        )
+        steps.append(("heads", lambda: activation_patching(model, clean, corrupt, site="z", **_patched(results))))
+        steps.append(
+            ("methods", lambda: compare_patching(model, clean, corrupt, methods=COMPARED, **_patched(results)))
+        )
     steps.append(("attention", partial(attention_patterns, model, clean)))
     steps.append(("gain", partial(cascade.gain, model, clean, seed=seed)))
     steps.append(("gain_null", lambda: cascade.gain(cascade.random_twin(model, seed), clean, seed=seed)))
@@ -69,9 +80,8 @@ def collect(
     return results
 
 
-def _patching(
-    model: Transformer, clean: str, corrupt: str, answer: str | None, wrong: str | None, results: dict[str, xr.Dataset]
-) -> xr.Dataset:
+def _answers(answer: str | None, wrong: str | None, results: dict[str, xr.Dataset]) -> dict[str, Any]:
+    """The answers to tell the prompts apart by: those given, else the model's top predictions."""
     right, other = (
         given if given is not None else int(results[lens]["top_id"][0, -1, -1, 0])
         for given, lens in ((answer, "lens"), (wrong, "lens_corrupt"))
@@ -82,4 +92,9 @@ def _patching(
             f"report: the model predicts {token!r} after both prompts, so there is no answer to tell them apart by. "
             "Give --answer and --wrong, or prompts on which it differs."
         )
-    return activation_patching(model, clean, corrupt, answer=right, wrong=other)
+    return {"answer": right, "wrong": other}
+
+
+def _patched(results: dict[str, xr.Dataset]) -> dict[str, Any]:
+    """The answers that the stream was patched with."""
+    return {role: int(results["patching"][f"{role}_id"][0]) for role in ("answer", "wrong")}

@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from analyses.plots import plot, plot_head
 from analyses.plots.labels import visible
-from analyses.report.summary import chosen_head, gain_sentence, lens_sentence, patching_sentence, quoted
+from analyses.report.summary import chosen_head, gain_sentence, heads_sentence, lens_sentence, patching_sentence, quoted
 from interp.files import write_whole
 
 PROVENANCE = ("model", "weight_hash", "tokenizer_hash", "dtype", "device", "versions", "created")
@@ -51,6 +51,9 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
         patterns=_div(plot(attention)),
         patching_sentence=patching_sentence(patching) if patching is not None else "",
         patching=_div(plot(patching)) if patching is not None else None,
+        heads_sentence=heads_sentence(results["heads"], results["methods"]) if patching is not None else "",
+        heads=_div(plot(results["heads"])) if patching is not None else None,
+        methods=_div(plot(results["methods"])) if patching is not None else None,
         gain_sentence=gain_sentence(results["gain"]),
         gain=_div(plot(results["gain"], null=results["gain_null"])),
         gain_parameters=json.loads(results["gain"].attrs["parameters"]),
@@ -70,6 +73,12 @@ def write(
     """Render and write a report, whole or not at all. Raises InterpError where the file exists and may not be overwritten."""
     page = render(results, head=head)
     write_whole(Path(path), lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
+
+
+def write_figure(figure: go.Figure, path: Path, *, overwrite: bool = False) -> None:
+    """Write one figure as a page that loads nothing from outside, whole or not at all."""
+    page = figure.to_html(full_html=True, include_plotlyjs=True, config={"displaylogo": False})
+    write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
 
 
 def _shape(result: xr.Dataset) -> str:

@@ -14,6 +14,7 @@ def summary(results: Mapping[str, xr.Dataset]) -> list[str]:
     lines = [lens_sentence(results["lens"])]
     if "patching" in results:
         lines.append(patching_sentence(results["patching"]))
+        lines.append(heads_sentence(results["heads"], results["methods"]))
     return [*lines, gain_sentence(results["gain"])]
 
 
@@ -38,6 +39,26 @@ def patching_sentence(patching: xr.Dataset) -> str:
         f"The clean stream entering layer {layer} at position {position} ({quoted(str(one['clean_token'].to_numpy()[position]))}) restores "
         f"{float(one['effect'][layer, position]):.0%} of it; entering the last layer, position {last} "
         f"({quoted(str(one['clean_token'].to_numpy()[last]))}) restores most, {late[last]:.0%}."
+    )
+
+
+def heads_sentence(heads: xr.Dataset, methods: xr.Dataset) -> str:
+    """The heads that restore most, and how far the methods agree on their order."""
+    effect = heads["effect"][0].to_numpy()
+    order = np.argsort(-effect, axis=None)[:3]
+    found = [
+        f"{layer}.{head} ({effect[layer, head]:.0%})"
+        for layer, head in zip(*np.unravel_index(order, effect.shape), strict=True)
+    ]
+    correlation = methods["rank_correlation"].to_numpy()
+    others = correlation[np.triu_indices(len(correlation), k=1)]
+    agreement = (
+        "cannot be compared"
+        if np.isnan(others).all()
+        else f"agree with rank correlations from {np.nanmin(others):.2f} to {np.nanmax(others):.2f}"
+    )
+    return (
+        f"Of single heads, {', '.join(found)} restore most. {len(correlation)} methods of patching heads {agreement}."
     )
 
 

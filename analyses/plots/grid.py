@@ -1,0 +1,166 @@
+"""A grid of patched cells as a heatmap: layer by position, layer by head, or head by position."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from jaxtyping import Float
+
+from analyses.plots.labels import axis, label, place
+from analyses.plots.theme import DIVERGING
+
+STREAM = {"resid_pre": "stream entering layer", "resid_mid": "stream after attention, layer", "resid_post": "stream leaving layer",
+          "attn_out": "attention output, layer", "mlp_out": "MLP output, layer"}  # fmt: skip
+INNER = {"head": "head", "kv_head": "key-value head", "neuron": "neuron"}
+SMALLEST_SCALE = 0.05
+"""A colour scale reaches at least so far, so that noise does not look like an effect."""
+
+FEW = 40
+"""Labels along an axis beyond which they are thinned out."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A heatmap's numbers and axes.
+
+    Args:
+        z: [row, column].
+        names: [row, column], what each cell is.
+        interval: [bound, row, column], where there is one.
+        x, y: plotly axes.
+    """
+
+    z: Float[np.ndarray, "row column"]
+    names: Sequence[Sequence[str]]
+    interval: Float[np.ndarray, "two row column"] | None
+    x: dict[str, Any]
+    y: dict[str, Any]
+
+    @property
+    def width(self) -> int:
+        """Of a figure in pixels, at which cells are readable."""
+        columns: int = self.z.shape[1]
+        return 220 + (46 if columns <= 24 else 22) * columns if columns <= FEW else min(1100, 260 + 4 * columns)
+
+    @property
+    def height(self) -> int:
+        """As `width`."""
+        rows: int = self.z.shape[0]
+        return 250 + 34 * rows if rows <= 16 else 250 + 14 * rows
+
+    def reach(self, centre: float = 0.0) -> float:
+        """How far a colour scale around the centre must reach."""
+        return max(SMALLEST_SCALE, float(np.nanmax(np.abs(self.z - centre))))
+
+    def strongest(self, count: int, centre: float = 0.0) -> list[tuple[int, int]]:
+        """Row and column of the cells furthest from the centre, the furthest first."""
+        distance = np.where(np.isfinite(self.z), np.abs(self.z - centre), -1.0).ravel()
+        order = np.argsort(-distance, kind="stable")[: min(count, int((distance >= 0).sum()))]
+        return [divmod(int(at), self.z.shape[1]) for at in order]
+
+    def heatmap(self, what: str, centre: float, limit: float, **options: Any) -> go.Heatmap:
+        """The trace, on a diverging scale around the value that means that nothing happened."""
+        gap = 1 if max(self.z.shape) <= FEW else 0
+        said = [
+            [[text, _between(self.interval, r, c)] for c, text in enumerate(row)] for r, row in enumerate(self.names)
+        ]
+        return go.Heatmap(
+            z=self.z,
+            customdata=said,
+            hovertemplate=f"%{{customdata[0]}}<br>{what} %{{z:.3f}}%{{customdata[1]}}<extra></extra>",
+            colorscale=DIVERGING,
+            zmid=centre,
+            zmin=centre - limit,
+            zmax=centre + limit,
+            xgap=gap,
+            ygap=gap,
+            hoverongaps=False,
+            **options,
+        )
+
+
+def centre_of(parameters: Mapping[str, Any]) -> float:
+    """The effect of a patch that does nothing: 1 where the clean run is patched, else 0."""
+    return 1.0 if parameters["direction"] == "noising" else 0.0
+
+
+def chosen_prompt(result: xr.Dataset, prompt: int | None) -> int | None:
+    """The pair to show; None for the mean over several."""
+    if prompt is None and result.sizes["prompt"] > 1:
+        return None
+    return place(result.sizes, "prompt", prompt or 0)
+
+
+def grid(result: xr.Dataset, variable: str, prompt: int | None, site: str) -> Grid:
+    """The cells of one pair, or their mean over pairs, whose positions then have numbers and no tokens."""
+    interval, ticks, tokens = None, None, None
+    if prompt is None:
+        values = result[f"{variable}_mean"] if f"{variable}_mean" in result else result[variable].mean("prompt")
+        interval = result.get(f"{variable}_interval")
+    else:
+        one = result.isel(prompt=prompt)
+        role = "corrupt" if "position" in one["corrupt_token_id"].dims else "clean"
+        if "position" in one[f"{role}_token_id"].dims:
+            one = one.isel(position=one[f"{role}_token_id"].to_numpy() >= 0)
+        values, (ticks, tokens) = one[variable], _tokens(one, role)
+    dims = [dim for dim in ("layer", *INNER, "position") if dim in values.dims]
+    values = values.transpose(*dims)
+    inner = next((dim for dim in dims if dim in INNER), None)
+    layers = values["layer"].to_numpy()
+    if "position" in dims:
+        columns = values.sizes["position"]
+        x = {"title": "position", **_numbers(columns)} if ticks is None else ticks
+        across = [f"position {at}" if tokens is None else f"position {at} {tokens[at]}" for at in range(columns)]
+    else:
+        assert inner is not None
+        columns = values.sizes[inner]
+        x = {"title": INNER[inner], **_numbers(columns)}
+        across = [f"{INNER[inner]} {at}" for at in range(columns)]
+    if inner is not None and "position" in dims:
+        names = [f"{layer}.{head}" for layer in layers for head in range(values.sizes[inner])]
+        y = {"title": f"layer.{INNER[inner]}", **_names(names)}
+        down = [f"{INNER[inner]} {name}" for name in names]
+    else:
+        y = {"title": STREAM.get(site, "layer"), **_names([str(layer) for layer in layers])}
+        down = [f"layer {layer}" for layer in layers]
+    z = values.to_numpy().reshape(len(down), columns)
+    bounds = None if interval is None else interval.transpose("bound", *dims).to_numpy().reshape(2, *z.shape)
+    return Grid(z, [[f"{d}, {a}" for a in across] for d in down], bounds, x, y)
+
+
+def _between(interval: np.ndarray | None, row: int, column: int) -> str:
+    if interval is None or not np.isfinite(interval[:, row, column]).all():
+        return ""
+    low, high = interval[:, row, column]
+    return f"<br>95 % interval {low:.3f} to {high:.3f}"
+
+
+def _tokens(one: xr.Dataset, role: str) -> tuple[dict[str, Any], list[str]]:
+    """An axis with the tokens of the run that is patched, and their labels; where both runs have a token it shows how they differ."""
+    title, tokens = "token", [label(str(token)) for token in one[f"{role}_token"].to_numpy()]
+    ticks = axis(one[f"{role}_token"].to_numpy())
+    if "position" in one["clean_token"].dims and "position" in one["corrupt_token"].dims:
+        for at, (clean, corrupt) in enumerate(
+            zip(one["clean_token"].to_numpy(), one["corrupt_token"].to_numpy(), strict=True)
+        ):
+            if clean != corrupt:
+                title = "token (corrupt → clean where they differ)"
+                tokens[at] = f"{label(str(corrupt))} → {label(str(clean))}"
+                ticks["ticktext"][at] = f"<b>{tokens[at]}</b>"
+    if "blurred" in one:
+        title = "token (* blurred)"
+        for at in np.flatnonzero(one["blurred"].to_numpy()).tolist():
+            ticks["ticktext"][at] = f"<b>{tokens[at]}*</b>"
+    return {"title": title, **ticks}, tokens
+
+
+def _numbers(count: int) -> dict[str, Any]:
+    return {"dtick": 1 if count <= FEW else max(1, count // 10), "showgrid": False}
+
+
+def _names(names: Sequence[str]) -> dict[str, Any]:
+    step = 1 if len(names) <= 3 * FEW else len(names) // FEW
+    return {"tickvals": list(range(0, len(names), step)), "ticktext": list(names[::step]), "showgrid": False}

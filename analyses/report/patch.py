@@ -1,0 +1,104 @@
+"""What `interp patch` works on, and what it prints: the strongest cells of a grid."""
+
+import json
+from html import unescape
+from typing import Any
+
+import torch
+import xarray as xr
+from rich.table import Table
+from rich.text import Text
+
+from analyses.plots.grid import centre_of, chosen_prompt, grid
+from interp.errors import InterpError
+from interp.model import Transformer
+from interp.zoo import DEFAULT_PAIR, task
+
+SHOWN = 10
+
+
+def chosen(**options: Any) -> dict[str, Any]:
+    """The options that were given; the others keep the function's defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def refuse(mode: str, **options: Any) -> None:
+    """Raise InterpError for an option that a mode would not heed."""
+    if given := [f"--{name.replace('_', '-')}" for name in chosen(**options)]:
+        raise InterpError(f"patch: {', '.join(given)} cannot be combined with {mode}.")
+
+
+def pairs_to_patch(
+    model: Transformer,
+    *,
+    prompt: str | None,
+    corrupt: str | None,
+    answer: str | None,
+    wrong: str | None,
+    task_name: str | None,
+    count: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Arguments `clean`, `corrupt`, `answer` and `wrong` of the patching functions.
+
+    They are drawn from the task where one is named, else as given; nothing given is the default pair. An answer that is not given is
+    the model's top prediction. Raises InterpError where the arguments do not go together.
+    """
+    given = {"PROMPT": prompt, "--corrupt": corrupt, "--answer": answer, "--wrong": wrong}
+    named = [name for name, value in given.items() if value is not None]
+    if task_name is not None and named:
+        raise InterpError(f"patch: --task draws its own pairs; leave out {', '.join(named)}.")
+    if task_name is not None or not named:
+        pairs = [DEFAULT_PAIR] if task_name is None else task(task_name).sample(count, seed, model.tokenizer)
+        return {name: [getattr(pair, name) for pair in pairs] for name in ("clean", "corrupt", "answer", "wrong")}
+    if prompt is None or corrupt is None:
+        missing = "PROMPT" if prompt is None else "--corrupt"
+        raise InterpError(f"patch: two prompts are needed; give {missing} too, or --trace with a single prompt.")
+    right, other = (
+        top_prediction(model, text) if known is None else known for text, known in ((prompt, answer), (corrupt, wrong))
+    )
+    if right == other:
+        raise InterpError(
+            f"patch: the answers of the clean and the corrupt prompt are the same, {right!r}. Give --answer and --wrong, or "
+            "prompts on which the model differs."
+        )
+    return {"clean": [prompt], "corrupt": [corrupt], "answer": [right], "wrong": [other]}
+
+
+@torch.no_grad()
+def top_prediction(model: Transformer, prompt: str) -> int:
+    """The id of the most probable next token."""
+    return int(model(model.to_tokens(prompt))[0, -1].argmax())
+
+
+def strongest_cells(result: xr.Dataset) -> Table:
+    """The cells that move the answer most: their effect, and with several pairs its 95 % interval; or what each method finds first."""
+    done = json.loads(result.attrs["parameters"])
+    number = chosen_prompt(result, None)
+    table = Table("cell", title=result.attrs["kind"].replace("_", " "), title_justify="left")
+    if result.attrs["kind"] == "patching_methodology":
+        table = Table("method", "strongest cells (share moved)", title=table.title, title_justify="left")
+        for at, method in enumerate(result["method"].to_numpy()):
+            cells = grid(result.isel(method=at), "moved", number, done["site"])
+            best = [f"{cells.names[r][c]} ({cells.z[r, c]:+.2f})" for r, c in cells.strongest(3)]
+            table.add_row(str(method), _plain("; ".join(best)))
+        return table
+    centre = centre_of(done)
+    cells = grid(result, "effect", number, done["site"])
+    table.add_column("effect (0 corrupt, 1 clean)", justify="right")
+    estimates = grid(result, "estimate", number, done["site"]) if "estimate" in result else None
+    if estimates is not None:
+        table.add_column("estimate", justify="right")
+    if cells.interval is not None:
+        table.add_column("95 % interval", justify="right")
+    for place in cells.strongest(SHOWN, centre):
+        row: list[str | Text] = [_plain(cells.names[place[0]][place[1]]), f"{cells.z[place]:.3f}"]
+        row += [] if estimates is None else [f"{estimates.z[place]:.3f}"]
+        row += [] if cells.interval is None else ["{:.3f} to {:.3f}".format(*cells.interval[(slice(None), *place)])]
+        table.add_row(*row)
+    return table
+
+
+def _plain(label: str) -> Text:
+    """A figure's label for the terminal, which reads no HTML and shall read no markup."""
+    return Text(unescape(label))
