@@ -94,7 +94,7 @@ def patch(
     metric: Annotated[str | None, typer.Option(
         help="logit_difference (default), logit, probability (default of --trace), log_probability, cross_entropy, kl or rank."
     )] = None,
-    window: Annotated[int, typer.Option(help="Patch this many adjacent layers together.")] = 1,
+    window: Annotated[int | None, typer.Option(help="Patch this many adjacent layers together. Default: 1.")] = None,
     align: Annotated[bool, typer.Option("--align", help="Match prompts of unequal length by their common tokens.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="The same grid by several methods, beside each other.")] = False,
     screen: Annotated[int | None, typer.Option(help="Estimate all cells by a gradient, then check this many exactly.")] = None,
@@ -133,7 +133,7 @@ def patch(
             refuse("--compare", metric=metric, **method)
             result = analyses.compare_patching(loaded, **two, **chosen(**common))
         elif screen is not None:
-            refuse("--screen", align=method.pop("align"))
+            refuse("--screen", align=method.pop("align"), window=common.pop("window"))
             result = analyses.attribution_patching(
                 loaded, **two, **chosen(verify=screen, metric=metric, **method, **common)
             )

@@ -1,16 +1,23 @@
 """The sweep against its slow twin: one whole hooked run for each row."""
 
 import random
+import subprocess
+import sys
+from dataclasses import replace
 
+import pytest
 import torch
-from conftest import random_tokens
+from conftest import TINY, random_tokens, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_options import build, configs
+from torch.utils.flop_counter import FlopCounterMode
 
 from interp import PAD, Transformer
+from interp.errors import HookError, TokenError
+from interp.hooks import attached_hooks
 from interp.interventions import Add, Apply, Intervention, Patch, Row, Scale, Set
-from interp.readouts import Logits
+from interp.readouts import LogitDifference, Logits, OfLogits
 from interp.sweep import sweep
 
 
@@ -97,3 +104,184 @@ def test_equals_whole_hooked_runs_for_any_architecture_and_site(seed, options):
         other = random_tokens(1, length, seed=seed + row + 1)
         sources.append({name: value[0] for name, value in model.run_with_cache(other)[1].items()})
     check(model, tokens, random_rows(model, sources, rng), max_bytes=rng.choice([1, 50_000, 2**30]))
+
+
+def test_in_single_precision_too():
+    model, rng = tiny(dtype=torch.float32), random.Random(5)
+    tokens = random_tokens(2, 8, seed=1)
+    sources = [
+        {name: value[0] for name, value in model.run_with_cache(random_tokens(1, 8, seed=seed))[1].items()}
+        for seed in (2, 3)
+    ]
+    for _ in range(10):
+        check(model, tokens, random_rows(model, sources, rng), atol=1e-5)
+
+
+def test_a_row_that_changes_nothing_is_the_base_run_bit_for_bit():
+    model, tokens = tiny(dtype=torch.float32), random_tokens(2, 8, seed=1)
+    own = model.run_with_cache(tokens, "blocks.1.hook_resid_pre")[1]["blocks.1.hook_resid_pre"][1]
+    other = model.run_with_cache(random_tokens(1, 8, seed=4))[1]["blocks.0.hook_mlp_out"][0]
+    idle = [
+        Row(),
+        Row([Intervention("blocks.1.hook_resid_pre", Patch(own))], 1),
+        Row([Intervention("blocks.2.attn.hook_pattern", Scale(1.0), heads=0)], 1),
+        Row([Intervention("blocks.0.mlp.hook_post", Add(0.0), positions=[3])], 1),
+        Row([Intervention("hook_embed", Apply(lambda value: value))], 1),
+    ]
+    busy = Row([Intervention("blocks.0.hook_mlp_out", Patch(other))], 1)
+    swept = sweep(model, tokens, [*idle, busy], Logits())
+    for row, value in zip(idle, swept.values, strict=False):
+        assert torch.equal(value, swept.base[row.prompt])
+    assert not torch.equal(swept.values[-1], swept.base[1])  # the control moves
+    torch.testing.assert_close(swept.base, model(tokens)[:, -1], atol=1e-6, rtol=0)
+
+
+def test_positions_before_the_first_change_and_layers_below_it_cost_nothing():
+    model, tokens = tiny(), random_tokens(1, 20, seed=1)
+
+    def flops(rows):
+        with FlopCounterMode(display=False) as counter:
+            sweep(model, tokens, rows, LogitDifference(torch.tensor([3]), torch.tensor([4])))
+        return counter.get_total_flops()
+
+    def rows(layer, position):
+        return [Row([Intervention(f"blocks.{layer}.hook_resid_pre", Add(float(n)), position)]) for n in range(1, 41)]
+
+    base = flops([Row()])
+    with FlopCounterMode(display=False) as counter:
+        model(tokens)
+    whole = counter.get_total_flops()
+    assert flops(rows(2, 19)) - base < 40 * whole / 50
+    assert flops(rows(0, 0)) - base > 40 * whole * 0.5
+    assert flops(rows(0, 19)) - base < 40 * whole / 10
+
+
+@pytest.mark.parametrize("stream", [0, 1])
+def test_from_a_given_stream(stream):
+    model, tokens = tiny(), random_tokens(2, 6, seed=1)
+    residual = model.embed(tokens) + stream * torch.randn(2, 6, 16, dtype=torch.float64)
+    change = Intervention("blocks.1.attn.hook_z", Set(0.5), [2, 4], heads=1)
+    swept = sweep(model, tokens, [Row([change], 1), Row([], 0)], Logits(), residual=residual)
+
+    def put(value, hook):
+        value[:, [2, 4], 1] = 0.5
+
+    torch.testing.assert_close(swept.base, model.unembed(model.run_blocks(residual))[:, -1], atol=1e-10, rtol=0)
+    with model.hooks({"blocks.1.attn.hook_z": put}):
+        expected = model.unembed(model.run_blocks(residual))[1, -1]
+    torch.testing.assert_close(swept.values[0], expected, atol=1e-10, rtol=0)
+    with pytest.raises(HookError, match="hook_embed cannot be changed where the stream"):
+        sweep(model, tokens, [Row([Intervention("hook_embed", Set(0.0))])], Logits(), residual=residual)
+
+
+def test_patching_a_whole_stream_gives_the_other_run():
+    model, here, there = tiny(), random_tokens(1, 7, seed=1), random_tokens(1, 7, seed=2)
+    logits, cache = model.run_with_cache(there)
+    for name in (
+        "hook_embed",
+        *(f"blocks.{layer}.hook_resid_{at}" for layer in range(3) for at in ("pre", "mid", "post")),
+    ):
+        change = [Intervention(name, Patch(cache[name][0]))]
+        torch.testing.assert_close(
+            sweep(model, here, [Row(change)], Logits()).values[0], logits[0, -1], atol=1e-12, rtol=0
+        )
+
+
+def test_readouts():
+    config = replace(TINY, tied=False, unembed_bias=True)
+    model, tokens = tiny(config=config), random_tokens(2, 5, seed=1)
+    model.b_U.copy_(torch.randn(50, dtype=torch.float64))
+    tokens[1, 3:] = PAD
+    rows = [Row([Intervention("blocks.1.hook_mlp_out", Scale(2.0))], prompt) for prompt in (1, 0, 1)]
+    whole = sweep(model, tokens, rows, Logits()).values
+    columns = torch.tensor([[1, 2], [3, 4]])
+    some = sweep(model, tokens, rows, Logits(columns)).values
+    torch.testing.assert_close(some, torch.stack([whole[0, [3, 4]], whole[1, [1, 2]], whole[2, [3, 4]]]))
+    difference = sweep(model, tokens, rows, LogitDifference(columns[:, 0], columns[:, 1])).values
+    torch.testing.assert_close(difference, some[:, 0] - some[:, 1])
+    found = sweep(model, tokens, rows, OfLogits(lambda logits, prompts: logits[:, 0] + 100 * prompts)).values
+    torch.testing.assert_close(found, whole[:, 0] + torch.tensor([100.0, 0.0, 100.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (Intervention("blocks.1.hook_resid_pe", Set(0.0)), "no hook point.*Did you mean 'blocks.1.hook_resid_pre'"),
+        (Intervention("blocks.3.hook_resid_pre", Set(0.0)), "no hook point"),
+        (Intervention("hook_embed", Set(0.0), 5), "position 5 at hook_embed: the prompt has 5 positions, 0 to 4"),
+        (Intervention("hook_embed", Set(0.0), [1, -4]), "name one position twice"),
+        (Intervention("hook_embed", Set(0.0), heads=0), "heads cannot be chosen there"),
+        (Intervention("blocks.0.attn.hook_z", Set(0.0), heads=2), "heads 2 at blocks.0.attn.hook_z is out of range: 0 to 1"),
+        (Intervention("blocks.0.attn.hook_z", Set(0.0), neurons=1), "neurons cannot be chosen there"),
+        (Intervention("blocks.0.mlp.hook_post", Set(0.0), neurons=[32]), "out of range: 0 to 31"),
+        (Intervention("hook_embed", Add(torch.zeros(15))), r"shape \(15,\) at hook_embed do not broadcast to the selected \(5, 16\)"),
+        (Intervention("hook_embed", Patch(torch.zeros(4, 16))), r"shape \(4, 16\); expected \(5, 16\)"),
+        (Intervention("hook_embed", Apply(lambda value: value[0])), r"returned \(16,\).*expected \(5, 16\)"),
+        (Intervention("hook_embed", Apply(lambda value: None)), "returned NoneType"),
+    ],
+)  # fmt: skip
+def test_a_change_that_cannot_be_made(change, message):
+    model = tiny()
+    with pytest.raises(HookError, match=message):
+        sweep(model, random_tokens(1, 5), [Row([change])], Logits())
+    assert not attached_hooks(model)
+
+
+def test_requests_that_cannot_be():
+    model, tokens = tiny(), random_tokens(1, 5)
+    with pytest.raises(HookError, match="no rows"):
+        sweep(model, tokens, [], Logits())
+    with pytest.raises(HookError, match="row 0 asks for prompt 1; there are 1"):
+        sweep(model, tokens, [Row([], 1)], Logits())
+    with pytest.raises(TokenError, match="out of range"):
+        sweep(model, tokens + 50, [Row()], Logits())
+    with model.hooks({"hook_embed": lambda value, hook: value}):
+        with pytest.raises(HookError, match="hooks attached"):
+            sweep(model, tokens, [Row()], Logits())
+        model(tokens)
+
+
+def test_ctrl_c_leaves_the_model_as_it_was(capfd):
+    model, tokens = tiny(), random_tokens(1, 5)
+    before = model(tokens)
+
+    def interrupt(value):
+        raise KeyboardInterrupt
+
+    rows = [
+        Row([Intervention("blocks.0.hook_resid_pre", Add(1.0))]),
+        Row([Intervention("blocks.1.hook_resid_mid", Apply(interrupt))]),
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, tokens, rows, Logits(), progress="patching")
+    assert not attached_hooks(model)
+    assert torch.equal(model(tokens), before)
+    assert "patching" in capfd.readouterr().err
+
+
+PEAK = """
+import torch
+from pathlib import Path
+from interp import Add, Intervention, ModelConfig, Row, Transformer, sweep
+from interp.readouts import Logits
+
+def high_water():
+    return next(int(x.split()[1]) for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")) / 1024
+
+torch.set_num_threads(1)
+model = Transformer(ModelConfig(n_layers=4, d_model=256, n_heads=8, d_head=32, d_mlp=1024, n_ctx=128, d_vocab=64))
+tokens = torch.arange(96)[None] % 64
+rows = [Row([Intervention(f"blocks.{layer}.{point}", Add(1.0), position)])
+        for layer in range(4) for position in range(0, 96, 4) for point in ("hook_resid_pre", "hook_mlp_out", "attn.hook_pattern")]
+sweep(model, tokens, rows[-8:], Logits(), max_bytes=2**20)
+before = high_water()
+sweep(model, tokens, rows, Logits(), max_bytes={bound})
+print(high_water() - before)
+"""
+
+
+@pytest.mark.parametrize("megabytes", [24, 96])
+def test_peak_memory_stays_within_the_bound(megabytes):
+    code = PEAK.replace("{bound}", str(megabytes * 2**20))
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) <= megabytes

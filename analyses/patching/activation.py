@@ -59,7 +59,8 @@ def activation_patching(
             `mean_by_position`; `add`, the value itself with `vector` added.
         metric: `logit_difference`, `logit`, `probability`, `log_probability`, `cross_entropy`, `kl` (from the clean run's
             distribution), `rank`; or a function of logits [row, vocab] and the pair of each row [row] that returns [row].
-        by_position: patch heads, patterns (by query) and neurons one position at a time; None and False: all positions together.
+        by_position: one position at a time (a pattern's by query), or all together; None is by position for values in the stream,
+            together for heads, patterns and neurons.
         layers: only these; None is all.
         window: patch this many adjacent layers together, centred on the cell's layer.
         reference: prompts over which the means are taken; None is those of the run that values would come from.

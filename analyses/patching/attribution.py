@@ -38,7 +38,6 @@ def attribution_patching(
     metric: str | Custom = "logit_difference",
     by_position: bool | None = None,
     layers: Sequence[int] | None = None,
-    window: int = 1,
     reference: Prompt | None = None,
     vector: Float[Tensor, " d_model"] | None = None,
     smallest_gap: float | None = None,
@@ -55,7 +54,8 @@ def attribution_patching(
 
     Args:
         verify: how many cells to patch exactly, those with the largest estimates (mean over pairs); 0 is none.
-        The others: as in `activation_patching`; the metric must have a gradient, which a rank has not.
+        The others: as in `activation_patching`; the metric must have a gradient, which a rank has not. There is no window of
+            layers: a value put in above cuts off what one put in below would have done there, so that their slopes do not add.
 
     Returns:
         A Dataset. `estimate` (prompt, layer, ...), the estimated effect, on the scale of `activation_patching`; `effect`, the exact one
@@ -74,7 +74,6 @@ def attribution_patching(
         replacement=replacement,
         by_position=by_position,
         layers=layers,
-        window=window,
         vector=vector,
         who=WHO,
     )
@@ -149,9 +148,8 @@ def estimates(
             }
             for place, where in site.cells(positions):
                 inner = 0 if where.inner is None else where.inner
-                found[(batch.start + row, *place)] = sum(
-                    float(parts[name][inner, where.positions].sum()) for name in site.hooks(where.layer)
-                )
+                (name,) = site.hooks(where.layer)
+                found[(batch.start + row, *place)] = parts[name][inner, where.positions].sum()
     return found
 
 

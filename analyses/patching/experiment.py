@@ -147,10 +147,12 @@ class Experiment:
                     if only is None or place in only:
                         rows.append(Row(where.interventions(change), row))
                         places.append((batch.start + row, *place))
+            rows.append(Row())  # changes nothing: a batch in which no pair has a cell still has its baselines
             swept = sweep(model, base[0], rows, readout, residual=base[1], max_bytes=self.max_bytes, progress=title)
-            index = tuple(torch.tensor(column) for column in zip(*places, strict=True))
-            for m in range(len(metrics)):
-                values[m][index] = swept.values[:, m].cpu()
+            if places:
+                index = tuple(torch.tensor(column) for column in zip(*places, strict=True))
+                for m in range(len(metrics)):
+                    values[m][index] = swept.values[:-1, m].cpu()
             other = readout.read(model, last_normed(model, *source), torch.arange(len(source[0]), device=model.device))
             for side, found in enumerate((swept.base, other) if method.noising else (other, swept.base)):
                 baselines[:, side, batch] = found.T.cpu()

@@ -20,7 +20,7 @@ class Site:
 
     Args:
         name: one of `SITES`.
-        by_position: heads and neurons: one position at a time, not all together.
+        by_position: one position at a time, not all together.
         window: adjacent layers patched together, centred on the cell's.
         layers: of the cells.
     """
@@ -58,8 +58,6 @@ class Site:
             raise InterpError(f"{who}: layers {chosen}: the model has layers 0 to {config.n_layers - 1}.")
         if by_position is None:
             by_position = name in STREAM
-        elif name in STREAM and not by_position:
-            raise InterpError(f"{who}: site {name!r} is always patched by position.")
         axes = model.hook_points[block_name(0, SITES[name])].axes
         inner_dim = "" if name in STREAM else "neuron" if name in NEURONS else axes[1] if "key" in axes else axes[2]
         sizes = {"": 1, "neuron": config.d_mlp, "head": config.n_heads, "kv_head": config.kv_heads}

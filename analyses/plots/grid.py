@@ -114,8 +114,13 @@ def grid(result: xr.Dataset, variable: str, prompt: int | None, site: str) -> Gr
         columns = values.sizes["position"]
         x = {"title": "position", **_numbers(columns)} if ticks is None else ticks
         across = [f"position {at}" if tokens is None else f"position {at} {tokens[at]}" for at in range(columns)]
+    elif inner is None:
+        columns, x, across = (
+            1,
+            {"title": "all positions together", "showticklabels": False, "ticks": ""},
+            ["all positions"],
+        )
     else:
-        assert inner is not None
         columns = values.sizes[inner]
         x = {"title": INNER[inner], **_numbers(columns)}
         across = [f"{INNER[inner]} {at}" for at in range(columns)]
