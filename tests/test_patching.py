@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from conftest import random_tokens, tiny
+from scipy import stats
 
 import analyses
 from interp import ModelConfig, Transformer
@@ -164,3 +166,138 @@ def test_requests_that_cannot_be(smalltown, change, error, message):
     } | change
     with pytest.raises(error, match=message):
         analyses.activation_patching(smalltown, **arguments)
+
+
+def test_prompts_of_unequal_length_are_patched_where_they_match():
+    model = tiny()
+    clean, corrupt = torch.tensor([[1, 2, 3, 4, 5, 6]]), torch.tensor([[1, 2, 7, 8, 9, 4, 6]])
+    result = analyses.activation_patching(
+        model, clean, corrupt, answer=3, wrong=4, align=True, site="resid_mid", smallest_gap=0.0
+    )
+    assert result["matched_position"][0].to_numpy().tolist() == [0, 1, -1, -1, -1, 3, 5]
+    _, cache = model.run_with_cache(clean)
+    for layer in range(3):
+        for at, there in ((0, 0), (1, 1), (5, 3), (6, 5)):
+
+            def put(value, hook, at=at, there=there):
+                value[0, at] = cache[hook.name][0, there]
+
+            with model.hooks({f"blocks.{layer}.hook_resid_mid": put}):
+                logits = model(corrupt)[0, -1]
+            assert result["value"][0, layer, at].item() == pytest.approx(float(logits[3] - logits[4]), abs=1e-10)
+    assert result["value"][0, :, [2, 3, 4]].isnull().all()
+    noising = analyses.activation_patching(
+        model, clean, corrupt, answer=3, wrong=4, align=True, direction="noising", smallest_gap=0.0
+    )
+    assert noising["matched_position"][0].to_numpy().tolist() == [0, 1, -1, 5, -1, 6]
+    with pytest.raises(InterpError, match="patterns of prompts of unequal length cannot be aligned"):
+        analyses.activation_patching(model, clean, corrupt, answer=3, wrong=4, align=True, site="pattern")
+    equally_long = torch.tensor([[1, 2, 9, 9, 5, 6]])  # a stretch of the same length is matched with what it replaces
+    result = analyses.activation_patching(model, clean, equally_long, answer=3, wrong=4, align=True, smallest_gap=0.0)
+    assert "matched_position" not in result.coords
+
+
+def test_equal_prompts_have_no_effect_whatever_is_patched():
+    model, tokens = tiny(), random_tokens(2, 6, seed=1)
+    for site in SITES:
+        for direction in ("denoising", "noising"):
+            with pytest.raises(
+                ResultError, match="pair 0: the logit difference of the clean and the corrupt run are nearly"
+            ):
+                analyses.activation_patching(model, tokens, tokens, answer=3, wrong=4, site=site, direction=direction)
+            result = analyses.activation_patching(
+                model, tokens, tokens, answer=3, wrong=4, site=site, direction=direction, smallest_gap=0.0
+            )
+            change = result["value"] - result["corrupt_baseline"]
+            assert (change == 0).all()
+
+
+def test_grouped_keys_and_values_have_heads_of_their_own():
+    config = ModelConfig(
+        n_layers=2, d_model=16, n_heads=4, d_head=4, d_mlp=32, n_ctx=24, d_vocab=50, init_std=0.3, n_kv_heads=2
+    )  # fmt: skip
+    model, clean, corrupt = tiny(config=config), random_tokens(1, 5, seed=1), random_tokens(1, 5, seed=2)
+    result = analyses.activation_patching(model, clean, corrupt, answer=3, wrong=4, site="v")
+    assert result["value"].dims == ("prompt", "layer", "kv_head")
+    _, cache = model.run_with_cache(clean)
+
+    def put(value, hook):
+        value[:, :, 1] = cache[hook.name][:, :, 1]
+
+    with model.hooks({"blocks.1.attn.hook_v": put}):
+        logits = model(corrupt)[0, -1]
+    assert result["value"][0, 1, 1].item() == pytest.approx(float(logits[3] - logits[4]), abs=1e-10)
+
+
+def test_statistics_over_pairs_and_any_memory_bound():
+    model, clean, corrupt = tiny(), random_tokens(6, 5, seed=1), random_tokens(6, 5, seed=2)
+    arguments = {"answer": 3, "wrong": 4, "site": "attn_out", "smallest_gap": 0.0}
+    result = analyses.activation_patching(model, clean, corrupt, **arguments)
+    small = analyses.activation_patching(model, clean, corrupt, **arguments, max_bytes=1)
+    np.testing.assert_allclose(small["value"], result["value"], atol=1e-10)
+    effect = result["effect"].to_numpy()
+    np.testing.assert_allclose(result["effect_mean"], effect.mean(0))
+    np.testing.assert_allclose(result["effect_standard_error"], stats.sem(effect, axis=0))
+    drawn = stats.bootstrap((effect[:, 1, 3],), np.mean, n_resamples=20_000, method="percentile", rng=1)
+    spread = result["effect_standard_error"][1, 3].item()
+    np.testing.assert_allclose(result["effect_interval"][:, 1, 3], drawn.confidence_interval, atol=0.15 * spread)
+
+
+@pytest.mark.parametrize(
+    "analysis", ["activation_patching", "compare_patching", "attribution_patching", "causal_tracing", "ablate_heads"]
+)
+def test_results_are_kept_whole(smalltown, tmp_path, analysis):
+    pair = {"answer": " Mary", "wrong": " John"}
+    prompts = [DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt]
+    if analysis == "causal_tracing":
+        prompts, pair = ["The capital of France is"], {"subject": "France"}
+    elif analysis == "ablate_heads":
+        prompts, pair = prompts[:1], pair | {"heads": [(4, 1)]}
+    result = getattr(analyses, analysis)(smalltown, *prompts, **pair)
+    analyses.save(result, tmp_path / "result.nc")
+    xr.testing.assert_identical(analyses.load(tmp_path / "result.nc"), result)
+    assert result.attrs["weight_hash"] == smalltown.weight_hash()
+    for variable in result.data_vars.values():
+        assert variable.attrs["units"]
+        assert variable.attrs["long_name"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"direction": "sideways"}, "unknown direction 'sideways'"),
+        ({"replacement": "means"}, "unknown replacement 'means'. Did you mean 'mean'"),
+        ({"metric": "logits"}, "unknown metric 'logits'"),
+        ({"layers": [6]}, "layers 0 to 5"),
+        ({"layers": []}, "layers 0 to 5"),
+        ({"window": 7}, "a window of 7 layers; the model has 6"),
+        ({"replacement": "add"}, "needs vector="),
+        ({"replacement": "add", "vector": torch.zeros(3)}, r"shape \(3,\) at resid_pre"),
+        ({"vector": torch.zeros(128)}, "nothing else takes one"),
+        ({"site": "pattern", "replacement": "mean"}, "a mean pattern means nothing"),
+        ({"replacement": "mean_by_position", "reference": "Mary went"}, "longest reference prompt has 3 tokens"),
+        ({"wrong": None}, "needs wrong="),
+        ({"metric": lambda logits, pair: logits}, r"returned shape .*; expected \(1,\)"),
+    ],
+)
+def test_options_that_cannot_be(smalltown, options, message):
+    arguments = {"answer": " Mary", "wrong": " John"} | options
+    with pytest.raises(InterpError, match=message):
+        analyses.activation_patching(smalltown, DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt, **arguments)
+
+
+def test_a_site_that_the_model_lacks():
+    config = ModelConfig(n_layers=2, d_model=16, n_heads=2, d_head=8, d_mlp=32, n_ctx=24, d_vocab=50, mlp="none")
+    with pytest.raises(InterpError, match="has no such value"):
+        analyses.activation_patching(
+            tiny(config=config), random_tokens(1), random_tokens(1, seed=1), answer=3, wrong=4, site="mlp_out"
+        )
+
+
+def test_progress_is_shown_on_standard_error(smalltown, capfd):
+    analyses.activation_patching(
+        smalltown, DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt, answer=" Mary", wrong=" John", progress=True
+    )
+    captured = capfd.readouterr()
+    assert "patching" in captured.err
+    assert captured.out == ""

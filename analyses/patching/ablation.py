@@ -8,14 +8,12 @@ import torch
 import xarray as xr
 
 from analyses.intervals import over_prompts
-from analyses.patching.experiment import last_normed
 from analyses.patching.metrics import METRICS, MetricReadout, Truth
 from analyses.patching.pairs import Tokens, read_answers
 from analyses.patching.replacements import means
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError, nearest
 from interp.interventions import Intervention, Row, Set
-from interp.metrics import log_probabilities
 from interp.model import Transformer
 from interp.names import block_name
 from interp.prompts import Prompt
@@ -91,9 +89,7 @@ def ablate_heads(
         names = [block_name(layer, "attn.hook_z") for layer in range(config.n_layers)]
         averages = means(model, tokens if reference is None else model.to_tokens(reference, bos=bos), names, False)
     rows = [Row(_interventions(removed, averages), prompt) for removed in sets for prompt in range(len(tokens))]
-    with torch.no_grad():
-        log_p = log_probabilities(model.to_logits(last_normed(model, tokens))[:, 0])
-    readout = MetricReadout(metrics, Truth(answers, wrongs, log_p))
+    readout = MetricReadout(metrics, Truth(answers, wrongs))
     swept = sweep(model, tokens, rows, readout, max_bytes=max_bytes, progress="ablating" if progress else None)
     found = swept.values.cpu().reshape(len(sets), len(tokens), len(metrics))  # [condition, prompt, metric]
     values = {"logit_difference": found[..., 0].double().numpy(), "correct": (found[..., 1] == 0).double().numpy()}

@@ -8,11 +8,12 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.patching.experiment import Experiment, Method, last_normed
+from analyses.patching.experiment import Experiment, Method
 from analyses.patching.grid import coordinates, normalised
 from analyses.patching.methodology import rank_correlation
 from analyses.patching.metrics import Custom, Metric, metric_of
 from analyses.patching.pairs import Tokens
+from analyses.patching.replacements import values_of
 from analyses.patching.sites import Site
 from analyses.results import Variable, make
 from interp.errors import InterpError
@@ -130,18 +131,17 @@ def estimates(
     site = method.site
     names = site.all_hooks()
     found = torch.full((len(run.pairs), *run.sizes(method)), torch.nan, dtype=run.model.dtype)
-    for batch in run.batches(names):
-        tokens = (run.pairs.clean if method.noising else run.pairs.corrupt)[batch]
-        readout = run.readout([metric], batch)
-        with torch.enable_grad(), run.model.capture(names, with_gradients=True) as values:
-            normed = last_normed(run.model, tokens)
-            total = readout.read(run.model, normed, torch.arange(len(tokens), device=tokens.device)).sum()
+    for pairs in run.batches(names):
+        batch = run.prepare(method, [metric], pairs)
+        with torch.enable_grad():
+            values, normed = values_of(run.model, *batch.base, names, with_gradients=True)
+            total = batch.readout.read(run.model, normed, torch.arange(len(normed), device=normed.device)).sum()
         if not total.requires_grad:
             raise InterpError(f"{WHO}: the metric {metric.name} has no gradient; choose another.")
         gradients = torch.autograd.grad(total, list(values.values()), allow_unused=True, materialize_grads=True)
         slope = dict(zip(values, gradients, strict=True))
         for row, changes in enumerate(run.changes(method, batch, averages)):
-            positions = run.into(method, batch.start + row)
+            positions = run.into(method, pairs.start + row)
             parts = {
                 name: _products(change, values[name][row].detach(), slope[name][row], site)
                 for name, change in changes.items()
@@ -149,7 +149,7 @@ def estimates(
             for place, where in site.cells(positions):
                 inner = 0 if where.inner is None else where.inner
                 (name,) = site.hooks(where.layer)
-                found[(batch.start + row, *place)] = parts[name][inner, where.positions].sum()
+                found[(pairs.start + row, *place)] = parts[name][inner, where.positions].sum()
     return found
 
 

@@ -21,7 +21,7 @@ from interp.tokenizer import PAD
 
 DIRECTIONS = ("denoising", "noising")
 
-Run = tuple[Int[Tensor, "pair position"], Float[Tensor, "pair position d_model"] | None]
+Run = tuple[Int[Tensor, "pair _"], Float[Tensor, "pair _ d_model"] | None]
 """Tokens, and the stream that enters block 0 where it is not their embedding."""
 
 
@@ -137,26 +137,40 @@ class Experiment:
         values = torch.full((len(metrics), len(self.pairs), *self.sizes(method)), torch.nan, dtype=model.dtype)
         baselines = torch.empty(len(metrics), 2, len(self.pairs), dtype=model.dtype)
         batches = list(self.batches(site.all_hooks()))
-        for number, batch in enumerate(batches):
+        for number, pairs in enumerate(batches):
             title = progress and (progress if len(batches) == 1 else f"{progress} {number + 1}/{len(batches)}")
-            base, source = self._sides(method, batch)
-            readout = self.readout(metrics, batch)
+            batch = self.prepare(method, metrics, pairs)
             rows, places = [], []
             for row, change in enumerate(self.changes(method, batch, averages)):
-                for place, where in site.cells(self.into(method, batch.start + row)):
+                for place, where in site.cells(self.into(method, pairs.start + row)):
                     if only is None or place in only:
                         rows.append(Row(where.interventions(change), row))
-                        places.append((batch.start + row, *place))
+                        places.append((pairs.start + row, *place))
             rows.append(Row())  # changes nothing: a batch in which no pair has a cell still has its baselines
-            swept = sweep(model, base[0], rows, readout, residual=base[1], max_bytes=self.max_bytes, progress=title)
+            tokens, stream = batch.base
+            swept = sweep(model, tokens, rows, batch.readout, residual=stream, max_bytes=self.max_bytes, progress=title)
             if places:
                 index = tuple(torch.tensor(column) for column in zip(*places, strict=True))
                 for m in range(len(metrics)):
                     values[m][index] = swept.values[:-1, m].cpu()
-            other = readout.read(model, last_normed(model, *source), torch.arange(len(source[0]), device=model.device))
-            for side, found in enumerate((swept.base, other) if method.noising else (other, swept.base)):
-                baselines[:, side, batch] = found.T.cpu()
+            both = (swept.base, batch.other) if method.noising else (batch.other, swept.base)
+            for side, found in enumerate(both):
+                baselines[:, side, pairs] = found.T.cpu()
         return values, baselines
+
+    @torch.no_grad()
+    def prepare(self, method: Method, metrics: Sequence[Metric], pairs: slice) -> "Batch":
+        """Run both prompts of some pairs."""
+        model, names = self.model, method.site.all_hooks()
+        base, source = self._sides(method, pairs)
+        (bases, base_normed), (sources, other_normed) = (values_of(model, *run, names) for run in (base, source))
+        log_p = None
+        if any(metric.distribution for metric in metrics):
+            log_p = log_probabilities(model.to_logits(base_normed if method.noising else other_normed)[:, 0])
+        wrongs = None if self.wrongs is None else self.wrongs[pairs]
+        readout = MetricReadout(metrics, Truth(self.answers[pairs], wrongs, log_p, pairs.start))
+        other = readout.read(model, other_normed, torch.arange(len(other_normed), device=model.device))
+        return Batch(pairs, base, bases, sources, readout, other)
 
     def sizes(self, method: Method) -> tuple[int, ...]:
         """Of the grid."""
@@ -166,24 +180,16 @@ class Experiment:
         """The positions of a pair's run that may be changed."""
         return [clean if method.noising else corrupt for clean, corrupt in self.pairs.matched[pair]]
 
-    def changes(self, method: Method, batch: slice, averages: dict[str, Tensor] | None) -> Iterator[dict[str, Change]]:
+    def changes(
+        self, method: Method, batch: "Batch", averages: dict[str, Tensor] | None
+    ) -> Iterator[dict[str, Change]]:
         """What is done at each hook point to each of the pairs of a batch."""
-        names, noising = method.site.all_hooks(), method.noising
-        base, source = self._sides(method, batch)
-        bases = values_of(self.model, *base, names)
-        sources = averages if averages is not None else values_of(self.model, *source, names)
-        for row, tokens in enumerate(base[0]):
-            matched = [(i, j) if noising else (j, i) for i, j in self.pairs.matched[batch.start + row]]
+        sources = batch.sources if averages is None else averages
+        for row, tokens in enumerate(batch.base[0]):
+            pair = self.pairs.matched[batch.pairs.start + row]
+            matched = [(i, j) if method.noising else (j, i) for i, j in pair]
             length = int((tokens != PAD).sum())
-            yield changes(method.replacement, bases, sources, row, matched, length, method.vector)
-
-    @torch.no_grad()
-    def readout(self, metrics: Sequence[Metric], batch: slice) -> MetricReadout:
-        """How the metrics are read in a batch of pairs."""
-        clean = last_normed(self.model, self.pairs.clean[batch])
-        log_p = log_probabilities(self.model.to_logits(clean)[:, 0])
-        wrongs = None if self.wrongs is None else self.wrongs[batch]
-        return MetricReadout(metrics, Truth(self.answers[batch], wrongs, log_p, batch.start))
+            yield changes(method.replacement, batch.bases, sources, row, matched, length, method.vector)
 
     def _sides(self, method: Method, batch: slice) -> tuple[Run, Run]:
         """The runs that are changed, and those that values come from."""
@@ -216,14 +222,21 @@ class Experiment:
             yield slice(start, min(start + size, len(self.pairs)))
 
 
-def last_normed(
-    model: Transformer,
-    tokens: Int[Tensor, "batch position"],
-    residual: Float[Tensor, "batch position d_model"] | None = None,
-) -> Float[Tensor, "batch one d_model"]:
-    """The final stream of each row's last token, after the final norm; `residual` is what enters block 0, if not the embedding."""
-    real = model.check_tokens(tokens)
-    stream = model.run_blocks(model.embed(tokens) if residual is None else residual, real=real)
-    last = (tokens != PAD).sum(1) - 1
-    normed: Tensor = model.ln_final(stream[torch.arange(len(tokens), device=tokens.device), last][:, None])
-    return normed
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some pairs, both of whose prompts have been run.
+
+    Args:
+        pairs: which.
+        base: what is run with changes.
+        bases, sources: values at the hook points of the site, of those runs and of the others, by name.
+        readout: of the metrics.
+        other: [pair, metric], the metrics of the runs that values come from.
+    """
+
+    pairs: slice
+    base: Run
+    bases: dict[str, Tensor]
+    sources: dict[str, Tensor]
+    readout: MetricReadout
+    other: Float[Tensor, "pair metric"]

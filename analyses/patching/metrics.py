@@ -22,13 +22,13 @@ class Truth:
 
     Args:
         answer, wrong: [prompt], ids; without a wrong answer there is no logit difference.
-        log_p: [prompt, vocab], log-probabilities of the clean run.
+        log_p: [prompt, vocab], log-probabilities of the clean run; None where no metric compares with them.
         first: the number of the first of these prompts among all pairs.
     """
 
     answer: Int[Tensor, " prompt"]
     wrong: Int[Tensor, " prompt"] | None
-    log_p: Float[Tensor, "prompt vocab"]
+    log_p: Float[Tensor, "prompt vocab"] | None = None
     first: int = 0
 
 
@@ -41,6 +41,7 @@ class Metric:
         smallest_gap: a difference between the baselines below which a normalised effect would be noise divided by nothing.
         columns: whether the logits of answer and wrong answer are all that it needs.
         compares: whether it needs a wrong answer.
+        distribution: whether it needs the clean run's distribution.
     """
 
     name: str
@@ -50,11 +51,17 @@ class Metric:
     of: Callable[[Tensor, Tensor, Truth], Tensor]
     columns: bool = False
     compares: bool = False
+    distribution: bool = False
 
 
 def _difference(logits: Tensor, prompts: Tensor, truth: Truth) -> Tensor:
     assert truth.wrong is not None
     return pick(logits, truth.answer[prompts]) - pick(logits, truth.wrong[prompts])
+
+
+def _kl(logits: Tensor, prompts: Tensor, truth: Truth) -> Tensor:
+    assert truth.log_p is not None
+    return kl_divergence(truth.log_p[prompts], log_probabilities(logits))
 
 
 METRICS = {
@@ -88,7 +95,8 @@ METRICS = {
             "KL divergence from the clean run's distribution",
             "nats",
             0.01,
-            lambda x, p, t: kl_divergence(t.log_p[p], log_probabilities(x)),
+            _kl,
+            distribution=True,
         ),
         Metric(
             "rank",

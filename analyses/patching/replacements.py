@@ -30,17 +30,25 @@ def check_replacement(replacement: str, site: Site, vector: Tensor | None, model
         )
 
 
-@torch.no_grad()
 def values_of(
     model: Transformer,
     tokens: Int[Tensor, "batch position"],
     residual: Float[Tensor, "batch position d_model"] | None,
     names: Sequence[str],
-) -> dict[str, Tensor]:
-    """The values of runs at the named hook points, by name; `residual` is what enters block 0, if not the embedding."""
-    with model.capture(list(names)) as values:
-        model.run_blocks(model.embed(tokens) if residual is None else residual, real=model.check_tokens(tokens))
-    return values
+    *,
+    with_gradients: bool = False,
+) -> tuple[dict[str, Tensor], Float[Tensor, "batch one d_model"]]:
+    """The values of runs at the named hook points, by name, and the final stream of each row's last token after the final norm.
+
+    Args:
+        residual: what enters block 0; None is the embedding of the tokens.
+        with_gradients: let gradients reach the values.
+    """
+    real = model.check_tokens(tokens)
+    with model.capture(list(names), with_gradients=with_gradients) as values:
+        stream = model.run_blocks(model.embed(tokens) if residual is None else residual, real=real)
+    last = (tokens != PAD).sum(1) - 1
+    return values, model.ln_final(stream[torch.arange(len(tokens), device=tokens.device), last][:, None])
 
 
 @torch.no_grad()
@@ -53,7 +61,7 @@ def means(
     """
     real = (reference != PAD)[:, :, None]
     found = {}
-    for name, value in values_of(model, reference, None, names).items():
+    for name, value in values_of(model, reference, None, names)[0].items():
         rest, flat = value.shape[2:], value.flatten(2).masked_fill(~real, 0.0)
         mean = flat.sum(0) / real.sum(0) if by_position else flat.sum((0, 1))[None] / real.sum()
         found[name] = mean.reshape(-1, *rest)
