@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import analyses
 import interp
 from analyses import cli
 from interp.zoo import DEFAULT_PAIR
@@ -98,6 +99,65 @@ def test_options_of_a_pair_need_a_prompt(monkeypatch, capsys, tmp_path):
     status, _, err = run(monkeypatch, capsys, "report", "--answer", " Mary", "--out", tmp_path / "r.html")
     assert status == 2
     assert "--answer" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        ([], "activation_patching", "layer 0, position 10 ·Mary → ·John"),
+        (["--site", "z", "--task", "ioi", "--pairs", 4], "activation_patching", "95 % interval"),
+        (["--compare"], "patching_methodology", "noising · zero · logit_difference"),
+        (["--screen", 3, "--direction", "noising"], "attribution_patching", "estimate"),
+        (["The capital of France is", "--trace", "France"], "causal_tracing", "position 4 ·France"),
+        (
+            ["Mary went <", "--corrupt", "Anna went <", "--answer", " to", "--wrong", " had", "--site", "resid_post"],
+            "activation_patching",
+            "·<",
+        ),
+    ],
+)  # fmt: skip
+def test_patch(monkeypatch, capsys, tmp_path, words, kind, said):
+    monkeypatch.setenv("COLUMNS", "200")
+    figure, numbers = tmp_path / "patch.html", tmp_path / "patch.nc"
+    status, out, err = run(monkeypatch, capsys, "patch", *words, "--out", figure, "--save", numbers)
+    assert status == 0, err
+    assert said in out
+    assert "&lt;" not in out
+    assert f"Figure: {figure}" in out
+    assert analyses.load(numbers).attrs["kind"] == kind
+    assert "plotly" in figure.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["Mary went"], 1, "give --corrupt too"),
+        (["--answer", " Mary"], 1, "give PROMPT too"),
+        (["Mary went", "--task", "ioi"], 1, "leave out PROMPT"),
+        (["--task", "ioj"], 1, "Did you mean 'ioi'"),
+        (["Mary went", "--corrupt", "Mary went"], 1, "are the same"),
+        (["--compare", "--screen", 3], 2, "choose one of"),
+        (["--compare", "--metric", "logit"], 1, "--metric cannot be combined with --compare"),
+        (["--screen", 3, "--window", 2], 1, "--window cannot be combined with --screen"),
+        (["Mary went", "--trace", "Mary", "--replacement", "zero"], 1, "--replacement cannot be combined with --trace"),
+        (["--trace", "Mary"], 2, "give one"),
+        (["--site", "zz"], 1, "site 'zz' is not supported"),
+    ],
+)
+def test_patch_told_nonsense_writes_nothing(monkeypatch, capsys, tmp_path, words, status, message):
+    found, _, err = run(monkeypatch, capsys, "patch", *words, "--out", tmp_path / "patch.html")
+    assert found == status
+    assert message in " ".join(err.replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_patch_keeps_existing_files(monkeypatch, capsys, tmp_path):
+    for name in ("patch.html", "patch.nc"):
+        (tmp_path / name).write_text("mine")
+    arguments = ["--out", tmp_path / "patch.html", "--save", tmp_path / "patch.nc"]
+    assert run(monkeypatch, capsys, "patch", *arguments)[0] == 1
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
+    assert run(monkeypatch, capsys, "patch", *arguments, "--force")[0] == 0
 
 
 def test_generate_streams_the_text_that_the_library_generates(monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from analyses.report import collect, render, summary, write
@@ -38,8 +39,8 @@ def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, 
     page.goto(path.as_uri())
     page.wait_for_function("document.querySelectorAll('.main-svg').length > 5")
     assert seen == []
-    assert page.locator(".plotly-graph-div").count() == 5
-    assert page.locator(".plotly-graph-div .heatmaplayer, .plotly-graph-div .scatterlayer").count() >= 5
+    assert page.locator(".plotly-graph-div").count() == 7
+    assert page.locator(".plotly-graph-div .heatmaplayer, .plotly-graph-div .scatterlayer").count() >= 7
     text = page.inner_text("body")
     for section in (
         "Prompt",
@@ -98,7 +99,12 @@ def test_heads_that_are_not_there(results, text):
 
 def test_sentences_state_the_figures(results):
     lines = summary(results)
-    assert len(lines) == 3
+    assert len(lines) == 4
+    effect = results["heads"]["effect"][0].to_numpy()
+    layer, head = np.unravel_index(effect.argmax(), effect.shape)
+    assert f"Of single heads, {layer}.{head} ({effect.max():.0%})" in lines[2]
+    correlation = results["methods"]["rank_correlation"].to_numpy()
+    assert f"from {correlation.min():.2f} to" in lines[2]
     lens = results["lens"]
     assert f"{float(lens['top_probability'][0, -1, -1, 0]):.3f}" in lines[0]
     assert "“·Mary”" in lines[0]
