@@ -8,6 +8,7 @@ floating-point rate of the sweep against a large matrix product, the peak memory
 
 import argparse
 import gc
+import os
 import tempfile
 import time
 import warnings
@@ -20,6 +21,9 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
+
+os.environ["TQDM_DISABLE"] = "1"  # the peer draws a bar for each grid
+
 from transformer_lens import patching
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -30,6 +34,7 @@ from interp.loading import save_directory
 SHAPE = {"n_layers": 12, "d_model": 768, "n_heads": 12, "d_head": 64, "d_mlp": 3072, "n_ctx": 1024, "d_vocab": 50257}
 THREADS = 2
 ANSWER, WRONG = 11, 12
+TIGHT = 64 * 2**20
 GRIDS = (  # name, options of activation_patching, tokens, the peer's function, bar
     ("resid_pre, 12 x 16", {"site": "resid_pre"}, 16, patching.get_act_patch_resid_pre, 12),
     ("head z, 12 x 12, 16 tokens", {"site": "z"}, 16, patching.get_act_patch_attn_head_out_all_pos, 8),
@@ -43,6 +48,13 @@ def timed(run: Callable[[], object]) -> tuple[object, float]:
     start = time.perf_counter()
     found = run()
     return found, time.perf_counter() - start
+
+
+def best(run: Callable[[], object], enough: float = 12.0, most: int = 7) -> tuple[object, float]:
+    """The result and the shortest time of several runs, as many as fit into `enough` seconds; at least two, the first of which warms up."""
+    found, first = timed(run)
+    times = [timed(run)[1] for _ in range(max(1, min(most, int(enough / first))))]
+    return found, min(first, *times)
 
 
 def status(field: str) -> float:
@@ -86,16 +98,25 @@ def theirs(bridge: TransformerBridge, prompts: tuple[torch.Tensor, torch.Tensor]
 def compare(model: interp.Transformer, bridge: TransformerBridge) -> Table:
     title = f"transformer-lens {version('transformer-lens')}, torch {torch.__version__}; {THREADS} threads"
     table = Table(
-        "grid", "bar", "faster", "ours (s)", "theirs (s)", "forward alone (s)", "of mm rate", "peak (MB)", title=title
+        "grid",
+        "bar",
+        "faster",
+        "ours (s)",
+        "theirs (s)",
+        "forward alone (s)",
+        "of mm rate",
+        "peak (MB)",
+        f"peak, {TIGHT >> 20} MB allowed",
+        title=title,
     )
     rate = product_rate()
     for name, options, length, function, bar in GRIDS:
         prompts = pair(length)
-        mine, seconds = timed(lambda p=prompts, o=options: ours(model, p, **o))
-        again = timed(lambda p=prompts, o=options: ours(model, p, **o))[1]
-        seconds = min(seconds, again)
+        mine, seconds = best(lambda p=prompts, o=options: ours(model, p, **o))
         forward = min(timed(lambda p=prompts: model(p[1]))[1] for _ in range(5))
         peer, peer_seconds = timed(lambda p=prompts, f=function: theirs(bridge, p, f))
+        if peer_seconds < 60:
+            peer_seconds = min(peer_seconds, timed(lambda p=prompts, f=function: theirs(bridge, p, f))[1])
         peer = torch.as_tensor(peer)
         found = mine[0].movedim(-1, 1) if options.get("by_position") else mine[0]
         difference = float((found - peer.reshape(found.shape)).abs().max())
@@ -104,9 +125,10 @@ def compare(model: interp.Transformer, bridge: TransformerBridge) -> Table:
             ours(model, prompts, **options)
         useful = counter.get_total_flops() / seconds / rate
         memory = peak(lambda p=prompts, o=options: ours(model, p, **o))
+        bound = peak(lambda p=prompts, o=options: ours(model, p, **o, max_bytes=TIGHT))
         table.add_row(
             name, f"{bar} x", f"{peer_seconds / seconds:.1f} x", f"{seconds:.2f}", f"{peer_seconds:.1f}",
-            f"{forward * mine.numel():.1f}", f"{useful:.0%}", f"{memory:.0f}",
+            f"{forward * mine.numel():.1f}", f"{useful:.0%}", f"{memory:.0f}", f"{bound:.0f}",
         )  # fmt: skip
     return table
 
@@ -132,7 +154,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(THREADS)
     torch.set_grad_enabled(False)
-    console = Console(width=120)
+    console = Console(width=150)
     with tempfile.TemporaryDirectory() as folder:
         save_directory(interp.Transformer(interp.ModelConfig(**SHAPE)), Path(folder))
         model = interp.load(folder)

@@ -24,6 +24,13 @@ AXES: dict[str, str] = {
     "injection": "places where a disturbance is injected",
     "direction": "directions of a disturbance",
     "bound": "lower and upper end of an interval",
+    "neuron": "neurons of an MLP, where each is patched by itself",
+    "draw": "draws of noise for one prompt",
+    "method": "ways of patching the same grid",
+    "other_method": "the same, where two are compared",
+    "condition": "what is taken out of the model: nothing, the chosen parts, or random others",
+    "clean_position": "positions of the clean prompt, where it is not the one that is patched and lengths differ",
+    "corrupt_position": "positions of the corrupt prompt, likewise",
 }
 
 RESIDUAL = ("batch", "position", "d_model")

@@ -112,7 +112,7 @@ def test_options_of_a_pair_need_a_prompt(monkeypatch, capsys, tmp_path):
         (
             ["Mary went <", "--corrupt", "Anna went <", "--answer", " to", "--wrong", " had", "--site", "resid_post"],
             "activation_patching",
-            "·<",
+            "position 4 <",
         ),
     ],
 )  # fmt: skip

@@ -8,8 +8,9 @@ from conftest import random_tokens, tiny
 from scipy import stats
 
 import analyses
-from interp import ModelConfig, Transformer
+from interp import PAD, ModelConfig, Transformer
 from interp.errors import InterpError, ResultError, TokenError
+from interp.names import AXES
 from interp.zoo import DEFAULT_PAIR
 
 
@@ -257,6 +258,7 @@ def test_results_are_kept_whole(smalltown, tmp_path, analysis):
     analyses.save(result, tmp_path / "result.nc")
     xr.testing.assert_identical(analyses.load(tmp_path / "result.nc"), result)
     assert result.attrs["weight_hash"] == smalltown.weight_hash()
+    assert set(result.dims) <= set(AXES)
     for variable in result.data_vars.values():
         assert variable.attrs["units"]
         assert variable.attrs["long_name"]
@@ -301,3 +303,14 @@ def test_progress_is_shown_on_standard_error(smalltown, capfd):
     captured = capfd.readouterr()
     assert "patching" in captured.err
     assert captured.out == ""
+
+
+def test_padding_may_stand_anywhere():
+    model, clean, corrupt = tiny(), random_tokens(2, 6, seed=1), random_tokens(2, 6, seed=2)
+    for tokens in (clean, corrupt):
+        tokens[1, 4:] = PAD
+    arguments = {"answer": 3, "wrong": 4, "site": "z", "replacement": "mean_by_position", "smallest_gap": 0.0}
+    expected = analyses.activation_patching(model, clean, corrupt, **arguments)
+    shifted = (torch.stack([tokens[0], tokens[1].roll(2)]) for tokens in (clean, corrupt))
+    found = analyses.activation_patching(model, *shifted, **arguments)
+    np.testing.assert_allclose(found["value"], expected["value"], atol=1e-12)

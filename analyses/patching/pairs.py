@@ -10,6 +10,7 @@ from torch import Tensor
 
 from analyses.patching.metrics import Metric
 from interp.errors import InterpError, TokenError
+from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
@@ -48,7 +49,7 @@ def read_pairs(model: Transformer, clean: Prompt, corrupt: Prompt, *, bos: bool 
     Raises:
         TokenError: not as many clean as corrupt prompts; a pair of unequal length without `align`.
     """
-    left, right = (model.to_tokens(prompt, bos=bos) for prompt in (clean, corrupt))
+    left, right = (left_aligned(model.to_tokens(prompt, bos=bos)) for prompt in (clean, corrupt))
     if len(left) != len(right):
         raise TokenError(f"{who}: {len(left)} clean prompts but {len(right)} corrupt ones.")
     matched = []

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from analyses.patching.sites import STREAM, Site
 from interp.errors import InterpError, nearest
+from interp.generation import left_aligned
 from interp.interventions import Add, Change, Patch
 from interp.model import Transformer
 from interp.tokenizer import PAD
@@ -59,6 +60,7 @@ def means(
 
     Beyond the longest reference prompt a mean by position is NaN.
     """
+    reference = left_aligned(reference)
     real = (reference != PAD)[:, :, None]
     found = {}
     for name, value in values_of(model, reference, None, names)[0].items():

@@ -17,6 +17,7 @@ from analyses.patching.metrics import Custom, metric_of
 from analyses.patching.pairs import Pairs, Tokens, read_answers
 from analyses.results import Variable, make
 from interp.errors import InterpError, TokenError
+from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
@@ -77,7 +78,7 @@ def causal_tracing(
         raise InterpError(f"{WHO}: need at least one draw and a positive sigma; got draws={draws}, sigma={sigma}.")
     method = Method.of(model, site, by_position=by_position, layers=layers, window=window, who=WHO)
     chosen = metric_of(metric)
-    tokens = model.to_tokens(prompt, bos=bos)
+    tokens = left_aligned(model.to_tokens(prompt, bos=bos))
     blurred = _blurred(model, tokens, subject)
     if answer is None:
         with torch.no_grad():
