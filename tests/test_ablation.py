@@ -39,6 +39,7 @@ def test_equals_whole_hooked_runs(replacement):
                 logits = model(row)[0, -1]
             found = result.isel(condition=number, prompt=prompt)
             assert found["logit_difference"].item() == pytest.approx(float(logits[3] - logits[4]), abs=1e-10)
+            assert found["preferred"].item() == float(logits[3] > logits[4])
             assert found["correct"].item() == float(logits.argmax() == 3)
     assert np.ptp(result["logit_difference"].to_numpy(), axis=0).min() > 0.01
 
@@ -84,3 +85,50 @@ def test_the_mean_and_its_interval(smalltown):
 def test_requests_that_cannot_be(options, message):
     with pytest.raises(InterpError, match=message):
         analyses.ablate_heads(tiny(), random_tokens(1), answer=3, wrong=4, **options)
+
+
+@pytest.fixture(scope="module")
+def names():
+    pairs = task("ioi").sample(100, seed=3)
+    return {name: [getattr(pair, name) for pair in pairs] for name in ("clean", "corrupt", "answer", "wrong")}
+
+
+def test_on_100_pairs_patching_finds_the_positions_and_the_heads(smalltown, names):
+    """The answer moves from the giver's second mention to the last token, carried there by heads of the later layers."""
+    stream = analyses.activation_patching(smalltown, **names)
+    tokens, effect = stream["clean_token"].to_numpy(), stream["effect"].to_numpy()
+    for pair in range(100):
+        row = [token for token in tokens[pair].tolist() if token]
+        second = len(row) - 1 - row[::-1].index(names["wrong"][pair])
+        assert effect[pair, 0, second] == pytest.approx(1, abs=1e-4)
+        assert np.nanargmax(effect[pair, -1]) == len(row) - 1
+    heads = analyses.activation_patching(smalltown, **names, site="z", by_position=True)
+    at_last = [heads["effect"][pair, ..., (tokens[pair] != "").sum() - 1].to_numpy() for pair in range(100)]
+    together = analyses.activation_patching(smalltown, **names, site="z")["effect_mean"].to_numpy()
+    best = np.unravel_index(together.argmax(), together.shape)
+    assert together[best] > 0.2
+    assert np.mean(at_last, axis=0)[best] > 0.9 * together[best]  # what the best head does, it does at the last token
+
+
+@pytest.mark.parametrize("replacement", ["mean", "zero"])
+def test_the_task_needs_the_heads_that_patching_finds_and_not_as_many_others(smalltown, names, replacement):
+    moved = (
+        1 - analyses.activation_patching(smalltown, **names, site="z", direction="noising")["effect_mean"].to_numpy()
+    )
+    order = np.argsort(-moved, axis=None)[:6]
+    heads = list(zip(*(axis.tolist() for axis in np.unravel_index(order, moved.shape)), strict=True))
+    answers = {"answer": names["answer"], "wrong": names["wrong"]}
+    result = analyses.ablate_heads(
+        smalltown, names["clean"], **answers, heads=heads, replacement=replacement, controls=20
+    )
+    intact, ablated, *controls = result["preferred_mean"].to_numpy()
+    assert intact == 1
+    assert ablated <= 0.5  # a coin would do as well
+    assert np.mean(controls) >= 0.85
+    assert min(controls) > ablated + 0.2
+    intact, ablated, *controls = result["logit_difference_mean"].to_numpy()
+    assert ablated < 0.1 * intact
+    assert np.mean(controls) > 0.7 * intact
+    upper = result["logit_difference_interval"].sel(bound="upper").to_numpy()
+    lower = result["logit_difference_interval"].sel(bound="lower").to_numpy()
+    assert (lower[2:] > upper[1]).all()

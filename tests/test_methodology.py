@@ -14,7 +14,7 @@ def test_each_method_is_the_grid_patched_by_itself():
     model, clean, corrupt = tiny(), random_tokens(4, 5, seed=1), random_tokens(4, 5, seed=2)
     both = {"answer": 3, "wrong": 4, "smallest_gap": 0.0}
     result = analyses.compare_patching(model, clean, corrupt, **both)
-    assert list(result["method"].to_numpy()) == [" · ".join(method) for method in METHODS]
+    assert list(result["variant"].to_numpy()) == [" · ".join(method) for method in METHODS]
     for number, (direction, replacement, metric) in enumerate(METHODS):
         alone = analyses.activation_patching(
             model, clean, corrupt, **both, site="z", direction=direction, replacement=replacement, metric=metric

@@ -136,8 +136,9 @@ def test_ablation_shows_every_control(smalltown, several):
     prompts = {"answer": several["answer"], "wrong": several["wrong"]}
     result = analyses.ablate_heads(smalltown, several["clean"], **prompts, heads=[(4, 1)], controls=3)
     figure = analyses.plot(result)
-    share, difference = shown(figure, go.Scatter)
+    difference, preferred, share = shown(figure, go.Scatter)
     np.testing.assert_allclose(share.y, result["correct_mean"])
+    np.testing.assert_allclose(preferred.y, result["preferred_mean"])
     np.testing.assert_allclose(difference.y, result["logit_difference_mean"])
     upper = result["logit_difference_interval"][1].to_numpy()
     np.testing.assert_allclose(np.array(difference.y) + difference.error_y.array, upper)

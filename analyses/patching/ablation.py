@@ -56,8 +56,9 @@ def ablate_heads(
         seed: of the random sets.
 
     Returns:
-        A Dataset over `condition`: `intact`, `ablated`, and each `control`, with the `heads` of each. `logit_difference` and `correct`
-        (whether the answer leads all tokens) by (condition, prompt). With several prompts also their mean, standard error and interval.
+        A Dataset over `condition`: `intact`, `ablated`, and each `control`, with the `heads` of each. `logit_difference`,
+        `preferred` (whether the answer leads the wrong one) and `correct` (whether it leads all tokens) by (condition, prompt). With
+        several prompts also their mean, standard error and interval.
 
     Raises:
         InterpError: no heads, one twice or not of this model; fewer other heads than controls need; an unknown replacement.
@@ -92,9 +93,11 @@ def ablate_heads(
     readout = MetricReadout(metrics, Truth(answers, wrongs))
     swept = sweep(model, tokens, rows, readout, max_bytes=max_bytes, progress="ablating" if progress else None)
     found = swept.values.cpu().reshape(len(sets), len(tokens), len(metrics))  # [condition, prompt, metric]
-    values = {"logit_difference": found[..., 0].double().numpy(), "correct": (found[..., 1] == 0).double().numpy()}
+    difference, rank = found.double().numpy().transpose(2, 0, 1)
+    values = {"logit_difference": difference, "preferred": 1.0 * (difference > 0), "correct": 1.0 * (rank == 0)}
     named = {
         "logit_difference": ("logit difference", "logits"),
+        "preferred": ("whether the answer leads the wrong answer", "1"),
         "correct": ("whether the answer leads all tokens", "1"),
     }
     variables: dict[str, Variable] = {}

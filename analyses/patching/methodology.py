@@ -61,9 +61,9 @@ def compare_patching(
         The others: as in `activation_patching`; `clean` and `corrupt` are of equal token length.
 
     Returns:
-        A Dataset. `moved` (method, prompt, ...): how far a patch moves the metric from that of the run that is patched (0) to that
-        of the other run (1), so that denoising and noising are read alike. `clean_baseline`, `corrupt_baseline` (method, prompt).
-        `rank_correlation` (method, other_method): Spearman's, between the means over pairs of all cells. With several pairs also
+        A Dataset. `moved` (variant, prompt, ...): how far a patch moves the metric from that of the run that is patched (0) to that
+        of the other run (1), so that denoising and noising are read alike. `clean_baseline`, `corrupt_baseline` (variant, prompt).
+        `rank_correlation` (variant, other_variant): Spearman's, between the means over pairs of all cells. With several pairs also
         `moved_mean`, `moved_standard_error` and `moved_interval`.
 
     Raises:
@@ -121,21 +121,21 @@ def _result(
     means = np.array([np.nanmean(grid, axis=0)[np.isfinite(grid).any(axis=0)] for grid in together])
     name = "how far a patch moves the metric from the patched run's (0) to the other run's (1)"
     variables: dict[str, Variable] = {
-        "moved": (("method", "prompt", *dims), together, name, "1"),
-        "rank_correlation": (("method", "other_method"), rank_correlation(means), "Spearman correlation over cells", "1"),
+        "moved": (("variant", "prompt", *dims), together, name, "1"),
+        "rank_correlation": (("variant", "other_variant"), rank_correlation(means), "Spearman correlation over cells", "1"),
     }  # fmt: skip
     for number, role in enumerate(("clean", "corrupt")):
         found = torch.stack([baseline[number] for baseline in baselines])
-        variables[f"{role}_baseline"] = (("method", "prompt"), found, f"metric of the {role} run", "as the metric")
+        variables[f"{role}_baseline"] = (("variant", "prompt"), found, f"metric of the {role} run", "as the metric")
     if len(run.pairs) > 1:
         each = [over_prompts("moved", grid, dims, name, "1") for grid in together]
         for key, (at, _, long_name, units) in each[0].items():
             values = np.stack([one[key][1] for one in each])
-            variables[key] = (("method", *at), values, long_name, units)
-    coords: dict[Any, Any] = coordinates(run, method) | {"method": list(labels), "other_method": list(labels)}
+            variables[key] = (("variant", *at), values, long_name, units)
+    coords: dict[Any, Any] = coordinates(run, method) | {"variant": list(labels), "other_variant": list(labels)}
     for number, role in enumerate(("direction", "replacement")):
-        coords[role] = (("method",), [entry[number] for entry in named])
-    coords["metric"] = (("method",), [metric.name for _, _, metric in named])
+        coords[role] = (("variant",), [entry[number] for entry in named])
+    coords["metric"] = (("variant",), [metric.name for _, _, metric in named])
     site = method.site
     return make(
         "patching_methodology",

@@ -10,18 +10,22 @@ from plotly.subplots import make_subplots
 from analyses.plots.labels import model_name
 from analyses.plots.theme import FAINT, LINES, TEMPLATE
 
-PANELS = (("correct", "share of prompts answered right"), ("logit_difference", "logit difference (logits)"))
+PANELS = (
+    ("logit_difference", "logit difference (logits)"),
+    ("preferred", "answer above the wrong one (share)"),
+    ("correct", "answer above all tokens (share)"),
+)
 
 
 def plot_ablation(result: xr.Dataset) -> go.Figure:
-    """Accuracy and logit difference of the intact model, without the heads, and without random others, one dot a set.
+    """Logit difference and accuracy of the intact model, without the heads, and without random others, one dot a set.
 
     Bars are 95 % bootstrap intervals over prompts, where there are several prompts.
 
     Args:
         result: of `analyses.ablate_heads`.
     """
-    fig = make_subplots(1, 2, subplot_titles=[title for _, title in PANELS], horizontal_spacing=0.12)
+    fig = make_subplots(1, len(PANELS), subplot_titles=[title for _, title in PANELS], horizontal_spacing=0.07)
     controls = result.sizes["condition"] - 2
     spread = np.linspace(-0.28, 0.28, controls) if controls > 1 else np.zeros(controls)
     x, colors = np.array([0.0, 1.0, *(2 + spread)]), [LINES[0], LINES[1], *[FAINT] * controls]
@@ -58,14 +62,15 @@ def plot_ablation(result: xr.Dataset) -> go.Figure:
         showgrid=False,
         range=[-0.6, len(ticks) - 0.4],
     )
-    fig.update_yaxes(range=[-0.03, 1.05], col=1)
-    fig.update_yaxes(rangemode="tozero", col=2)
+    fig.update_yaxes(rangemode="tozero", col=1)
+    for column in (2, 3):
+        fig.update_yaxes(range=[-0.03, 1.05], col=column)
     done = json.loads(result.attrs["parameters"])
     fig.update_layout(
         template=TEMPLATE,
         title=f"Without heads {done['heads'].replace(' ', ', ')} · {model_name(result)}<br><sup>{done['replacement']} ablation, "
         f"{result.sizes['prompt']} prompts, {controls} random sets of as many other heads</sup>",
-        width=860,
+        width=1040,
         height=430,
         margin={"t": 110},
     )

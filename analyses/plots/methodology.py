@@ -27,8 +27,8 @@ def plot_methodology(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
     """
     done = json.loads(result.attrs["parameters"])
     number = chosen_prompt(result, prompt)
-    methods = [str(method) for method in result["method"].to_numpy()]
-    cells = [grid(result.isel(method=at), "moved", number, done["site"]) for at in range(len(methods))]
+    methods = [str(method) for method in result["variant"].to_numpy()]
+    cells = [grid(result.isel(variant=at), "moved", number, done["site"]) for at in range(len(methods))]
     limit = max(one.reach() for one in cells)
     rows, panel = math.ceil(len(methods) / COLUMNS), 60 + cells[0].height - 220
     below, gap = 70 + 30 * len(methods), TOKENS_GAP if "ticktext" in cells[0].x else GAP

@@ -78,8 +78,8 @@ def strongest_cells(result: xr.Dataset) -> Table:
     table = Table("cell", title=result.attrs["kind"].replace("_", " "), title_justify="left")
     if result.attrs["kind"] == "patching_methodology":
         table = Table("method", "strongest cells (share moved)", title=table.title, title_justify="left")
-        for at, method in enumerate(result["method"].to_numpy()):
-            cells = grid(result.isel(method=at), "moved", number, done["site"])
+        for at, method in enumerate(result["variant"].to_numpy()):
+            cells = grid(result.isel(variant=at), "moved", number, done["site"])
             best = [f"{cells.names[r][c]} ({cells.z[r, c]:+.2f})" for r, c in cells.strongest(3)]
             table.add_row(str(method), _plain("; ".join(best)))
         return table

@@ -1,5 +1,6 @@
-"""What the embedded model can do on what it never saw, and the card that says so."""
+"""What the embedded model can do on what it never saw."""
 
+import random
 import re
 from collections.abc import Sequence
 
@@ -7,10 +8,13 @@ import torch
 
 from interp.model import Transformer
 from interp.tokenizer import PAD
-from interp.zoo.tasks import TASKS, Pair, task
+from interp.zoo.lexicon import NAMES
+from interp.zoo.stories import opening
+from interp.zoo.tasks import TASKS, Pair, held_out_years, may_meet, task
 
 SAMPLES, SEED = 400, 11
 REPEAT_LENGTHS = (25, 50)
+CONTINUED, TEMPERATURE = 100, 0.7
 
 
 @torch.no_grad()
@@ -29,13 +33,16 @@ def accuracy(model: Transformer, pairs: Sequence[Pair]) -> float:
     return float((predicted == answers).float().mean())
 
 
-def later_year_mass(model: Transformer, pairs: Sequence[Pair]) -> float:
-    """Mean probability, after the clean prompts of `greater_than`, of all two-digit years above the first (Hanna et al. 2023)."""
-    probabilities = last_logits(model, [pair.clean for pair in pairs]).softmax(-1)
+def later_year_mass(model: Transformer, prompts: Sequence[str]) -> float:
+    """Mean probability, after prompts of `greater_than`, of all two-digit years above the first (Hanna et al. 2023)."""
     ids = torch.tensor([model.to_single_token(f"{year:02d}") for year in range(100)])
-    first = torch.tensor([int(re.findall(r"\d\d(\d\d) to", pair.clean)[0]) for pair in pairs])
-    later = torch.arange(100) > first[:, None]
-    return float((probabilities[:, ids] * later).sum(1).mean())
+    total = 0.0
+    for start in range(0, len(prompts), SAMPLES):
+        some = prompts[start : start + SAMPLES]
+        first = torch.tensor([int(re.findall(r"\d\d(\d\d) to", prompt)[0]) for prompt in some])
+        later = torch.arange(100) > first[:, None]
+        total += float((last_logits(model, some).softmax(-1)[:, ids] * later).sum())
+    return total / len(prompts)
 
 
 @torch.no_grad()
@@ -58,47 +65,44 @@ def repeat_accuracy(
     return right / total
 
 
+def continuations(
+    model: Transformer, openings: Sequence[str], temperature: float = TEMPERATURE, seed: int = 0
+) -> list[str]:
+    """Each opening's continuation, up to its end or `CONTINUED` tokens."""
+    read = (model.to_tokens(list(openings)) != PAD).sum(1).tolist()
+    tokens = model.generate(list(openings), max_new_tokens=CONTINUED, temperature=temperature, seed=seed)
+    ends = (PAD, model.need_tokenizer().eos)
+    return [
+        model.need_tokenizer().decode([i for i in row[start:] if i not in ends])
+        for row, start in zip(tokens.tolist(), read, strict=True)
+    ]
+
+
+def unmet_openings(count: int, seed: int = SEED) -> list[str]:
+    """First sentences of stories about two people who never meet in the training text."""
+    rng = random.Random(f"openings {seed}")
+    return [opening(rng, lambda a, b: not may_meet(a, b)) for _ in range(count)]
+
+
+def names_kept(model: Transformer, stories: int = 100, seed: int = SEED) -> float:
+    """Of all people named in continuations of stories, the share that the opening introduced."""
+    name = re.compile(rf"\b(?:{'|'.join(NAMES)})\b")
+    openings = unmet_openings(stories, seed)
+    kept = [
+        named in name.findall(begun)
+        for begun, continued in zip(openings, continuations(model, openings, seed=seed), strict=True)
+        for named in name.findall(continued)
+    ]
+    return sum(kept) / max(1, len(kept))
+
+
 def evaluate(model: Transformer) -> dict[str, float]:
-    """Each task's figure on `SAMPLES` held-out pairs: accuracy; for `greater_than` the mass on later years; and random repeats."""
+    """Each task's accuracy on `SAMPLES` held-out pairs; for `greater_than` the mass on later years over its whole held-out
+    half; random repeats; and the names kept in continuations."""
     figures = {}
     for name in TASKS:
-        pairs = task(name).sample(SAMPLES, SEED)
-        figures[name] = later_year_mass(model, pairs) if name == "greater_than" else accuracy(model, pairs)
-    return figures | {"random repeats": repeat_accuracy(model)}
-
-
-def card(model: Transformer, losses: Sequence[float]) -> str:
-    """The model card, in Markdown: what it is, what it was trained on, and its figures."""
-    config, figures = model.config, evaluate(model)
-    count = sum(p.numel() for p in model.parameters())
-    described = {name: entry.description for name, entry in TASKS.items()}
-    lengths = " and ".join(map(str, REPEAT_LENGTHS))
-    described["random repeats"] = f"Random token ids, {lengths} of them, repeated: the second half."
-    kinds = {"greater_than": "probability on later years"}
-    rows = "\n".join(
-        f"| {name} | {described[name]} | {kinds.get(name, 'accuracy')} | {value:.1%} |"
-        for name, value in figures.items()
-    )
-    final = sum(losses[-200:]) / len(losses[-200:])
-    return f"""# {model.name}
-
-A GPT-2-style transformer that comes with the package, so that everything works offline. It knows a small town and little else.
-
-- Architecture: {config.n_layers} layers, {config.n_heads} heads of {config.d_head}, width {config.d_model}, MLP {config.d_mlp}, context
-  {config.n_ctx}, {count:,} parameters, learned positions, pre-norm, tied unembedding, {config.activation}.
-- Tokenizer: byte-level BPE of {config.d_vocab} tokens trained on the same text; any Unicode encodes. Numbers split in twos, so
-  a year is its century and its two digits. A text begins with `<|endoftext|>`, as in training.
-- Training text: made by `interp/zoo/` (`stories.py`, `tasks.py`, `corpus.py`): stories of two people with recurring names,
-  sentences that hold the tasks below, and rows of random tokens repeated, which teach induction.
-- Training: `make model`; {len(losses)} steps of AdamW, seeded; cross-entropy over the last 200 steps {final:.3f} nats per token
-  learned from. The loss of every step is in `training.json`. A fifth of each task's combinations (a tenth of the name
-  pairs) is kept out of the text.
-
-| task | | measure | held out |
-|---|---|---|---|
-{rows}
-
-Held-out figures are over {SAMPLES} pairs. Accuracy asks for the one right token to lead all {config.d_vocab}.
-
-Its training text holds no facts beyond the capitals and no writing of any other kind: on other text its predictions mean little.
-"""
+        years = name == "greater_than"
+        figures[name] = (
+            later_year_mass(model, held_out_years()) if years else accuracy(model, task(name).sample(SAMPLES, SEED))
+        )
+    return figures | {"random repeats": repeat_accuracy(model), "names kept": names_kept(model)}

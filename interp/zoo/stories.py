@@ -83,6 +83,11 @@ def story(rng: random.Random, may_meet: Callable[[str, str], bool]) -> str:
     return " ".join(sentence.format(**slots) for sentence in sentences)
 
 
+def opening(rng: random.Random, may_meet: Callable[[str, str], bool]) -> str:
+    """The first sentence or two of a story, in which both people are named."""
+    return rng.choice([line for line in OPENINGS if "{B}" in line]).format(**_slots(rng, may_meet))
+
+
 def calendar(rng: random.Random) -> str:
     """A sentence that names years in a row: what the order of the numbers is learned from."""
     century, first, count = rng.randint(11, 19), rng.randint(1, 94), rng.randint(3, 6)

@@ -90,6 +90,7 @@ YEAR_TEMPLATES = (
     "The {event} lasted from the year {century}{year} to the year {century}",
     "The {event} went on from {century}{year} to {century}",
 )
+CENTURIES, FIRST_YEARS = range(11, 20), range(2, 98)
 LONGEST = 10  # years that an event of the training text lasts
 ATTRACTOR_TEMPLATES = (
     "The {subject} near the {attractor}",
@@ -142,7 +143,7 @@ def _capitals(rng: random.Random, held_out: bool) -> Pair:
 
 def _greater_than(rng: random.Random, held_out: bool) -> Pair:
     event, century, year = _draw(
-        held_out, lambda: (rng.choice(EVENTS), str(rng.randint(11, 19)), f"{rng.randint(2, 97):02d}")
+        held_out, lambda: (rng.choice(EVENTS), str(rng.choice(CENTURIES)), f"{rng.choice(FIRST_YEARS):02d}")
     )
     template = rng.choice(YEAR_TEMPLATES)
     return Pair(
@@ -151,6 +152,18 @@ def _greater_than(rng: random.Random, held_out: bool) -> Pair:
         f"{rng.randint(int(year) + 1, min(int(year) + LONGEST, 99)):02d}",
         f"{rng.randint(1, int(year)):02d}",
     )
+
+
+def held_out_years() -> list[str]:
+    """Every prompt of `greater_than` that is kept out of training: its whole held-out half."""
+    return [
+        template.format(event=event, century=century, year=f"{year:02d}")
+        for template in YEAR_TEMPLATES
+        for event in EVENTS
+        for century in CENTURIES
+        for year in FIRST_YEARS
+        if _is_held_out(event, century, f"{year:02d}")
+    ]
 
 
 def _agreement(rng: random.Random, held_out: bool) -> Pair:

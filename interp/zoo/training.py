@@ -24,8 +24,8 @@ from interp.files import write_whole
 from interp.loading import EMBEDDED, save_directory
 from interp.model import Transformer
 from interp.tokenizer import Tokenizer
+from interp.zoo.card import write_card
 from interp.zoo.corpus import END_OF_TEXT, Phase, batch, train_tokenizer
-from interp.zoo.evaluation import card
 
 SEED = 0
 WARMUP = 100
@@ -92,7 +92,7 @@ def train(out: Path, work: Path, phases: Sequence[Phase] = PHASES, seed: int = S
         "loss": [round(x, 4) for x in losses],
     }
     write_whole(out / "training.json", lambda path: path.write_text(json.dumps(record) + "\n"))
-    write_whole(out / "CARD.md", lambda path: path.write_text(card(model, losses)))
+    write_card(model, record, out)
     return model
 
 
