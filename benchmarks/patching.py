@@ -16,14 +16,13 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+os.environ["TQDM_DISABLE"] = "1"  # read at import: the peer draws a bar for each grid
+
 import torch
 import transformers
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
-
-os.environ["TQDM_DISABLE"] = "1"  # the peer draws a bar for each grid
-
 from transformer_lens import patching
 from transformer_lens.model_bridge import TransformerBridge
 
