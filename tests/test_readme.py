@@ -10,7 +10,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_every_block_runs(monkeypatch):
     shown: list[go.Figure] = []
-    monkeypatch.setattr(go.Figure, "show", shown.append)
+    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     for block in blocks:
