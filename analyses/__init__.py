@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from analyses import cascade
     from analyses.attention import attention_patterns
+    from analyses.attribution import direct_logit_attribution
     from analyses.lenses import logit_lens
     from analyses.patching import (
         ablate_heads,
@@ -28,6 +29,7 @@ _HOMES = {
     "cascade": "analyses.cascade",
     "causal_tracing": "analyses.patching",
     "compare_patching": "analyses.patching",
+    "direct_logit_attribution": "analyses.attribution",
     "load": "analyses.results",
     "logit_lens": "analyses.lenses",
     "plot": "analyses.plots",
@@ -42,6 +44,7 @@ __all__ = [
     "cascade",
     "causal_tracing",
     "compare_patching",
+    "direct_logit_attribution",
     "load",
     "logit_lens",
     "plot",

@@ -148,6 +148,57 @@ def patch(
 
 
 @app.command()
+def attribution(
+    prompt: Annotated[str | None, typer.Argument(help="The text. Default: one made for smalltown.")] = None,
+    answer: Annotated[
+        str | None,
+        typer.Option(help="The next token asked about, with its leading space. Default: the top prediction."),
+    ] = None,
+    wrong: Annotated[str | None, typer.Option(help="A token to compare it with.")] = None,
+    model: Annotated[
+        str, typer.Option(help="An embedded model, a checkpoint directory, or a hub model such as gpt2.")
+    ] = "smalltown",
+    metric: Annotated[
+        str | None, typer.Option(help="logit_difference (default with --wrong), logit or log_probability.")
+    ] = None,
+    ablation: Annotated[str, typer.Option(help="For the total effect of each head: zero or mean.")] = "zero",
+    out: Annotated[Path, typer.Option(help="The HTML file to write the figure to.")] = Path("attribution.html"),
+    save: Annotated[Path | None, typer.Option(help="Also keep the numbers, as a netCDF file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+) -> None:
+    """Split a prediction into what each part of the model wrote towards it, beside what happens without each head."""
+    import analyses
+    from analyses.report.html import write_figure
+    from analyses.report.patch import largest_heads, top_prediction
+    from interp import load
+    from interp.files import check_free
+    from interp.zoo import DEFAULT_PAIR
+
+    for path in (out, *([save] if save else [])):
+        check_free(path, overwrite=force)
+    if prompt is None:
+        if answer is not None or wrong is not None:
+            raise typer.BadParameter("--answer and --wrong need PROMPT")
+        prompt, answer, wrong = DEFAULT_PAIR.clean, DEFAULT_PAIR.answer, DEFAULT_PAIR.wrong
+    loaded = load(model)
+    result = analyses.direct_logit_attribution(
+        loaded,
+        prompt,
+        answer=top_prediction(loaded, prompt) if answer is None else answer,
+        wrong=wrong,
+        metric=metric,
+        ablation=ablation,
+        progress=True,
+    )
+    write_figure(analyses.plot(result), out, overwrite=force)
+    if save is not None:
+        analyses.save(result, save, overwrite=force)
+    console = Console(highlight=False)
+    console.print(largest_heads(result))
+    console.print(f"Figure: {escape(str(out))}", soft_wrap=True)
+
+
+@app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to continue.")],
     model: Annotated[

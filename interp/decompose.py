@@ -36,6 +36,14 @@ def needed(model: Transformer, *, heads: bool) -> list[str]:
     return names
 
 
+def check_sum(model: Transformer, who: str) -> None:
+    """Raises ConfigError for a post-norm model."""
+    if model.config.norm_placement == "post" and model.config.norm != "none":
+        raise ConfigError(
+            f"{who}: a post-norm model rescales its stream after each addition, so it is no sum of parts."
+        )
+
+
 def decompose(
     model: Transformer, cache: ActivationCache, *, layer: int | None = None, heads: bool = False
 ) -> Decomposition:
@@ -51,10 +59,7 @@ def decompose(
         HookError: the cache lacks a value.
     """
     config = model.config
-    if config.norm_placement == "post" and config.norm != "none":
-        raise ConfigError(
-            "decompose: a post-norm model rescales its stream after each addition, so it is no sum of parts."
-        )
+    check_sum(model, "decompose")
     stop = config.n_layers if layer is None else layer
     if not 0 <= stop <= config.n_layers:
         raise ConfigError(f"decompose: layer {stop} is out of range 0 to {config.n_layers}.")

@@ -24,6 +24,7 @@ AXES: dict[str, str] = {
     "injection": "places where a disturbance is injected",
     "direction": "directions of a disturbance",
     "bound": "lower and upper end of an interval",
+    "component": "parts that sum to a quantity: embeddings, attention layers, MLPs, biases",
     "neuron": "neurons of an MLP, where each is patched by itself",
     "draw": "draws of noise for one prompt",
     "variant": "ways of patching the same grid",

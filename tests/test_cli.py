@@ -160,6 +160,25 @@ def test_patch_keeps_existing_files(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, capsys, "patch", *arguments, "--force")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "logit difference: "),
+        (["The capital of France is", "--metric", "log_probability"], "log-probability of the answer: -"),
+        ([DEFAULT_PAIR.clean, "--answer", " Mary", "--wrong", " John", "--ablation", "mean"], "position 10 ·John"),
+    ],
+)
+def test_attribution(monkeypatch, capsys, tmp_path, words, said):
+    arguments = ["--out", tmp_path / "a.html", "--save", tmp_path / "a.nc"]
+    status, out, err = run(monkeypatch, capsys, "attribution", *words, *arguments)
+    assert status == 0, err
+    assert said in out
+    assert analyses.load(tmp_path / "a.nc").attrs["kind"] == "direct_logit_attribution"
+    assert run(monkeypatch, capsys, "attribution", *words, *arguments)[0] == 1  # existing files are kept
+    assert run(monkeypatch, capsys, "attribution", "--answer", " Mary", "--out", tmp_path / "b.html")[0] == 2
+    assert not (tmp_path / "b.html").exists()
+
+
 def test_generate_streams_the_text_that_the_library_generates(monkeypatch, capsys):
     model = interp.load()
     tokens = model.generate("Once upon a time,", max_new_tokens=20, temperature=0.7, seed=3)

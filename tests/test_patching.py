@@ -245,7 +245,15 @@ def test_statistics_over_pairs_and_any_memory_bound():
 
 
 @pytest.mark.parametrize(
-    "analysis", ["activation_patching", "compare_patching", "attribution_patching", "causal_tracing", "ablate_heads"]
+    "analysis",
+    [
+        "activation_patching",
+        "compare_patching",
+        "attribution_patching",
+        "causal_tracing",
+        "ablate_heads",
+        "direct_logit_attribution",
+    ],
 )
 def test_results_are_kept_whole(smalltown, tmp_path, analysis):
     pair = {"answer": " Mary", "wrong": " John"}
@@ -254,6 +262,8 @@ def test_results_are_kept_whole(smalltown, tmp_path, analysis):
         prompts, pair = ["The capital of France is"], {"subject": "France"}
     elif analysis == "ablate_heads":
         prompts, pair = prompts[:1], pair | {"heads": [(4, 1)]}
+    elif analysis == "direct_logit_attribution":
+        prompts = prompts[:1]
     result = getattr(analyses, analysis)(smalltown, *prompts, **pair)
     analyses.save(result, tmp_path / "result.nc")
     xr.testing.assert_identical(analyses.load(tmp_path / "result.nc"), result)

@@ -166,3 +166,24 @@ def test_large_grids_stay_within_a_page():
     figure = analyses.plot(result)
     assert figure.layout.width <= 1400
     assert figure.layout.height <= 1000
+
+
+def test_direct_attribution_ends_in_the_total(smalltown, several):
+    answers = {"answer": several["answer"], "wrong": several["wrong"]}
+    result = analyses.direct_logit_attribution(smalltown, several["clean"], **answers)
+    figure = analyses.plot(result)
+    parts, total = shown(figure, go.Bar)
+    np.testing.assert_allclose(parts.y, result["component_effect_mean"])
+    assert parts.base[0] == 0
+    np.testing.assert_allclose(np.array(parts.base, dtype=float)[1:], np.cumsum(parts.y)[:-1])
+    assert total.y[0] == pytest.approx(result["metric"].mean().item(), abs=1e-5)
+    assert parts.base[-1] + parts.y[-1] == pytest.approx(total.y[0], abs=1e-4)
+    low = result["component_effect_interval"][0].to_numpy()
+    np.testing.assert_allclose(np.array(parts.y) - parts.error_y.arrayminus, low)
+    heads = shown(figure, go.Heatmap)
+    for trace, name in zip(heads, ("head_effect", "total_effect", "self_repair"), strict=True):
+        np.testing.assert_allclose(trace.z, result[name].mean("prompt"), atol=1e-6)
+    assert figure.layout.coloraxis.cmax == -figure.layout.coloraxis.cmin
+    one = analyses.plot(result, prompt=1)
+    np.testing.assert_allclose(shown(one, go.Heatmap)[0].z, result["head_effect"][1])
+    assert shown(one, go.Bar)[0].error_y.array is None

@@ -9,6 +9,7 @@ import xarray as xr
 from analyses.plots.ablation import plot_ablation
 from analyses.plots.attention import plot_attention, plot_head
 from analyses.plots.attribution import plot_attribution
+from analyses.plots.direct import plot_direct
 from analyses.plots.gain import plot_gain
 from analyses.plots.logit_lens import plot_logit_lens
 from analyses.plots.methodology import plot_methodology
@@ -21,6 +22,7 @@ KINDS: dict[str, Callable[..., go.Figure]] = {
     "activation_patching": plot_patching,
     "attribution_patching": plot_attribution,
     "causal_tracing": plot_patching,
+    "direct_logit_attribution": plot_direct,
     "head_ablation": plot_ablation,
     "patching_methodology": plot_methodology,
     "cascade_gain": plot_gain,
@@ -43,6 +45,7 @@ __all__ = [
     "plot_ablation",
     "plot_attention",
     "plot_attribution",
+    "plot_direct",
     "plot_gain",
     "plot_head",
     "plot_logit_lens",

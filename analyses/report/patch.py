@@ -4,12 +4,14 @@ import json
 from html import unescape
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from rich.table import Table
 from rich.text import Text
 
 from analyses.plots.grid import centre_of, chosen_prompt, grid
+from analyses.plots.labels import visible
 from interp.errors import InterpError
 from interp.model import Transformer
 from interp.zoo import DEFAULT_PAIR, task
@@ -96,6 +98,25 @@ def strongest_cells(result: xr.Dataset) -> Table:
         row += [] if estimates is None else [f"{estimates.z[place]:.3f}"]
         row += [] if cells.interval is None else ["{:.3f} to {:.3f}".format(*cells.interval[(slice(None), *place)])]
         table.add_row(*row)
+    return table
+
+
+def largest_heads(result: xr.Dataset) -> Table:
+    """Of a direct logit attribution, the heads that write most, what they read, and what happens without them."""
+    one = result.isel(prompt=0)
+    direct = one["head_effect"].to_numpy()
+    tokens = [visible(str(token)) for token in one["token"].to_numpy()]
+    units = str(one["metric"].attrs["units"])
+    table = Table(
+        "head", "reads most from", title=f"{one['metric'].attrs['long_name']}: {float(one['metric']):.2f} {units}"
+    )
+    for name in ("direct", "total", "self-repair"):
+        table.add_column(name, justify="right")
+    for at in np.argsort(-np.abs(direct), axis=None, kind="stable")[:SHOWN]:
+        layer, head = divmod(int(at), direct.shape[1])
+        position = int(np.abs(one["source_effect"][layer, head].to_numpy()).argmax())
+        numbers = [f"{float(one[name][layer, head]):+.2f}" for name in ("head_effect", "total_effect", "self_repair")]
+        table.add_row(f"{layer}.{head}", Text(f"position {position} {tokens[position]}"), *numbers)
     return table
 
 
