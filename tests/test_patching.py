@@ -324,3 +324,17 @@ def test_padding_may_stand_anywhere():
     shifted = (torch.stack([tokens[0], tokens[1].roll(2)]) for tokens in (clean, corrupt))
     found = analyses.activation_patching(model, *shifted, **arguments)
     np.testing.assert_allclose(found["value"], expected["value"], atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision(dtype):
+    exact, half = tiny(), tiny(dtype=dtype)
+    arguments = (random_tokens(3, 5, seed=1), random_tokens(3, 5, seed=2))
+    options = {"answer": 3, "wrong": 4, "site": "z", "smallest_gap": 0.0}
+    expected, found = (analyses.activation_patching(model, *arguments, **options) for model in (exact, half))
+    assert found["effect_mean"].dtype == np.float64
+    np.testing.assert_allclose(found["value"], expected["value"], atol=0.1)
+    screened = analyses.attribution_patching(half, *arguments, **options, verify=2)
+    assert screened["effect"].notnull().sum() == 6
+    traced = analyses.causal_tracing(half, arguments[0], subject=[1], answer=3, draws=2, smallest_gap=0.0)
+    assert traced["value"].dtype == np.float32

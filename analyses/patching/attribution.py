@@ -130,7 +130,9 @@ def estimates(
     """The estimated change of the metric by each cell of each pair; NaN where a pair has no such cell."""
     site = method.site
     names = site.all_hooks()
-    found = torch.full((len(run.pairs), *run.sizes(method)), torch.nan, dtype=run.model.dtype)
+    found = torch.full(
+        (len(run.pairs), *run.sizes(method)), torch.nan, dtype=torch.promote_types(run.model.dtype, torch.float32)
+    )
     for pairs in run.batches(names):
         batch = run.prepare(method, [metric], pairs)
         with torch.enable_grad():

@@ -134,8 +134,9 @@ class Experiment:
         """
         model, site = self.model, method.site
         averages = self.averages(method, reference)
-        values = torch.full((len(metrics), len(self.pairs), *self.sizes(method)), torch.nan, dtype=model.dtype)
-        baselines = torch.empty(len(metrics), 2, len(self.pairs), dtype=model.dtype)
+        dtype = torch.promote_types(model.dtype, torch.float32)  # of results, also of a model in half precision
+        values = torch.full((len(metrics), len(self.pairs), *self.sizes(method)), torch.nan, dtype=dtype)
+        baselines = torch.empty(len(metrics), 2, len(self.pairs), dtype=dtype)
         batches = list(self.batches(site.all_hooks()))
         for number, pairs in enumerate(batches):
             title = progress and (progress if len(batches) == 1 else f"{progress} {number + 1}/{len(batches)}")
@@ -152,10 +153,10 @@ class Experiment:
             if places:
                 index = tuple(torch.tensor(column) for column in zip(*places, strict=True))
                 for m in range(len(metrics)):
-                    values[m][index] = swept.values[:-1, m].cpu()
+                    values[m][index] = swept.values[:-1, m].cpu().to(dtype)
             both = (swept.base, batch.other) if method.noising else (batch.other, swept.base)
             for side, found in enumerate(both):
-                baselines[:, side, pairs] = found.T.cpu()
+                baselines[:, side, pairs] = found.T.cpu().to(dtype)
         return values, baselines
 
     @torch.no_grad()
