@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         compare_patching,
     )
     from analyses.plots import plot
+    from analyses.residual import residual_stream
     from analyses.results import load, save
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "load": "analyses.results",
     "logit_lens": "analyses.lenses",
     "plot": "analyses.plots",
+    "residual_stream": "analyses.residual",
     "save": "analyses.results",
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "load",
     "logit_lens",
     "plot",
+    "residual_stream",
     "save",
 ]
 

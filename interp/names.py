@@ -25,6 +25,8 @@ AXES: dict[str, str] = {
     "direction": "directions of a disturbance",
     "bound": "lower and upper end of an interval",
     "component": "parts that sum to a quantity: embeddings, attention layers, MLPs, biases",
+    "step": "the residual stream after the embedding and after each half of a block",
+    "other_step": "the same, where two are compared",
     "neuron": "neurons of an MLP, where each is patched by itself",
     "draw": "draws of noise for one prompt",
     "variant": "ways of patching the same grid",

@@ -14,6 +14,7 @@ from analyses.plots.gain import plot_gain
 from analyses.plots.logit_lens import plot_logit_lens
 from analyses.plots.methodology import plot_methodology
 from analyses.plots.patching import plot_patching
+from analyses.plots.residual import plot_residual
 from interp.errors import ResultError, nearest
 
 KINDS: dict[str, Callable[..., go.Figure]] = {
@@ -25,6 +26,7 @@ KINDS: dict[str, Callable[..., go.Figure]] = {
     "direct_logit_attribution": plot_direct,
     "head_ablation": plot_ablation,
     "patching_methodology": plot_methodology,
+    "residual_stream": plot_residual,
     "cascade_gain": plot_gain,
 }
 
@@ -51,4 +53,5 @@ __all__ = [
     "plot_logit_lens",
     "plot_methodology",
     "plot_patching",
+    "plot_residual",
 ]

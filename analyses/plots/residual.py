@@ -1,0 +1,67 @@
+"""The residual stream: its length, what is written into it, and how far it turns."""
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+
+from analyses.plots.grid import chosen_prompt
+from analyses.plots.labels import model_name
+from analyses.plots.theme import DIVERGING, LINES, TEMPLATE
+
+
+def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
+    """Left the norm step by step (first token apart, log scale) with its interval over prompts; right the cosine of every two steps.
+
+    Args:
+        result: of `analyses.residual_stream`.
+        prompt: which; None is the only one, or the mean over prompts.
+    """
+    number = chosen_prompt(result, prompt)
+    steps = [str(step) for step in result["step"].to_numpy()]
+    one = result.mean("prompt") if number is None else result.isel(prompt=number)
+    fig = make_subplots(
+        1, 2, column_widths=[0.58, 0.42], horizontal_spacing=0.13, subplot_titles=["norm of the stream", "cosine between steps"]
+    )  # fmt: skip
+    if number is None and np.isfinite(bounds := result["mean_norm_interval"].to_numpy()).all():
+        fig.add_scatter(
+            x=[*steps, *steps[::-1]], y=np.concatenate([bounds[1], bounds[0][::-1]]), fill="toself", fillcolor=LINES[0], opacity=0.16,
+            mode="lines", line={"width": 0}, hoverinfo="skip", showlegend=False, name="95 % interval", row=1, col=1,
+        )  # fmt: skip
+    for name, label, color in (
+        ("mean_norm", "mean over the other tokens", LINES[0]),
+        ("first_norm", "first token", LINES[1]),
+    ):
+        fig.add_scatter(
+            x=steps, y=one[name].to_numpy(), mode="lines+markers", name=label, line={"color": color, "width": 2},
+            hovertemplate="%{x}<br>norm %{y:.2f}<extra></extra>", row=1, col=1,
+        )  # fmt: skip
+    fig.add_heatmap(
+        z=one["step_cosine"].to_numpy(), x=steps, y=steps, colorscale=DIVERGING, zmid=0, zmin=-1, zmax=1,
+        colorbar={"title": {"text": "cosine", "side": "right"}}, hovertemplate="%{y} and %{x}<br>cosine %{z:.3f}<extra></extra>",
+        row=1, col=2,
+    )  # fmt: skip
+    fig.update_xaxes(tickangle=-60, showgrid=False)
+    fig.update_yaxes(type="log", title="norm", dtick=1, row=1, col=1)
+    fig.update_yaxes(type="category", showgrid=False, row=1, col=2)
+    fig.update_xaxes(type="category")
+    massive = int((result if number is None else one)["massive"].sum())
+    over = f"mean over {result.sizes['prompt']} prompts" if number is None else "one prompt"
+    found = f"{massive} massive activations" if massive else "no massive activations"
+    fig.update_layout(
+        template=TEMPLATE,
+        title=f"The residual stream · {model_name(result)}<br><sup>{over}; {found}</sup>",
+        width=1040,
+        height=470,
+        margin={"t": 100, "b": 96},
+        legend={
+            "x": 0.01,
+            "xanchor": "left",
+            "y": 0.98,
+            "yanchor": "top",
+            "orientation": "v",
+            "bgcolor": "rgba(255,255,255,0.7)",
+        },
+    )
+    fig.update_annotations(font={"size": 13})
+    return fig

@@ -1,0 +1,117 @@
+"""The residual stream itself: how long it is, how it grows, which way it turns, and what attention and MLP add to its length."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from analyses.intervals import over_prompts
+from analyses.results import Variable, make, token_coords
+from interp.generation import left_aligned
+from interp.model import Transformer
+from interp.names import block_name
+from interp.prompts import Prompt
+from interp.tokenizer import PAD
+
+MASSIVE, TIMES_MEDIAN = 100.0, 1000.0
+"""An activation is massive where its size is above the first and above this many times the median size at its token (Sun et al.
+2024, arXiv 2402.17762, section 2)."""
+
+
+@torch.no_grad()
+def residual_stream(model: Transformer, prompt: Prompt, *, bos: bool | None = None) -> xr.Dataset:
+    """Follow the residual stream from the embedding through every half block.
+
+    The first token often carries a norm many times that of the others (Xiao et al. 2023, arXiv 2309.17453), so means over positions leave
+    it out and it is given apart; a prompt of one token has no such mean (NaN).
+
+    Args:
+        prompt: one or several.
+
+    Returns:
+        A Dataset over `step`: `embed`, then `L.attn` and `L.mlp`, the stream after each half of block L. By (prompt, step, position):
+        `norm`, Euclidean, not centred; `growth`, ln of the norm over that of the step before; `cosine` with the stream of the step
+        before; `written_norm`, of what the step added; `norm_change`, the norm less that of the step before; `largest`, the largest
+        activation in size; `massive`, whether it is massive as Sun et al. 2024 define it. By (prompt, step): `mean_norm` over positions
+        but the first, and `first_norm`. `step_cosine` (prompt, step, other_step), the mean over positions but the first. At `embed` there
+        is no step before (NaN). With several prompts `mean_norm` also has its mean, standard error and interval.
+
+    Raises:
+        TokenError: a prompt that the model cannot take.
+    """
+    tokens = left_aligned(model.to_tokens(prompt, bos=bos))
+    labels, streams = _steps(model, tokens)  # [step, prompt, position, d_model]
+    real = tokens != PAD
+    norm = streams.norm(dim=-1)
+    before, written = streams[:-1], streams.diff(dim=0)
+    cosine = torch.cosine_similarity(streams[1:], before, dim=-1)
+    size = streams.abs()
+    largest, median = size.amax(-1), size.median(-1).values
+    massive = (largest > MASSIVE) & (largest > TIMES_MEDIAN * median)
+    by_position = {
+        "norm": (norm, "norm of the stream", "1"),
+        "growth": (_after(norm.log().diff(dim=0)), "ln of the norm over that of the step before", "nats"),
+        "cosine": (_after(cosine), "cosine with the stream of the step before", "1"),
+        "written_norm": (_after(written.norm(dim=-1)), "norm of what the step added", "1"),
+        "norm_change": (_after(norm.diff(dim=0)), "norm less that of the step before", "1"),
+        "largest": (largest, "largest activation in size", "1"),
+        "massive": (massive.to(norm.dtype), "whether an activation is massive", "1"),
+    }
+    variables: dict[str, Variable] = {
+        name: (("prompt", "step", "position"), _blank(value, real).movedim(0, 1), long_name, units)
+        for name, (value, long_name, units) in by_position.items()
+    }
+    rest = real.clone()
+    rest[:, 0] = False
+    mean_norm = _blank(norm, rest).nanmean(-1).mT  # [prompt, step]
+    directions = torch.nn.functional.normalize(streams, dim=-1)
+    between = torch.einsum("spld,tpld->pstl", directions, directions)
+    between = between.masked_fill(~rest[:, None, None], torch.nan).nanmean(-1)
+    variables |= {
+        "mean_norm": (("prompt", "step"), mean_norm, "mean norm over positions but the first", "1"),
+        "first_norm": (("prompt", "step"), norm[:, :, 0].mT, "norm at the first position", "1"),
+        "step_cosine": (("prompt", "step", "other_step"), between, "mean cosine over positions but the first", "1"),
+    }
+    coords: dict[Any, Any] = {"step": labels, "other_step": labels, "position": np.arange(tokens.shape[1])}
+    if len(tokens) > 1:
+        variables |= over_prompts(
+            "mean_norm", mean_norm.cpu().numpy(), ("step",), "mean norm over positions but the first", "1"
+        )
+        coords["bound"] = ["lower", "upper"]
+    return make(
+        "residual_stream",
+        variables,
+        coords | token_coords(model, tokens),
+        model=model,
+        prompts={"prompt": tokens},
+        parameters={"bos": bos},
+    )
+
+
+def _steps(model: Transformer, tokens: Tensor) -> tuple[list[str], Float[Tensor, "step prompt position d_model"]]:
+    """The stream after the embedding and after each half block, at least in single precision."""
+    layers = range(model.config.n_layers)
+    has_mlp = model.config.mlp != "none"
+    names = [block_name(0, "hook_resid_pre")]
+    labels = ["embed"]
+    for layer in layers:
+        for part, point in (
+            (("attn", "hook_resid_mid"), ("mlp", "hook_resid_post")) if has_mlp else (("attn", "hook_resid_post"),)
+        ):
+            names.append(block_name(layer, point))
+            labels.append(f"{layer}.{part}")
+    with model.capture(names) as values:
+        model.run_blocks(model.embed(tokens), real=model.check_tokens(tokens))
+    return labels, torch.stack([values[name].to(torch.promote_types(model.dtype, torch.float32)) for name in names])
+
+
+def _after(value: Float[Tensor, "less prompt position"]) -> Float[Tensor, "step prompt position"]:
+    """With NaN for the first step, which has none before it."""
+    return torch.cat([torch.full_like(value[:1], torch.nan), value])
+
+
+def _blank(value: Float[Tensor, "step prompt position"], real: Tensor) -> Float[Tensor, "step prompt position"]:
+    return value.masked_fill(~real, torch.nan)
