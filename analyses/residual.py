@@ -12,8 +12,8 @@ from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.generation import left_aligned
 from interp.model import Transformer
-from interp.names import block_name
 from interp.prompts import Prompt
+from interp.streams import half_steps
 from interp.tokenizer import PAD
 
 MASSIVE, TIMES_MEDIAN = 100.0, 1000.0
@@ -43,7 +43,9 @@ def residual_stream(model: Transformer, prompt: Prompt, *, bos: bool | None = No
         TokenError: a prompt that the model cannot take.
     """
     tokens = left_aligned(model.to_tokens(prompt, bos=bos))
-    labels, streams = _steps(model, tokens)  # [step, prompt, position, d_model]
+    steps = half_steps(model, tokens)
+    single = torch.promote_types(model.dtype, torch.float32)
+    labels, streams = list(steps), torch.stack(list(steps.values())).to(single)  # [step, prompt, position, d_model]
     real = tokens != PAD
     norm = streams.norm(dim=-1)
     before, written = streams[:-1], streams.diff(dim=0)
@@ -89,23 +91,6 @@ def residual_stream(model: Transformer, prompt: Prompt, *, bos: bool | None = No
         prompts={"prompt": tokens},
         parameters={"bos": bos},
     )
-
-
-def _steps(model: Transformer, tokens: Tensor) -> tuple[list[str], Float[Tensor, "step prompt position d_model"]]:
-    """The stream after the embedding and after each half block, at least in single precision."""
-    layers = range(model.config.n_layers)
-    has_mlp = model.config.mlp != "none"
-    names = [block_name(0, "hook_resid_pre")]
-    labels = ["embed"]
-    for layer in layers:
-        for part, point in (
-            (("attn", "hook_resid_mid"), ("mlp", "hook_resid_post")) if has_mlp else (("attn", "hook_resid_post"),)
-        ):
-            names.append(block_name(layer, point))
-            labels.append(f"{layer}.{part}")
-    with model.capture(names) as values:
-        model.run_blocks(model.embed(tokens), real=model.check_tokens(tokens))
-    return labels, torch.stack([values[name].to(torch.promote_types(model.dtype, torch.float32)) for name in names])
 
 
 def _after(value: Float[Tensor, "less prompt position"]) -> Float[Tensor, "step prompt position"]:

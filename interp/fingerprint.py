@@ -28,6 +28,6 @@ class Fingerprinted(nn.Module):
             digest = hashlib.sha256()
             for name, weight in self.state_dict().items():
                 digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-                digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+                digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
             self._hashed = state, digest.hexdigest()
         return self._hashed[1]

@@ -34,6 +34,22 @@ def streams_from(
     return list(values.values())
 
 
+@torch.no_grad()
+def half_steps(
+    model: Transformer, tokens: Int[Tensor, "batch position"]
+) -> dict[str, Float[Tensor, "batch position d_model"]]:
+    """The stream after the embedding (`embed`) and after each half of each block: `0.attn`, `0.mlp`, `1.attn`, ..."""
+    names = {"embed": block_name(0, "hook_resid_pre")}
+    for layer in range(model.config.n_layers):
+        if model.config.mlp != "none":
+            names[f"{layer}.attn"] = block_name(layer, "hook_resid_mid")
+        last = "attn" if model.config.mlp == "none" else "mlp"
+        names[f"{layer}.{last}"] = block_name(layer, "hook_resid_post")
+    with model.capture(list(names.values())) as values:
+        model.run_blocks(model.embed(tokens), real=model.check_tokens(tokens))
+    return {label: values[name] for label, name in names.items()}
+
+
 def chunks(model: Transformer, rows: int, positions: int, max_bytes: int = MAX_BYTES) -> Iterator[slice]:
     """Consecutive slices of rows whose widest activation stays within `max_bytes` (always at least one row)."""
     width = max(model.config.d_mlp, 3 * model.config.n_heads * model.config.d_head)

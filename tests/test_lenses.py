@@ -1,12 +1,19 @@
 """The logit lens."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 from conftest import random_tokens, tiny
 
 import analyses
+from analyses.lenses import logit
+from analyses.lenses.logit import _stands_from
 from interp import PAD, ModelConfig, Transformer
 from interp.errors import TokenError
+from interp.zoo import task
 
 
 def test_the_last_row_is_the_models_own_output(model, tokens):
@@ -22,8 +29,13 @@ def test_the_last_row_is_the_models_own_output(model, tokens):
 
 def test_each_layer_equals_a_truncated_model(model, tokens):
     result = analyses.logit_lens(model, tokens)
-    for layer in range(3):
-        stream = model.run_blocks(model.embed(tokens), stop_at_layer=layer)
+    assert result["layer"].to_numpy().tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 3]
+    assert result["step"].to_numpy().tolist() == ["embed", "0.attn", "0.mlp", "1.attn", "1.mlp", "2.attn", "2.mlp"]
+    _, cache = model.run_with_cache(tokens, "blocks.*.hook_resid_mid")
+    for layer in range(6):
+        stream = model.run_blocks(model.embed(tokens), stop_at_layer=layer // 2)
+        if layer % 2:
+            stream = cache["resid_mid", layer // 2]
         distribution = torch.distributions.Categorical(logits=model.unembed(stream))
         final = torch.distributions.Categorical(logits=model(tokens))
         entropy = torch.tensor(result["entropy"].to_numpy()[:, layer])
@@ -46,7 +58,8 @@ def test_a_hand_set_model_whose_lens_is_known():
     model.blocks[0].mlp.output.bias.copy_(torch.tensor([-6.0, 6.0]))
     certain = 1 / (1 + torch.exp(torch.tensor(-12.0, dtype=torch.float64)))
     top = analyses.logit_lens(model, torch.tensor([[0]]), top_k=2)
-    assert top["top_id"][0, :, 0].to_numpy().tolist() == [[0, 1], [1, 0]]
+    assert top["top_id"][0, :, 0].to_numpy().tolist() == [[0, 1], [0, 1], [1, 0]]
+    assert top["stands_from"][0, 0].item() == 1  # the output alone
     assert float(top["top_probability"][0, 0, 0, 0]) == pytest.approx(float(certain), abs=1e-9)
     kl = 12 * float(2 * certain - 1)
     assert float(top["kl"][0, 0, 0]) == pytest.approx(kl, rel=1e-6)
@@ -79,3 +92,70 @@ def test_the_model_is_left_as_it_was():
     analyses.logit_lens(model, random_tokens())
     assert model.weight_hash() == before
     assert not any(point.active for point in model.hook_points.values())
+
+
+def test_the_layer_from_which_a_prediction_stands():
+    top = torch.tensor([[[5, 5, 1], [4, 5, 2], [5, 5, 3], [5, 5, 4]]])  # [prompt, step, position]
+    assert _stands_from(top).tolist() == [[2, 0, 3]]
+
+
+def test_any_memory_bound_gives_the_same(smalltown, monkeypatch):
+    prompts = ["Mary and John went to the store", "Once upon"]
+    expected = analyses.logit_lens(smalltown, prompts, candidates=[" to"])
+    monkeypatch.setattr(logit, "LARGEST", 6 * smalltown.config.d_vocab * 4 * 3)  # three places at a time
+    found = analyses.logit_lens(smalltown, prompts, candidates=[" to"])
+    for name in ("entropy", "kl", "cross_entropy", "candidate_log_probability"):
+        np.testing.assert_allclose(found[name], expected[name], atol=2e-5)
+    np.testing.assert_array_equal(found["top_id"], expected["top_id"])
+
+
+def test_means_over_positions_and_prompts(smalltown):
+    prompts = ["Mary and John went to the store", "Once upon a time", "The dogs near the"]
+    result = analyses.logit_lens(smalltown, prompts)
+    kl = result["kl"].mean("position")  # padding is NaN and left out
+    np.testing.assert_allclose(result["mean_kl_mean"], kl.mean("prompt"), rtol=1e-5)
+    low, high = result["mean_kl_interval"].to_numpy()
+    assert (low <= result["mean_kl_mean"]).all()
+    assert (result["mean_kl_mean"] <= high).all()
+    assert high[0] > low[0]
+
+
+PEAK = """
+import torch
+from pathlib import Path
+import analyses
+from interp import ModelConfig, Transformer
+
+def high_water():
+    return next(int(x.split()[1]) for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")) / 1024
+
+torch.set_num_threads(1)
+model = Transformer(ModelConfig(n_layers=2, d_model=64, n_heads=2, d_head=32, d_mlp=64, n_ctx=512, d_vocab=50257)).requires_grad_(False)
+tokens = torch.arange(512)[None]
+analyses.logit_lens(model, tokens[:, :8])
+before = high_water()
+analyses.logit_lens(model, tokens)
+print(high_water() - before)
+"""
+
+
+def test_the_vocabulary_is_streamed():
+    """All logits of one step would take 103 MB, and what is made of them several times that."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", PEAK], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 300
+
+
+def test_on_ioi_the_answer_appears_where_patching_says_that_it_is_written(smalltown):
+    """At the last token the answer leads from the layer at which patching the stream there restores it."""
+    pairs = task("ioi").sample(40, seed=3)
+    prompts, answers = (
+        [pair.clean for pair in pairs],
+        {"answer": [p.answer for p in pairs], "wrong": [p.wrong for p in pairs]},
+    )
+    lens = analyses.logit_lens(smalltown, prompts)
+    patched = analyses.activation_patching(smalltown, prompts, [pair.corrupt for pair in pairs], **answers)
+    last = (lens["token_id"] >= 0).sum("position").to_numpy() - 1
+    stands = lens["stands_from"].to_numpy()[np.arange(40), last]
+    at_last = patched["effect"].to_numpy()[np.arange(40), :, last]  # [pair, layer]
+    restored = (at_last > 0.5).argmax(1)
+    assert (np.abs(stands - restored) <= 1).mean() >= 0.9

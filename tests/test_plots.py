@@ -35,15 +35,16 @@ def heatmap(figure: go.Figure) -> go.Heatmap:
 def test_lens_figure(results):
     figure = analyses.plot(results["lens"])
     trace = heatmap(figure)
-    assert np.shape(trace.z) == (7, 15)
+    assert np.shape(trace.z) == (13, 15)
     np.testing.assert_allclose(trace.z, results["lens"]["top_probability"][0, ..., 0])
     assert (trace.zmin, trace.zmax) == (0, 1)
-    assert trace.text[6][14] == "·Mary"
+    assert trace.text[12][14] == "·Mary"
     assert list(figure.layout.xaxis.ticktext)[:3] == ["&lt;|endoftext|&gt;", "When", "·Mary"]
-    assert list(figure.layout.yaxis.ticktext) == ["0", "1", "2", "3", "4", "5", "output"]
+    assert list(figure.layout.yaxis.ticktext)[:4] == ["0", "0 + attention", "1", "1 + attention"]
+    assert figure.layout.yaxis.ticktext[-1] == "output"
     assert figure.layout.xaxis.title.text
     assert figure.layout.yaxis.title.text
-    assert np.shape(heatmap(analyses.plot(results["lens"], prompt=1)).z) == (7, 2)  # padding is not drawn
+    assert np.shape(heatmap(analyses.plot(results["lens"], prompt=1)).z) == (13, 2)  # padding is not drawn
 
 
 def test_attention_figures(results):

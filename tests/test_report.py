@@ -109,12 +109,16 @@ def test_sentences_state_the_figures(results):
     assert f"{float(lens['top_probability'][0, -1, -1, 0]):.3f}" in lines[0]
     assert "“·Mary”" in lines[0]
     assert f"{results['patching']['clean_baseline'].item():.2f} in the clean run" in lines[1]
-    ids = lens["top_id"][0, :, -1, 0].to_numpy()
-    sentence = lens_sentence(lens)
-    settled = re.search(r"layer (\d+) on", sentence)
-    first = int(settled.group(1)) if settled else len(ids) - 1
-    assert (ids[first:] == ids[-1]).all()
-    assert first == 0 or ids[first - 1] != ids[-1]
+    stands = lens["stands_from"][0, -1].item()
+    ids = lens["top_id"][0, :, -1, 0]
+    assert (ids.sel(layer=slice(stands, None)) == ids[-1]).all()
+    assert stands == 0 or ids.sel(layer=stands - 0.5) != ids[-1]
+    for layer, said in (
+        (4, "from the stream entering layer 4 on"),
+        (3.5, "from layer 3's attention on"),
+        (6, "only at the output"),
+    ):
+        assert said in lens_sentence(lens.assign(stands_from=0 * lens["stands_from"] + layer))
 
 
 def test_answers_default_to_the_models_predictions(smalltown, results):

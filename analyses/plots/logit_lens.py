@@ -21,23 +21,28 @@ def plot_logit_lens(result: xr.Dataset, *, prompt: int = 0) -> go.Figure:
     one = one.isel(position=one["token_id"].to_numpy() >= 0)
     tokens, names = one["token"].to_numpy(), one["top_token"].to_numpy()
     probability = one["top_probability"].to_numpy()
-    layers = one["layer"].to_numpy()
+    layers, steps = one["layer"].to_numpy(), [f"stream after {step}" for step in one["step"].to_numpy()]
     hover = [
         [
-            "<br>".join(f"{label(str(t))}  {p:.3f}" for t, p in zip(names[i, j], probability[i, j], strict=True))
+            f"{steps[i]}, position {j}<br>"
+            + "<br>".join(f"{label(str(t))}  {p:.3f}" for t, p in zip(names[i, j], probability[i, j], strict=True))
             + f"<br>entropy {float(one['entropy'][i, j]):.2f} nats, KL to final {float(one['kl'][i, j]):.2f} nats"
             for j in range(len(tokens))
         ]
         for i in range(len(layers))
     ]
-    fig = figure(f"Logit lens · {model_name(result)}", max(520, 150 + CELL * len(tokens)), 150 + 34 * len(layers))
+    fig = figure(
+        f"Logit lens · {model_name(result)}",
+        max(520, 150 + CELL * len(tokens)),
+        150 + (34 if len(layers) < 10 else 26) * len(layers),
+    )
     fig.add_heatmap(
         z=probability[..., 0],
         text=[[label(_short(str(name))) for name in row] for row in names[..., 0]],
         texttemplate="%{text}",
         textfont={"size": 11},
         customdata=hover,
-        hovertemplate="layer %{y}, position %{x}<br>%{customdata}<extra></extra>",
+        hovertemplate="%{customdata}<extra></extra>",
         colorscale=SEQUENTIAL,
         zmin=0,
         zmax=1,
@@ -46,7 +51,9 @@ def plot_logit_lens(result: xr.Dataset, *, prompt: int = 0) -> go.Figure:
         colorbar={"title": {"text": "probability", "side": "right"}},
     )
     fig.update_xaxes(title="token read so far", **axis(tokens))
-    ticks = [str(layer) for layer in layers[:-1]] + ["output"]
+    ticks = [f"{layer:.0f}" if layer == int(layer) else f"{int(layer)} + attention" for layer in layers[:-1]] + [
+        "output"
+    ]
     fig.update_yaxes(title="stream entering layer", tickvals=list(range(len(layers))), ticktext=ticks, showgrid=False)
     return fig
 

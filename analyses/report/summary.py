@@ -20,10 +20,14 @@ def summary(results: Mapping[str, xr.Dataset]) -> list[str]:
 
 def lens_sentence(lens: xr.Dataset) -> str:
     """The prediction, and from where up it stands."""
-    ids = lens["top_id"][0, :, -1, 0].to_numpy()
     token, probability = str(lens["top_token"][0, -1, -1, 0].item()), float(lens["top_probability"][0, -1, -1, 0])
-    settled = len(ids) - int(np.argmax(ids[::-1] != ids[-1])) if (ids != ids[-1]).any() else 0
-    where = "only at the output" if settled == len(ids) - 1 else f"from the stream entering layer {settled} on"
+    stands = float(lens["stands_from"][0, -1])
+    where = (
+        f"from the stream entering layer {stands:.0f} on"
+        if stands == int(stands)
+        else f"from layer {int(stands)}'s attention on"
+    )
+    where = "only at the output" if stands == float(lens["layer"][-1]) else where
     return f"The model's next token is {quoted(token)} (probability {probability:.3f}); it leads {where}."
 
 
