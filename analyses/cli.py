@@ -2,11 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from rich.table import Table
 
 app = typer.Typer(
     name="interp",
@@ -106,8 +110,8 @@ def patch(
 ) -> None:  # fmt: skip
     """Put one value from one run into another at a time, and see which moves the answer."""
     import analyses
-    from analyses.report.html import write_figure
-    from analyses.report.patch import chosen, pairs_to_patch, refuse, strongest_cells
+    from analyses.report.patch import chosen, pairs_to_patch, refuse
+    from analyses.report.tables import strongest_cells
     from interp import load
     from interp.files import check_free
 
@@ -139,12 +143,7 @@ def patch(
             )
         else:
             result = analyses.activation_patching(loaded, **two, **chosen(metric=metric, **method, **common))
-    write_figure(analyses.plot(result), out, overwrite=force)
-    if save is not None:
-        analyses.save(result, save, overwrite=force)
-    console = Console(highlight=False)
-    console.print(strongest_cells(result))
-    console.print(f"Figure: {escape(str(out))}", soft_wrap=True)
+    _deliver(result, strongest_cells(result), out, save, force)
 
 
 @app.command()
@@ -168,8 +167,8 @@ def attribution(
 ) -> None:
     """Split a prediction into what each part of the model wrote towards it, beside what happens without each head."""
     import analyses
-    from analyses.report.html import write_figure
-    from analyses.report.patch import largest_heads, top_prediction
+    from analyses.report.patch import top_prediction
+    from analyses.report.tables import largest_heads
     from interp import load
     from interp.files import check_free
     from interp.zoo import DEFAULT_PAIR
@@ -190,12 +189,7 @@ def attribution(
         ablation=ablation,
         progress=True,
     )
-    write_figure(analyses.plot(result), out, overwrite=force)
-    if save is not None:
-        analyses.save(result, save, overwrite=force)
-    console = Console(highlight=False)
-    console.print(largest_heads(result))
-    console.print(f"Figure: {escape(str(out))}", soft_wrap=True)
+    _deliver(result, largest_heads(result), out, save, force)
 
 
 @app.command()
@@ -259,6 +253,19 @@ def models() -> None:
     console.print("BOS: whether prompts begin with the beginning-of-text token, as in training.")
     console.print("Also: a directory with config.json, model.safetensors and tokenizer files of a GPT-2-style model;")
     console.print(f"on the Hugging Face hub or in its cache: {', '.join(MODELS)}.")
+
+
+def _deliver(result: "xr.Dataset", table: "Table", out: Path, save: Path | None, force: bool) -> None:
+    """Write a result's figure and, if asked, its numbers; print its table."""
+    import analyses
+    from analyses.report.html import write_figure
+
+    write_figure(analyses.plot(result), out, overwrite=force)
+    if save is not None:
+        analyses.save(result, save, overwrite=force)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"Figure: {escape(str(out))}", soft_wrap=True)
 
 
 def main() -> None:
