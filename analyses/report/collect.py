@@ -41,7 +41,8 @@ def collect(
 
     Returns:
         `lens`, `attention`, `gain`, `gain_null` (the same shape at random initialisation); with a corrupt prompt also
-        `lens_corrupt`, `patching` (the stream), `heads` (z), and `methods` (heads by several methods).
+        `lens_corrupt`, `patching` (the stream), `heads` (z), `heads_by_position`, and `methods` (heads by
+        several methods).
 
     Raises:
         InterpError: an answer without a corrupt prompt; both prompts predict the same token and no answer is given; or
@@ -59,6 +60,8 @@ def collect(
             ("patching", lambda: activation_patching(model, clean, corrupt, **_answers(answer, wrong, results)))
         )
         steps.append(("heads", lambda: activation_patching(model, clean, corrupt, site="z", **_patched(results))))
+        at_each = partial(activation_patching, model, clean, corrupt, site="z", by_position=True)
+        steps.append(("heads_by_position", lambda: at_each(**_patched(results))))
         steps.append(
             ("methods", lambda: compare_patching(model, clean, corrupt, methods=COMPARED, **_patched(results)))
         )

@@ -53,6 +53,7 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
         patching=_div(plot(patching)) if patching is not None else None,
         heads_sentence=heads_sentence(results["heads"], results["methods"]) if patching is not None else "",
         heads=_div(plot(results["heads"])) if patching is not None else None,
+        heads_by_position=_div(plot(results["heads_by_position"])) if patching is not None else None,
         methods=_div(plot(results["methods"])) if patching is not None else None,
         gain_sentence=gain_sentence(results["gain"]),
         gain=_div(plot(results["gain"], null=results["gain_null"])),
