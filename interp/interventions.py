@@ -79,10 +79,15 @@ class Intervention:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One run of a sweep: a prompt, by its place in the batch, and the interventions that are made in it together."""
+    """One run of a sweep: a prompt, by its place in the batch, and the interventions that are made in it together.
+
+    Args:
+        always: compute the row even where it changes nothing: a control that shows the rounding between it and the base run.
+    """
 
     interventions: Sequence[Intervention] = field(default=())
     prompt: int = 0
+    always: bool = False
 
 
 class Edit:

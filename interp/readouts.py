@@ -1,4 +1,4 @@
-"""What a sweep reads at the top of each row: only the positions and vocabulary columns that are asked for are unembedded."""
+"""What a sweep reads of each row: at the top only the positions and vocabulary columns that are asked for, or the stream on its way."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,3 +86,18 @@ class LogitDifference(AtLast):
     ) -> Float[Tensor, " row"]:
         both = Logits(torch.stack([self.answer, self.wrong], dim=1)).read(model, normed, prompts)
         return both[:, 0] - both[:, 1]
+
+
+@dataclass(frozen=True, eq=False)
+class EachLayer:
+    """Reads the stream that enters each block, and the one that leaves the last: [row, layer, position, ...].
+
+    Where a row differs from the base run in nothing that it depends on, nothing is computed and the base run is read. NaN stands
+    beyond the end of a shorter prompt. Nothing is unembedded, so a change at the final norm would not be seen and is an error.
+
+    Args:
+        measure: from the stream [place, d_model] of some places and that of the base run there to values [place, ...]; of the base run
+            itself, both are the same.
+    """
+
+    measure: Callable[[Tensor, Tensor], Tensor]

@@ -20,7 +20,7 @@ from interp.generation import left_aligned
 from interp.hooks import attached_hooks
 from interp.interventions import Edit, Intervention, Row
 from interp.model import Transformer
-from interp.readouts import Readout
+from interp.readouts import EachLayer, Readout
 from interp.wave import Base, Member, Wave, stage_of
 
 MAX_BYTES = 512 * 2**20
@@ -48,7 +48,7 @@ def sweep(
     model: Transformer,
     tokens: Int[Tensor, "batch position"],
     rows: Sequence[Row],
-    readout: Readout,
+    readout: Readout | EachLayer,
     *,
     residual: Float[Tensor, "batch position d_model"] | None = None,
     max_bytes: int = MAX_BYTES,
@@ -60,14 +60,15 @@ def sweep(
         tokens: the prompts; PAD (-1) stands where a shorter one has no token.
         rows: what to change in which prompt. Interventions of a row are made together, in the order of the forward pass; of two at
             the same place, the later one acts on what the earlier one made.
-        readout: what to read at the top; see `interp.readouts`.
+        readout: what to read, at the top or of the stream at each layer; see `interp.readouts`.
         residual: the stream that enters block 0 in every run of a prompt, in place of the embedding of its tokens; then nothing can
             be changed at the embedding itself.
         max_bytes: bound on the memory above that of model, rows and result; one row is always computed at a time, however long.
         progress: what the progress bar on standard error is called; None shows none.
 
     Returns:
-        `values` [row, ...] and `base` [prompt, ...]. A row that changes nothing equals its prompt's base bit for bit.
+        `values` [row, ...] and `base` [prompt, ...]. A row that changes nothing equals its prompt's base bit for bit, unless it is
+        `always` computed.
 
     Raises:
         HookError: a hook point, position, head or neuron that does not exist; values that do not fit there; hooks that are attached
@@ -87,6 +88,9 @@ def sweep(
     stages = {name: stage_of(model, name) for name in names}
     if residual is not None and (embeddings := [name for name, stage in stages.items() if stage == 0]):
         raise HookError(f"sweep: {embeddings[0]} cannot be changed where the stream that enters block 0 is given.")
+    top = 1 + 2 * model.config.n_layers
+    if isinstance(readout, EachLayer) and (unseen := [name for name, stage in stages.items() if stage == top]):
+        raise HookError(f"sweep: {unseen[0]} is above every stream that is read, so a change there would not be seen.")
     lengths = [tokens.shape[1]] * prompts if real is None else real.sum(1).tolist()
     by_prompt = defaultdict(list)
     for number, row in enumerate(rows):
@@ -192,4 +196,4 @@ def _member(model: Transformer, base: Base, row: Row, number: int, stages: dict[
         attention = "key" in axes
         shape = (value.shape[1], length) if attention else value.shape[2:]
         edits[stages[change.name]].append(Edit(change, axes, shape, length, value))
-    return Member(number, prompt, base.lengths[prompt], edits)
+    return Member(number, prompt, base.lengths[prompt], row.always, edits)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.errors import HookError, nearest
@@ -17,7 +17,7 @@ from interp.interventions import Edit
 from interp.model import Block, Transformer
 from interp.names import block_axes, block_name
 from interp.packing import Group, Pack, PackedAttention
-from interp.readouts import Readout
+from interp.readouts import EachLayer, Readout
 from interp.tokenizer import PAD
 from interp.view import View
 
@@ -33,7 +33,7 @@ class Base:
         values: by hook name; [prompt, position, ...], or [prompt, head, query, key].
         normed: [prompt, read, d_model], the final stream after the final norm, where the readout reads it.
         reads: [prompt, read], those positions.
-        read: [prompt, ...], what the readout reads there.
+        read: [prompt, ...], what the readout reads there; of `EachLayer`, [prompt, layer, position, ...].
     """
 
     tokens: Int[Tensor, "prompt position"]
@@ -50,10 +50,10 @@ class Base:
         tokens: Int[Tensor, "prompt position"],
         lengths: Sequence[int],
         sites: Sequence[str],
-        readout: Readout,
+        readout: Readout | EachLayer,
         residual: Float[Tensor, "prompt longer d_model"] | None = None,
     ) -> "Base":
-        longest = max(lengths)
+        width, longest = tokens.shape[1], max(lengths)
         tokens = tokens[:, :longest]
         real = tokens != PAD
         names = {*sites, *(name for layer in range(model.config.n_layers) for name in _kept(model, layer))}
@@ -62,6 +62,10 @@ class Base:
             final = model.run_blocks(entering, real=None if bool(real.all()) else real)
             normed = model.ln_final(final)
         values["final"] = final
+        if isinstance(readout, EachLayer):
+            streams = [values[_kept(model, layer)[0]] for layer in range(model.config.n_layers)]
+            found = [_spread(readout.measure(stream[real], stream[real]), real, width) for stream in [*streams, final]]
+            return cls(tokens, lengths, values, normed[:, :0], tokens[:, :0], torch.stack(found, dim=1))
         reads = torch.tensor([list(readout.positions(length)) for length in lengths], device=tokens.device)
         rows = torch.arange(len(tokens), device=tokens.device)
         there = normed[rows[:, None], reads]
@@ -72,6 +76,13 @@ def _kept(model: Transformer, layer: int) -> list[str]:
     """What every sweep needs of a block of the base run: the stream that enters, keys, values, and what the heads read."""
     keys = "attn.hook_rot_k" if model.config.positions == "rotary" else "attn.hook_k"
     return [block_name(layer, point) for point in ("hook_resid_pre", keys, "attn.hook_v", "attn.hook_z")]
+
+
+def _spread(values: Tensor, places: Bool[Tensor, "prompt position"], width: int) -> Tensor:
+    """Values [place, ...] of the chosen places as [prompt, position, ...], `width` positions long; NaN elsewhere."""
+    spread = values.new_full((len(places), width, *values.shape[1:]), torch.nan)
+    spread[:, : places.shape[1]][places] = values
+    return spread
 
 
 def stage_of(model: Transformer, name: str) -> int:
@@ -95,6 +106,7 @@ class Member:
     number: int
     prompt: int
     length: int
+    always: bool
     edits: dict[int, list[Edit]]
 
 
@@ -110,7 +122,7 @@ class Wave:
         model: Transformer,
         base: Base,
         chunk: Sequence[Member],
-        readout: Readout,
+        readout: Readout | EachLayer,
         max_bytes: int,
     ) -> None:
         self.model, self.base, self.readout, self.max_bytes = model, base, readout, max_bytes
@@ -121,6 +133,8 @@ class Wave:
         )
         self.grid = torch.arange(base.tokens.shape[1], device=self.device)
         self.mask = torch.zeros(len(chunk), len(self.grid), dtype=torch.bool, device=self.device)
+        self.always = [member.always for member in chunk]
+        self.traced = base.read[self.prompts] if isinstance(readout, EachLayer) else None
         self.edits: dict[int, list[tuple[int, Edit]]] = defaultdict(list)
         for number, member in enumerate(chunk):
             for stage, edits in member.edits.items():
@@ -131,7 +145,10 @@ class Wave:
         stream = self._embed()
         for layer in range(self.config.n_layers):
             stream = self._block(layer, stream)
-        return self._read(stream)
+        if self.traced is None:
+            return self._read(stream)
+        self._trace(self.config.n_layers, stream, self.base.values["final"])
+        return self.traced
 
     def _embed(self) -> Packed | None:
         self._admit(0)
@@ -157,9 +174,10 @@ class Wave:
             view = View(pack.positions[None], len(self.grid), None, None, shared=shared)
             with self._hooks(halves[0], pack, shared):
                 x = block.hook_resid_pre(x[None])
+                self._trace(layer, (pack, x[0]), base_x)
                 stream, heads = (pack, x[0]), (pack, block.attend(x, view)[0])
         self._admit(halves[1])
-        if layer == self.config.n_layers - 1:
+        if layer == self.config.n_layers - 1 and self.traced is None:
             self._narrow(halves[1])
         if not bool(self.mask.any()):
             return None
@@ -169,8 +187,17 @@ class Wave:
         with self._hooks(halves[1], pack, None):
             return pack, block.finish(x[None], z[None])[0]
 
+    def _trace(self, layer: int, stream: Packed | None, base: Tensor) -> None:
+        """Read the stream on its way, where that is what is read."""
+        if self.traced is None or stream is None or not isinstance(self.readout, EachLayer):
+            return
+        pack, x = stream
+        before = base[self.prompts[pack.rows], pack.positions]
+        self.traced[pack.rows, layer, pack.positions] = self.readout.measure(x, before)
+
     def _read(self, stream: Packed | None) -> Tensor:
         """The readout of each row; of one that nothing reached, the base run's."""
+        assert not isinstance(self.readout, EachLayer)
         stage = 1 + 2 * self.config.n_layers
         self._admit(stage)
         self._narrow(stage)
@@ -210,6 +237,8 @@ class Wave:
         if edit.attention:
             length = int(self.lengths[row])
             value = value.transpose(0, 1)[:, :, :length]
+        if self.always[row]:
+            return edit.positions
         before = edit.select(value, edit.positions)
         differs = (edit.new(before) != before).reshape(len(before), -1).any(1)
         return edit.positions[differs]

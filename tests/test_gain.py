@@ -10,28 +10,24 @@ from torch import nn
 
 from analyses.cascade import gain, random_twin
 from analyses.cascade import gain as gain_function
+from analyses.cascade.gain import _check
 from interp import ModelConfig, Transformer
 from interp.errors import InterpError, ResultError, TokenError
 
-WIDE = ModelConfig(n_layers=5, d_model=64, n_heads=2, d_head=32, d_mlp=64, n_ctx=16, d_vocab=30, init_std=0.2)
-
-
-class LinearBlock(nn.Module):
-    """A block that multiplies the stream of each position by a matrix."""
-
-    def __init__(self, model, layer, matrix):
-        super().__init__()
-        self.matrix = matrix
-        self.pre, self.post = (model.hook_points[f"blocks.{layer}.hook_resid_{end}"] for end in ("pre", "post"))
-
-    def forward(self, x, allowed):
-        return self.post(self.pre(x) @ self.matrix)
-
 
 def linear_model(matrices):
-    model = tiny(config=WIDE)
-    for layer, matrix in enumerate(matrices):
-        model.blocks[layer] = LinearBlock(model, layer, matrix)
+    """Real blocks, without norms and with idle heads, that multiply the stream of each position by a matrix M: x + (M - 1) x."""
+    config = ModelConfig(
+        n_layers=5, d_model=64, n_heads=2, d_head=32, d_mlp=128, n_ctx=16, d_vocab=30, norm="none", activation="relu",
+        bias=False, init_std=0.2,
+    )  # fmt: skip
+    model = Transformer(config).requires_grad_(False).double()
+    one = torch.eye(64).double()
+    for block, matrix in zip(model.blocks, matrices, strict=True):
+        block.attn.o.weight.zero_()
+        block.mlp.input.weight.copy_(torch.cat([one, -one]))  # relu(x) - relu(-x) is x
+        added = (matrix - one).T
+        block.mlp.output.weight.copy_(torch.cat([added, -added], dim=1))
     return model
 
 
@@ -109,7 +105,7 @@ def test_injection_starts_at_one_and_position_0_is_left_out():
 
 def test_chunks_change_nothing():
     arguments = {"n_directions": 3, "seed": 1}
-    whole, parts = (gain(tiny(), random_tokens(1, 6), max_bytes=size, **arguments) for size in (2**28, 4000))
+    whole, parts = (gain(tiny(), random_tokens(1, 6), max_bytes=size, **arguments) for size in (2**28, 1))
     np.testing.assert_allclose(whole["gain"], parts["gain"], rtol=1e-6)
 
 
@@ -142,20 +138,37 @@ def test_intervals_over_prompts_hold_the_mean():
     np.testing.assert_allclose((upper - lower)[1:], spread[1:], rtol=0.25)
 
 
-def test_a_model_that_breaks_causality_or_repeatability_is_an_error():
-    class Leaky(LinearBlock):
-        def forward(self, x, allowed):
-            return self.post(self.pre(x) + x.mean(1, keepdim=True))
+def test_a_model_that_does_not_repeat_itself_is_an_error():
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return 1e-4 * torch.rand_like(x)
 
-    class Noisy(LinearBlock):
-        def forward(self, x, allowed):
-            return self.post(self.pre(x) + 1e-9 * torch.rand_like(x))
+    model = tiny()
+    model.blocks[2].mlp = Noisy()
+    with pytest.raises(ResultError, match="zero-dose control, computed again, moved by"):
+        gain(model, random_tokens(1, 5), dose=1e-3)
 
-    for kind, message in ((Leaky, "causality is violated"), (Noisy, "zero-dose control moved by")):
-        model = tiny(config=WIDE)
-        model.blocks[2] = kind(model, 2, None)
-        with pytest.raises(ResultError, match=message):
-            gain(model, random_tokens(1, 5, vocab=30))
+
+def test_a_disturbance_before_the_injection_is_an_error():
+    energies = torch.ones(1, 3, 2, 4)  # [place, row, layer, position]
+    energies[:, :2] = 0
+    with pytest.raises(ResultError, match="causality is violated"):
+        _check(energies, torch.tensor([2]), 0)
+    energies[..., :2] = 0
+    _check(energies, torch.tensor([2]), 0)
+    energies[0, 0, 1, 3] = 1e-30
+    with pytest.raises(ResultError, match="zero-dose control moved"):
+        _check(energies, torch.tensor([2]), 0)
+
+
+def test_rounding_is_measured():
+    single, double = (
+        gain(tiny(dtype=dtype), random_tokens(2, 8))["rounding"] for dtype in (torch.float32, torch.float64)
+    )
+    assert float(single.max()) < 2e-3
+    assert float(double.max()) < 1e-11
+    with pytest.raises(ResultError, match="Raise the dose or load the model in float64"):
+        _check(torch.tensor([0, 1e-3, 1]).reshape(1, 3, 1, 1), torch.tensor([0]), 0)
 
 
 def test_a_disturbance_that_vanishes_is_an_error():

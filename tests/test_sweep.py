@@ -17,12 +17,25 @@ from interp import PAD, Transformer
 from interp.errors import HookError, TokenError
 from interp.hooks import attached_hooks
 from interp.interventions import Add, Apply, Intervention, Patch, Row, Scale, Set
-from interp.readouts import LogitDifference, Logits, OfLogits
+from interp.readouts import EachLayer, LogitDifference, Logits, OfLogits
 from interp.sweep import sweep
 
 
-def twin(model: Transformer, tokens: torch.Tensor, row: Row) -> torch.Tensor:
-    """The logits at the last position of a whole run with hooks."""
+def last_logits(model: Transformer, prompt: torch.Tensor) -> torch.Tensor:
+    return model(prompt)[0, -1]
+
+
+def streams_of(model: Transformer, prompt: torch.Tensor) -> torch.Tensor:
+    """[layer, position, d_model]: what enters each block, and what leaves the last."""
+    last = model.config.n_layers - 1
+    names = [*(f"blocks.{layer}.hook_resid_pre" for layer in range(last + 1)), f"blocks.{last}.hook_resid_post"]
+    with model.capture(names) as values:
+        model(prompt)
+    return torch.stack([values[name][0] for name in names])
+
+
+def twin(model: Transformer, tokens: torch.Tensor, row: Row, read=last_logits) -> torch.Tensor:
+    """What is read, by default the logits at the last position, of a whole run with hooks."""
     prompt = tokens[row.prompt]
     prompt = prompt[prompt != PAD][None]
 
@@ -51,9 +64,9 @@ def twin(model: Transformer, tokens: torch.Tensor, row: Row) -> torch.Tensor:
         return hook
 
     if not row.interventions:
-        return model(prompt)[0, -1]
+        return read(model, prompt)
     with model.hooks([(change.name, hook_for(change)) for change in row.interventions]):
-        return model(prompt)[0, -1]
+        return read(model, prompt)
 
 
 def check(model, tokens, rows, atol=1e-10, **options):
@@ -92,18 +105,69 @@ def random_rows(model: Transformer, sources: list[dict[str, torch.Tensor]], rng:
     return rows
 
 
+def unequal(model: Transformer, lengths: list[int], seed: int, width: int):
+    """Prompts of those lengths, padded; and the values of another run for each."""
+    tokens, sources = random_tokens(len(lengths), width, seed=seed), []
+    for row, length in enumerate(lengths):
+        tokens[row, length:] = PAD
+        other = random_tokens(1, length, seed=seed + row + 1)
+        sources.append({name: value[0] for name, value in model.run_with_cache(other)[1].items()})
+    return tokens, sources
+
+
 @settings(max_examples=80, deadline=None)
 @given(seed=st.integers(0, 10**6), options=configs)
 def test_equals_whole_hooked_runs_for_any_architecture_and_site(seed, options):
     model, rng = build(**options), random.Random(seed)
     lengths = [rng.randint(1, 7) for _ in range(rng.randint(1, 3))]
-    tokens = random_tokens(len(lengths), max(lengths), seed=seed)
-    sources = []
-    for row, length in enumerate(lengths):
-        tokens[row, length:] = PAD
-        other = random_tokens(1, length, seed=seed + row + 1)
-        sources.append({name: value[0] for name, value in model.run_with_cache(other)[1].items()})
+    tokens, sources = unequal(model, lengths, seed, width=max(lengths))
     check(model, tokens, random_rows(model, sources, rng), max_bytes=rng.choice([1, 50_000, 2**30]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), options=configs)
+def test_the_stream_at_each_layer_equals_that_of_whole_hooked_runs(seed, options):
+    model, rng = build(**options), random.Random(seed)
+    lengths = [rng.randint(1, 7) for _ in range(rng.randint(1, 3))]
+    tokens, sources = unequal(model, lengths, seed, width=8)
+    rows = [
+        Row([change for change in row.interventions if not change.name.startswith("ln_final")], row.prompt, always)
+        for row in random_rows(model, sources, rng)
+        for always in (False, True)
+    ]
+    readout = EachLayer(lambda stream, base: torch.stack([stream, stream - base], dim=1))
+    swept = sweep(model, tokens, rows, readout, max_bytes=rng.choice([1, 50_000, 2**30]))
+    assert swept.values.shape == (len(rows), 4, 8, 2, TINY.d_model)
+    for row, value in zip(rows, swept.values, strict=True):
+        length = lengths[row.prompt]
+        base, changed = swept.base[row.prompt, :, :length, 0], twin(model, tokens, row, streams_of)
+        torch.testing.assert_close(base, streams_of(model, tokens[row.prompt, None, :length]), atol=1e-10, rtol=0)
+        torch.testing.assert_close(value[:, :length, 0], changed, atol=1e-10, rtol=0)
+        torch.testing.assert_close(value[:, :length, 1], changed - base, atol=1e-10, rtol=0)
+        assert bool(value[:, length:].isnan().all())
+
+
+def test_what_cannot_have_changed_is_the_base_run_bit_for_bit_at_each_layer():
+    model, tokens = tiny(dtype=torch.float32), random_tokens(2, 8, seed=1)
+    change = Intervention("blocks.1.attn.hook_z", Add(0.5), positions=4)
+    idle = Intervention("blocks.1.hook_resid_pre", Add(0.0), positions=4)
+    rows = [Row([change], 1), Row([idle], 1), Row([idle], 1, always=True), Row((), 1, always=True)]
+    swept = sweep(model, tokens, rows, EachLayer(lambda stream, base: stream - base))
+    delta, skipped, computed, empty = swept.values
+    assert not swept.base.any()
+    assert not delta[:2].any()  # layers up to the one changed
+    assert not delta[:, :4].any()  # and positions before it
+    assert delta[2:, 4:].all(2).any(1).all()  # the control moves
+    assert not skipped.any()
+    assert not empty.any()  # there is nothing to compute it from
+    assert not computed[:, :4].any()
+    assert float(computed.abs().max()) < 1e-5
+
+
+def test_a_change_above_every_stream_that_is_read_is_an_error():
+    row = Row([Intervention("ln_final.hook_normalized", Scale(2.0))])
+    with pytest.raises(HookError, match="above every stream that is read"):
+        sweep(tiny(), random_tokens(1, 5), [row], EachLayer(lambda stream, base: stream))
 
 
 def test_in_single_precision_too():

@@ -4,20 +4,26 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float, Int
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from analyses.intervals import RESAMPLES, bootstrap_mean
 from analyses.results import make, token_coords
 from interp.errors import InterpError, ResultError
+from interp.interventions import Add, Intervention, Row
 from interp.model import Transformer
+from interp.names import block_name
 from interp.prompts import Prompt
-from interp.streams import MAX_BYTES, chunks, streams, streams_from
+from interp.readouts import EachLayer
+from interp.streams import streams
+from interp.sweep import MAX_BYTES, sweep
 from interp.tokenizer import PAD
 
 SMALLEST_DOSE = {torch.float32: 1e-4, torch.float64: 1e-10}
 """Below this dose the difference of two runs is mostly rounding: float32 rounds 4e-7 to 6e-7 of |x| in each layer."""
+
+
+LARGEST_ROUNDING = 0.02
+"""Largest share of a disturbance that may be rounding between the run with it and the one without."""
 
 
 @torch.no_grad()
@@ -46,19 +52,21 @@ def gain(
         n_directions: random directions at each position.
         seed: of the directions.
         bos: see `Transformer.to_tokens`.
-        max_bytes: bound on the widest activation of a chunk of rows.
+        max_bytes: bound on the sweep's memory; see `interp.sweep`.
         progress: show a progress bar on standard error.
 
     Returns:
         A Dataset over prompt, injection (the position p0), direction, and layer (from `layer` to n_layers):
-        `gain` G = sqrt(E[l]/E[layer]); `relative_gain` Gamma = (|delta[l,p0]| / |x[l,p0]|) / dose, on site.
+        `gain` G = sqrt(E[l]/E[layer]); `relative_gain` Gamma = (|delta[l,p0]| / |x[l,p0]|) / dose, on site;
+        `rounding` (prompt, injection, layer), the share of the disturbance that the same run with dose 0 shows.
         Per prompt and layer: `log_gain`, `log_relative_gain` (mean natural logarithms over injections and directions), `rms_gain`,
         and `reproduction` k[l] = exp(mean ln sqrt(E[l+1]/E[l])), NaN at the last layer. `log_gain_interval`,
         `log_relative_gain_interval` and `log_reproduction_interval` (bound, layer): 95 % percentile bootstrap over
         prompts, NaN below 3 prompts. `doubling_depth` (prompt): ln 2 over the mean of ln k, layers; negative is a half-life.
 
     Raises:
-        ResultError: the zero-dose control or causality is violated, which means that the numbers cannot be trusted.
+        ResultError: the zero-dose control or causality is violated, or rounding is more than 2 % of a disturbance: the numbers
+            cannot be trusted.
         InterpError: a dose, layer or number of directions out of range, a dtype too coarse, or a prompt of one token.
         TokenError: a prompt that the model cannot take.
     """
@@ -66,16 +74,28 @@ def gain(
     tokens = model.to_tokens(prompts, bos=bos)
     if int((tokens != PAD).sum(1).min()) < 2:
         raise InterpError("cascade.gain: a prompt has one token; position 0 is left out, so at least two are needed.")
-    count, positions = tokens.shape
+    real = tokens != PAD
+    sizes = torch.stack([_centred(stream).norm(dim=-1) for stream in streams(model, tokens)[layer:]])
+    places = real[:, 1:].nonzero() + torch.tensor([0, 1], device=tokens.device)  # [place, (prompt, position)]
+    prompt, position = places.T
+    if bool((sizes[0, prompt, position] == 0).any()):
+        raise InterpError("cascade.gain: the stream is zero at a position, so a dose relative to it means nothing.")
+    shape = (len(places), n_directions, model.config.d_model)
+    directions = isotropic(shape, torch.Generator().manual_seed(seed)).to(sizes)
+    deltas = dose * sizes[0, prompt, position, None, None] * directions
+    energies = _inject(model, tokens, places, deltas, layer, max_bytes, progress)
+    _check(energies, position, layer)
     depth = model.config.n_layers - layer + 1
-    total, on_site = (torch.full((count, positions - 1, n_directions, depth), torch.nan) for _ in range(2))
-    generator = torch.Generator().manual_seed(seed)
-    for number in track(range(count), "injecting", console=Console(stderr=True), disable=not progress):
-        row = tokens[number][tokens[number] != PAD]
-        directions = _directions((len(row) - 1, n_directions, model.config.d_model), generator)
-        measured = _follow(model, row, directions, dose, layer, max_bytes)
-        total[number, : len(row) - 1], on_site[number, : len(row) - 1] = measured
-    return _result(model, tokens, total, on_site, dose, layer, n_directions, seed, bos)
+    total, on_site, rounding = (
+        torch.full((*tokens[:, 1:].shape, *rest), torch.nan, device=tokens.device, dtype=sizes.dtype)
+        for rest in ((n_directions, depth), (n_directions, depth), (depth,))
+    )
+    moved = energies.nansum(-1)  # [place, row, layer]
+    total[prompt, position - 1] = (moved[:, 2:] / moved[:, 2:, :1]).sqrt()
+    at_site = energies[torch.arange(len(places)), 2:, :, position].sqrt()  # [place, direction, layer]
+    on_site[prompt, position - 1] = at_site / sizes[:, prompt, position].T[:, None] / dose
+    rounding[prompt, position - 1] = (moved[:, 1] / moved[:, 2:].mean(1)).sqrt()
+    return _result(model, tokens, total, on_site, rounding, dose, layer, n_directions, seed, bos)
 
 
 def _check_request(model: Transformer, dose: float, layer: int, n_directions: int) -> None:
@@ -97,82 +117,57 @@ def _check_request(model: Transformer, dose: float, layer: int, n_directions: in
         raise InterpError(f"cascade.gain: n_directions must be at least 1, got {n_directions}.")
 
 
-def _directions(
-    shape: tuple[int, int, int], generator: torch.Generator
-) -> Float[Tensor, "injection direction d_model"]:
+def isotropic(shape: tuple[int, int, int], generator: torch.Generator) -> Float[Tensor, "place direction d_model"]:
     """Isotropic unit vectors without a mean, which the layer norm would remove; drawn in float64 whatever the model's dtype."""
     return torch.nn.functional.normalize(_centred(torch.randn(shape, generator=generator, dtype=torch.float64)), dim=-1)
 
 
-def _follow(
+def _inject(
     model: Transformer,
-    tokens: Int[Tensor, " position"],
-    directions: Float[Tensor, "injection direction d_model"],
-    dose: float,
+    tokens: Int[Tensor, "prompt position"],
+    places: Int[Tensor, "place 2"],
+    deltas: Float[Tensor, "place direction d_model"],
     layer: int,
     max_bytes: int,
-) -> tuple[Float[Tensor, "injection direction layer"], Float[Tensor, "injection direction layer"]]:
-    """G and Gamma of one prompt. Clean and disturbed runs share the batch shape, so that equal inputs give equal bits."""
-    base = streams(model, tokens[None])[layer][0]
-    injections, n_directions, d_model = directions.shape
-    rows = directions.reshape(-1, d_model).to(device=base.device, dtype=base.dtype)
-    sites = torch.arange(1, len(tokens), device=base.device).repeat_interleave(n_directions)
-    size = dose * _centred(base).norm(dim=-1)[sites]
-    if bool((size == 0).any()):
-        raise InterpError("cascade.gain: the stream is zero at a position, so a dose relative to it means nothing.")
-    gains = []
-    for number, chunk in enumerate(chunks(model, len(rows), len(tokens), max_bytes)):
-        site, delta = sites[chunk], size[chunk, None] * rows[chunk]
-        clean = _run(model, base, site, torch.zeros_like(delta), layer)
-        if number == 0:
-            _check_control(_run(model, base, site, -torch.zeros_like(delta), layer), clean)
-        gains.append(_measure(_run(model, base, site, delta, layer), clean, site, dose, layer))
-    total, on_site = (
-        torch.cat(parts).reshape(injections, n_directions, -1).cpu().float() for parts in zip(*gains, strict=True)
+    progress: bool,
+) -> Float[Tensor, "place row layer position"]:
+    """The energies of the change of each row; at each place two controls of zero dose (skipped, computed), then the directions."""
+    name, zero = block_name(layer, "hook_resid_pre"), deltas.new_zeros(model.config.d_model)
+    rows = []
+    for (prompt, position), there in zip(places.tolist(), deltas, strict=True):
+        for number, delta in enumerate([zero, zero, *there]):
+            rows.append(Row([Intervention(name, Add(delta), positions=position)], prompt, always=number == 1))
+    swept = sweep(
+        model, tokens, rows, EachLayer(_energy), max_bytes=max_bytes, progress="injecting" if progress else None
     )
-    return total, on_site
+    return swept.values.reshape(len(places), -1, *swept.values.shape[1:])[:, :, layer:]
 
 
-def _run(
-    model: Transformer,
-    base: Float[Tensor, "position d_model"],
-    site: Int[Tensor, " row"],
-    delta: Float[Tensor, "row d_model"],
-    layer: int,
-) -> Float[Tensor, "row layer position d_model"]:
-    """The mean-centred stream entering every block from `layer` on, and leaving the last, with delta[i] added at site[i]."""
-    start = base.repeat(len(site), 1, 1)
-    start[torch.arange(len(site), device=base.device), site] += delta
-    return torch.stack([_centred(stream) for stream in streams_from(model, start, layer)], dim=1)
+def _energy(stream: Float[Tensor, "place d_model"], base: Float[Tensor, "place d_model"]) -> Float[Tensor, " place"]:
+    return _centred(stream - base).pow(2).sum(-1)
 
 
-def _measure(
-    disturbed: Tensor, clean: Tensor, site: Int[Tensor, " row"], dose: float, layer: int
-) -> tuple[Tensor, Tensor]:
-    delta = disturbed - clean
-    energy = delta.pow(2).sum(-1)  # [row, layer, position]
-    before = torch.arange(energy.shape[-1], device=site.device) < site[:, None]
-    if bool(energy.masked_select(before[:, None]).any()):
+def _check(energies: Float[Tensor, "place row layer position"], position: Int[Tensor, " place"], layer: int) -> None:
+    """The controls of one run: causality, zero dose, and a disturbance well above rounding."""
+    skipped, computed, total = energies[:, 0], energies[:, 1].nansum(-1), energies[:, 2:].nansum(-1)
+    before = torch.arange(energies.shape[-1], device=position.device) < position[:, None]
+    if bool(energies.nan_to_num().amax((1, 2))[before].any()):
         raise ResultError(
             "cascade.gain: the disturbance reached a position before the injection: causality is violated."
         )
-    total = energy.sum(-1)
+    if bool(skipped.nan_to_num().any()):
+        raise ResultError("cascade.gain: the zero-dose control moved; the model is not deterministic here.")
     vanished = (total == 0).nonzero()
     if len(vanished):
         raise ResultError(
-            f"cascade.gain: the disturbance is exactly zero at layer {layer + int(vanished[0, 1])}, so its "
+            f"cascade.gain: the disturbance is exactly zero at layer {layer + int(vanished[0, 2])}, so its "
             "logarithm does not exist. Raise the dose."
         )
-    row = torch.arange(len(site), device=site.device)
-    relative = energy[row, :, site].sqrt() / clean[row, :, site].norm(dim=-1) / dose
-    return (total / total[:, :1]).sqrt(), relative
-
-
-def _check_control(again: Tensor, clean: Tensor) -> None:
-    if not torch.equal(again, clean):
-        worst = float((again - clean).abs().max())
+    share = (computed[:, None] / total).sqrt()
+    if float(share.max()) > LARGEST_ROUNDING:
         raise ResultError(
-            f"cascade.gain: the zero-dose control moved by {worst:.3g} instead of 0; the model is not deterministic here."
+            f"cascade.gain: the zero-dose control, computed again, moved by {float(share.max()):.2g} of the disturbance. Raise the dose "
+            "or load the model in float64; if that does not help, the model is not deterministic or not causal."
         )
 
 
@@ -185,6 +180,7 @@ def _result(
     tokens: Tensor,
     total: Tensor,
     on_site: Tensor,
+    rounding: Tensor,
     dose: float,
     layer: int,
     n_directions: int,
@@ -192,6 +188,7 @@ def _result(
     bos: bool | None,
 ) -> xr.Dataset:
     nested = (1, 2)
+    total, on_site = total.cpu().float(), on_site.cpu().float()
     log_total, log_site = total.double().log(), on_site.double().log()
     log_k = torch.full_like(log_total, torch.nan)
     log_k[..., :-1] = log_total.diff(dim=-1)
@@ -207,6 +204,12 @@ def _result(
         {
             "gain": (each, total, "gain G", "1"),
             "relative_gain": (each, on_site, "relative on-site gain Gamma", "1"),
+            "rounding": (
+                ("prompt", "injection", "layer"),
+                rounding.cpu().float(),
+                "share of the disturbance that is rounding",
+                "1",
+            ),
             "log_gain": (by_layer, means["log_gain"], "mean ln G", "nats"),
             "log_relative_gain": (by_layer, means["log_relative_gain"], "mean ln Gamma", "nats"),
             "rms_gain": (by_layer, total.double().pow(2).nanmean(nested).sqrt(), "root mean square of G", "1"),
