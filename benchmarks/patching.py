@@ -7,19 +7,14 @@ floating-point rate of the sweep against a large matrix product, the peak memory
 """
 
 import argparse
-import gc
 import os
-import tempfile
-import time
-import warnings
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
 os.environ["TQDM_DISABLE"] = "1"  # read at import: the peer draws a bar for each grid
 
 import torch
-import transformers
+from measure import SHAPE, THREADS, best, both_models, peak, timed
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,10 +23,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import analyses
 import interp
-from interp.loading import save_directory
 
-SHAPE = {"n_layers": 12, "d_model": 768, "n_heads": 12, "d_head": 64, "d_mlp": 3072, "n_ctx": 1024, "d_vocab": 50257}
-THREADS = 2
 ANSWER, WRONG = 11, 12
 TIGHT = 64 * 2**20
 GRIDS = (  # name, options of activation_patching, tokens, the peer's function, bar
@@ -40,34 +32,6 @@ GRIDS = (  # name, options of activation_patching, tokens, the peer's function, 
     ("head z by position, 12 x 12 x 16", {"site": "z", "by_position": True}, 16, patching.get_act_patch_attn_head_out_by_pos, 12),
     ("resid_pre, 12 x 64", {"site": "resid_pre"}, 64, patching.get_act_patch_resid_pre, 6),
 )  # fmt: skip
-
-
-def timed(run: Callable[[], object]) -> tuple[object, float]:
-    gc.collect()
-    start = time.perf_counter()
-    found = run()
-    return found, time.perf_counter() - start
-
-
-def best(run: Callable[[], object], enough: float = 12.0, most: int = 7) -> tuple[object, float]:
-    """The result and the shortest time of several runs, as many as fit into `enough` seconds; at least two, the first of which warms up."""
-    found, first = timed(run)
-    times = [timed(run)[1] for _ in range(max(1, min(most, int(enough / first))))]
-    return found, min(first, *times)
-
-
-def status(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
-
-
-def peak(run: Callable[[], object]) -> float:
-    """Peak resident memory while it runs, above that before, in MB."""
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    before = status("VmRSS")
-    run()
-    return status("VmHWM") - before
 
 
 def pair(length: int, seed: int = 0, prompts: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,17 +113,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--growth-only", action="store_true", help="skip the comparison")
     only = parser.parse_args().growth_only
-    warnings.filterwarnings("ignore")
-    transformers.logging.set_verbosity_error()
-    torch.set_num_threads(THREADS)
-    torch.set_grad_enabled(False)
     console = Console(width=150)
-    with tempfile.TemporaryDirectory() as folder:
-        save_directory(interp.Transformer(interp.ModelConfig(**SHAPE)), Path(folder))
-        model = interp.load(folder)
+    with both_models() as (model, bridge):
         if not only:
-            weights = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
-            console.print(compare(model, TransformerBridge.boot_transformers(folder, hf_model=weights)))
+            console.print(compare(model, bridge))
         console.print(growth(model))
 
 
