@@ -10,7 +10,16 @@ if TYPE_CHECKING:
     from analyses import cascade
     from analyses.attention import attention_patterns
     from analyses.attribution import direct_logit_attribution
-    from analyses.lenses import logit_lens
+    from analyses.embeddings import embedding_structure
+    from analyses.lenses import (
+        component_lens,
+        load_lens,
+        logit_lens,
+        published_lens,
+        save_lens,
+        train_tuned_lens,
+        tuned_lens,
+    )
     from analyses.patching import (
         ablate_heads,
         activation_patching,
@@ -30,12 +39,19 @@ _HOMES = {
     "cascade": "analyses.cascade",
     "causal_tracing": "analyses.patching",
     "compare_patching": "analyses.patching",
+    "component_lens": "analyses.lenses",
     "direct_logit_attribution": "analyses.attribution",
+    "embedding_structure": "analyses.embeddings",
     "load": "analyses.results",
+    "load_lens": "analyses.lenses",
     "logit_lens": "analyses.lenses",
     "plot": "analyses.plots",
+    "published_lens": "analyses.lenses",
     "residual_stream": "analyses.residual",
     "save": "analyses.results",
+    "save_lens": "analyses.lenses",
+    "train_tuned_lens": "analyses.lenses",
+    "tuned_lens": "analyses.lenses",
 }
 
 __all__ = [
@@ -46,12 +62,19 @@ __all__ = [
     "cascade",
     "causal_tracing",
     "compare_patching",
+    "component_lens",
     "direct_logit_attribution",
+    "embedding_structure",
     "load",
+    "load_lens",
     "logit_lens",
     "plot",
+    "published_lens",
     "residual_stream",
     "save",
+    "save_lens",
+    "train_tuned_lens",
+    "tuned_lens",
 ]
 
 

@@ -179,6 +179,48 @@ def test_attribution(monkeypatch, capsys, tmp_path, words, said):
     assert not (tmp_path / "b.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "figures"),
+    [
+        ([], 1),
+        (["The capital of France is", "--color", "kl", "--follow", " Paris"], 2),
+        ([DEFAULT_PAIR.clean, "--other", DEFAULT_PAIR.corrupt, "--tuned", "--parts"], 6),
+    ],
+)
+def test_lens(monkeypatch, capsys, tmp_path, words, figures):
+    arguments = ["--out", tmp_path / "l.html", "--save", tmp_path / "l.nc"]
+    status, out, err = run(monkeypatch, capsys, "lens", *words, *arguments)
+    assert status == 0, err
+    assert "5.mlp" in out
+    assert (tmp_path / "l.html").read_text().count('class="plotly-graph-div"') == figures
+    assert analyses.load(tmp_path / "l.nc").attrs["kind"] == "logit_lens"
+    assert run(monkeypatch, capsys, "lens", *words, *arguments)[0] == 1  # existing files are kept
+
+
+def test_lens_told_nonsense(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "l.html"
+    assert run(monkeypatch, capsys, "lens", "--tuned", "--published", "gpt2", "--out", out)[0] == 2
+    status, _, err = run(monkeypatch, capsys, "lens", "--color", "hue", "--out", out)
+    assert status == 1
+    assert "no colour 'hue'" in err
+    status, _, err = run(monkeypatch, capsys, "lens", "--lens", tmp_path / "none", "--out", out)
+    assert status == 1
+    assert "cannot be read" in err
+    assert not out.exists()
+
+
+def test_train_lens_and_use_it(monkeypatch, capsys, tmp_path):
+    text, path = tmp_path / "text.txt", tmp_path / "lens.safetensors"
+    text.write_text("Mary and John went to the store. Then Rose gave a book to Peter, and he was happy. " * 40)
+    words = ["train-lens", text, "--out", path, "--steps", 20, "--rows", 2, "--length", 32]
+    status, out, err = run(monkeypatch, capsys, *words)
+    assert status == 0, err
+    assert "20 steps" in out
+    status, _, err = run(monkeypatch, capsys, "lens", "--lens", path, "--out", tmp_path / "l.html")
+    assert status == 0, err
+    assert run(monkeypatch, capsys, *words)[0] == 1
+
+
 def test_generate_streams_the_text_that_the_library_generates(monkeypatch, capsys):
     model = interp.load()
     tokens = model.generate("Once upon a time,", max_new_tokens=20, temperature=0.7, seed=3)

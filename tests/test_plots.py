@@ -7,7 +7,7 @@ import pytest
 
 import analyses
 from analyses import cascade
-from analyses.plots import plot_head
+from analyses.plots import plot_head, plot_lens_curves, plot_lens_pair, plot_positions, plot_trajectories
 from analyses.plots.labels import label, visible
 from interp.errors import ResultError
 from interp.zoo import DEFAULT_PAIR
@@ -45,6 +45,82 @@ def test_lens_figure(results):
     assert figure.layout.xaxis.title.text
     assert figure.layout.yaxis.title.text
     assert np.shape(heatmap(analyses.plot(results["lens"], prompt=1)).z) == (13, 2)  # padding is not drawn
+
+
+@pytest.mark.parametrize("color", ["entropy", "rank", "kl"])
+def test_lens_colours(results, color):
+    one = results["lens"].isel(prompt=0)
+    trace = heatmap(analyses.plot(results["lens"], color=color))
+    values = {
+        "entropy": one["entropy"],
+        "rank": np.log10(1 + one["final_rank"]),
+        "kl": np.log10(np.maximum(one["kl"], 1e-3)),
+    }
+    np.testing.assert_allclose(trace.z, values[color])
+    assert trace.zmin <= np.min(trace.z) + 1e-6
+    assert trace.zmax >= np.max(trace.z)
+    assert trace.colorbar.title.text
+    with pytest.raises(ResultError, match="no colour 'hue'"):
+        analyses.plot(results["lens"], color="hue")
+
+
+def test_two_lenses_share_a_scale_and_the_layers_that_both_have(results, smalltown):
+    tuned = analyses.tuned_lens(smalltown, DEFAULT_PAIR.clean)
+    figure = plot_lens_pair(results["lens"], tuned, names=["<i>logit</i>", "tuned"])
+    assert [np.shape(trace.z) for trace in figure.data] == [(7, 15), (7, 15)]
+    assert {trace.coloraxis for trace in figure.data} == {"coloraxis"}
+    assert [note.text for note in figure.layout.annotations] == ["&lt;i&gt;logit&lt;/i&gt;", "tuned"]
+    assert {axis.ticktext[-1] for axis in figure.select_yaxes()} == {"output"}
+    short = plot_lens_pair(results["lens"], results["lens"], prompt=(1, 1))
+    assert [np.shape(trace.z) for trace in short.data] == [(13, 2), (13, 2)]  # beside each other, and without padding
+
+
+def test_lens_curves_and_trajectories(smalltown):
+    prompts = [DEFAULT_PAIR.clean, "Mary went to the", "The dogs near the"]
+    plain = analyses.logit_lens(smalltown, prompts, candidates=[" Mary", " John"])
+    figure = plot_lens_curves({"logit": plain, "tuned": analyses.tuned_lens(smalltown, prompts)})
+    lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
+    assert [len(trace.x) for trace in lines] == [13, 13, 7, 7]
+    np.testing.assert_allclose(lines[0].y, plain["kl"].mean("position").mean("prompt"))
+    bands = [trace for trace in figure.data if trace.fill == "toself"]
+    assert len(bands) == 4
+    assert (np.array(bands[0].y)[:13] >= lines[0].y).all()
+    one = plot_trajectories(plain)
+    np.testing.assert_allclose(one.data[0].y, np.exp(plain["candidate_log_probability"][0, :, 14, 0]))
+    assert [trace.name for trace in one.data if trace.showlegend] == ["·Mary", "·John"]
+    with pytest.raises(ResultError, match="follows no tokens"):
+        plot_trajectories(analyses.logit_lens(smalltown, "Mary"))
+
+
+def test_component_lens_figure(smalltown):
+    result = analyses.component_lens(smalltown, DEFAULT_PAIR.clean, top_k=3, heads=True)
+    trace = heatmap(analyses.plot(result))
+    assert np.shape(trace.z) == (result.sizes["component"], 6)
+    assert (trace.zmid, trace.zmin) == (0, -trace.zmax)
+    last = result.isel(prompt=0, position=-1)
+    np.testing.assert_allclose(np.array(trace.z)[:, 5], last["top_logit"][:, 0])
+    np.testing.assert_allclose(np.array(trace.z)[:, 0], last["bottom_logit"][:, 0])
+
+
+def test_embedding_figures(smalltown):
+    result = analyses.embedding_structure(smalltown, [" Mary", " store", "<|endoftext|>"], top_k=4)
+    figure = analyses.plot(result)
+    near, likeness, cloud, own = figure.data
+    assert (np.shape(near.z), np.shape(likeness.z)) == ((3, 4), (3, 3))
+    assert len(cloud.x) == 1665
+    np.testing.assert_allclose(own.x, result["candidate_coordinate"][:, 0])
+    assert own.text[2] == "&lt;|endoftext|&gt;"
+    positions = plot_positions(result)
+    assert [len(trace.x) for trace in positions.data] == [256] * 5
+
+
+def test_stream_figure_shows_what_each_part_writes(smalltown):
+    result = analyses.residual_stream(smalltown, DEFAULT_PAIR.clean)
+    bars = [trace for trace in analyses.plot(result).data if isinstance(trace, go.Bar)]
+    assert [trace.name for trace in bars] == ["attention", "MLP"] * 2
+    assert bars[0].x == tuple(f"{layer}.attn" for layer in range(6))
+    expected = result["written_norm"][0, 1::2, 1:].mean("position")
+    np.testing.assert_allclose(bars[0].y, expected)
 
 
 def test_attention_figures(results):

@@ -39,8 +39,8 @@ def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, 
     page.goto(path.as_uri())
     page.wait_for_function("document.querySelectorAll('.main-svg').length > 5")
     assert seen == []
-    assert page.locator(".plotly-graph-div").count() == 8
-    assert page.locator(".plotly-graph-div .heatmaplayer, .plotly-graph-div .scatterlayer").count() >= 8
+    assert page.locator(".plotly-graph-div").count() == 15
+    assert page.locator(".plotly-graph-div .heatmaplayer, .plotly-graph-div .scatterlayer").count() >= 15
     text = page.inner_text("body")
     for section in (
         "Prompt",
@@ -48,6 +48,9 @@ def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, 
         "Logit lens",
         "Attention",
         "Activation patching",
+        "Direct logit attribution",
+        "The residual stream",
+        "Embeddings",
         "Cascade",
         "Provenance",
     ):
@@ -99,7 +102,15 @@ def test_heads_that_are_not_there(results, text):
 
 def test_sentences_state_the_figures(results):
     lines = summary(results)
-    assert len(lines) == 4
+    assert len(lines) == 6
+    attribution = results["attribution"].isel(prompt=0)
+    parts = attribution["component_effect"]
+    assert f"writes {float(parts.max()):+.2f}" in lines[3]
+    assert (
+        f"{str(parts['component'][int(parts.argmin())].item()).replace('_', ' ')} {float(parts.min()):+.2f}" in lines[3]
+    )
+    norm = results["stream"]["mean_norm"][0].to_numpy()
+    assert f"grows from {norm[0]:.1f} to {norm[-1]:.1f}" in lines[4]
     effect = results["heads"]["effect"][0].to_numpy()
     layer, head = np.unravel_index(effect.argmax(), effect.shape)
     assert f"Of single heads, {layer}.{head} ({effect.max():.0%})" in lines[2]

@@ -18,7 +18,7 @@ def logit_lens(
     prompt: Prompt,
     *,
     top_k: int = 5,
-    candidates: Sequence[str] = (),
+    candidates: Sequence[str | int] = (),
     positions: Sequence[int] | None = None,
     centred: bool = False,
     bos: bool | None = None,
@@ -31,7 +31,7 @@ def logit_lens(
     Args:
         prompt: a text, several texts, or token ids.
         top_k: how many of the most probable tokens to keep.
-        candidates: single tokens whose logit, rank and log-probability to follow.
+        candidates: single tokens, or ids, whose logit, rank and log-probability to follow.
         positions: which to read, counted from the end of each prompt where negative; None is all.
         centred: give logits less their mean over the vocabulary, which no probability depends on.
         bos: see `Transformer.to_tokens`.

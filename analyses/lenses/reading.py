@@ -34,7 +34,7 @@ def read_steps(
     decode: Decode,
     *,
     top_k: int,
-    candidates: Sequence[str],
+    candidates: Sequence[str | int],
     positions: Sequence[int] | None,
     centred: bool,
     parameters: Mapping[str, Any],
@@ -48,7 +48,7 @@ def read_steps(
     """
     if not 1 <= top_k <= model.config.d_vocab:
         raise TokenError(f"{kind}: top_k must be between 1 and {model.config.d_vocab}, got {top_k}.")
-    chosen = torch.tensor([model.to_single_token(c) for c in candidates], dtype=torch.long, device=model.device)
+    chosen = candidate_ids(model, candidates)
     at = chosen_positions(tokens, positions, kind)
     there = at >= 0
     prompt, column = there.nonzero().T
@@ -99,7 +99,7 @@ def read_steps(
         "layer": np.array(layers),
         "step": (("layer",), np.array(list(steps), dtype=object)),
         "position": np.arange(tokens.shape[1]) if positions is None else np.array(positions, dtype=int),
-        "candidate": np.array(list(candidates), dtype=object),
+        "candidate": token_strings(model, array(chosen)),
     }
     if len(tokens) > 1:
         for name in ("kl", "entropy", "cross_entropy"):
@@ -114,12 +114,21 @@ def read_steps(
         prompts={"prompt": tokens},
         parameters={
             "top_k": top_k,
-            "candidates": list(candidates),
+            "candidates": token_strings(model, array(chosen)).tolist(),
             "positions": None if positions is None else list(positions),
             "centred": centred,
             **parameters,
         },
     )
+
+
+def candidate_ids(model: Transformer, candidates: Sequence[str | int]) -> Int[Tensor, " candidate"]:
+    """The ids of tokens given as texts or ids. Raises TokenError for a text of several tokens, or an id out of range."""
+    ids = [model.to_single_token(token) if isinstance(token, str) else token for token in candidates]
+    for i in ids:
+        if not 0 <= i < model.config.d_vocab:
+            raise TokenError(f"token id {i} is out of range: {model.name} has ids 0 to {model.config.d_vocab - 1}.")
+    return torch.tensor(ids, dtype=torch.long, device=model.device)
 
 
 def chosen_positions(

@@ -9,20 +9,26 @@ import xarray as xr
 from analyses.plots.ablation import plot_ablation
 from analyses.plots.attention import plot_attention, plot_head
 from analyses.plots.attribution import plot_attribution
+from analyses.plots.component_lens import plot_component_lens
 from analyses.plots.direct import plot_direct
+from analyses.plots.embeddings import plot_embeddings, plot_positions
 from analyses.plots.gain import plot_gain
-from analyses.plots.logit_lens import plot_logit_lens
+from analyses.plots.lens import plot_lens, plot_lens_pair
+from analyses.plots.lens_curves import plot_lens_curves, plot_trajectories
 from analyses.plots.methodology import plot_methodology
 from analyses.plots.patching import plot_patching
 from analyses.plots.residual import plot_residual
 from interp.errors import ResultError, nearest
 
 KINDS: dict[str, Callable[..., go.Figure]] = {
-    "logit_lens": plot_logit_lens,
+    "logit_lens": plot_lens,
+    "tuned_lens": plot_lens,
+    "component_lens": plot_component_lens,
     "attention_patterns": plot_attention,
     "activation_patching": plot_patching,
     "attribution_patching": plot_attribution,
     "causal_tracing": plot_patching,
+    "embedding_structure": plot_embeddings,
     "direct_logit_attribution": plot_direct,
     "head_ablation": plot_ablation,
     "patching_methodology": plot_methodology,
@@ -47,11 +53,17 @@ __all__ = [
     "plot_ablation",
     "plot_attention",
     "plot_attribution",
+    "plot_component_lens",
     "plot_direct",
+    "plot_embeddings",
     "plot_gain",
     "plot_head",
-    "plot_logit_lens",
+    "plot_lens",
+    "plot_lens_curves",
+    "plot_lens_pair",
     "plot_methodology",
     "plot_patching",
+    "plot_positions",
     "plot_residual",
+    "plot_trajectories",
 ]

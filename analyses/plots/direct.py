@@ -36,7 +36,7 @@ def plot_direct(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     }
     parts, names = shown["component_effect"], [str(name).replace("_", " ") for name in result["component"].to_numpy()]
     fig = make_subplots(
-        2, 3, specs=[[{"colspan": 3}, None, None], [{}, {}, {}]], row_heights=[0.52, 0.48], vertical_spacing=0.2,
+        2, 3, specs=[[{"colspan": 3}, None, None], [{}, {}, {}]], row_heights=[0.52, 0.48], vertical_spacing=0.24,
         subplot_titles=["", *(title for _, title in PANELS)], horizontal_spacing=0.07,
     )  # fmt: skip
     start = np.concatenate([[0.0], np.cumsum(parts)[:-1]])
@@ -77,7 +77,7 @@ def plot_direct(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
         coloraxis={"colorscale": DIVERGING, "cmid": 0, "cmin": -limit, "cmax": limit,
                    "colorbar": {"title": {"text": units, "side": "right"}, "len": 0.42, "y": 0, "yanchor": "bottom"}},
         width=1040,
-        height=560 + 22 * result.sizes["layer"],
+        height=600 + 22 * result.sizes["layer"],
         margin={"t": 84},
     )  # fmt: skip
     fig.update_annotations(font={"size": 13})

@@ -8,6 +8,9 @@ import xarray as xr
 
 from interp.errors import ResultError, nearest
 
+LONGEST = 9
+"""Characters that a cell of a heatmap holds."""
+
 VISIBLE = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
 
 
@@ -19,6 +22,11 @@ def visible(token: str) -> str:
 def label(token: str) -> str:
     """A token for a plotly label, where tags would otherwise be read as markup."""
     return escape(visible(token), quote=False)
+
+
+def short(token: str) -> str:
+    """A token cut to what a cell of a heatmap holds; the whole of it belongs on hover."""
+    return token if len(token) <= LONGEST else f"{token[: LONGEST - 1]}…"
 
 
 def model_name(result: xr.Dataset) -> str:

@@ -11,7 +11,8 @@ from analyses.plots.theme import DIVERGING, LINES, TEMPLATE
 
 
 def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
-    """Left the norm step by step (first token apart, log scale) with its interval over prompts; right the cosine of every two steps.
+    """Above, the norm step by step (first token apart, log scale) with its interval over prompts, and the cosine of every two steps;
+    below, what each half block writes: the norm of its output, and by how much it changes the norm of the stream.
 
     Args:
         result: of `analyses.residual_stream`.
@@ -21,7 +22,8 @@ def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
     steps = [str(step) for step in result["step"].to_numpy()]
     one = result.mean("prompt") if number is None else result.isel(prompt=number)
     fig = make_subplots(
-        1, 2, column_widths=[0.58, 0.42], horizontal_spacing=0.13, subplot_titles=["norm of the stream", "cosine between steps"]
+        2, 2, column_widths=[0.55, 0.45], horizontal_spacing=0.13, vertical_spacing=0.22,
+        subplot_titles=["norm of the stream", "cosine between steps", "norm of what is written", "change of the stream's norm"],
     )  # fmt: skip
     if number is None and np.isfinite(bounds := result["mean_norm_interval"].to_numpy()).all():
         fig.add_scatter(
@@ -38,9 +40,10 @@ def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
         )  # fmt: skip
     fig.add_heatmap(
         z=one["step_cosine"].to_numpy(), x=steps, y=steps, colorscale=DIVERGING, zmid=0, zmin=-1, zmax=1,
-        colorbar={"title": {"text": "cosine", "side": "right"}}, hovertemplate="%{y} and %{x}<br>cosine %{z:.3f}<extra></extra>",
-        row=1, col=2,
+        colorbar={"title": {"text": "cosine", "side": "right"}, "len": 0.42, "y": 1, "yanchor": "top"},
+        hovertemplate="%{y} and %{x}<br>cosine %{z:.3f}<extra></extra>", row=1, col=2,
     )  # fmt: skip
+    _draw_written(fig, one, steps)
     fig.update_xaxes(tickangle=-60, showgrid=False)
     fig.update_yaxes(type="log", title="norm", dtick=1, row=1, col=1)
     fig.update_yaxes(type="category", showgrid=False, row=1, col=2)
@@ -52,16 +55,24 @@ def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
         template=TEMPLATE,
         title=f"The residual stream · {model_name(result)}<br><sup>{over}; {found}</sup>",
         width=1040,
-        height=470,
-        margin={"t": 100, "b": 96},
-        legend={
-            "x": 0.01,
-            "xanchor": "left",
-            "y": 0.98,
-            "yanchor": "top",
-            "orientation": "v",
-            "bgcolor": "rgba(255,255,255,0.7)",
-        },
+        height=820,
+        margin={"t": 100, "b": 120},
+        legend={"x": 0, "xanchor": "left", "y": -0.12, "yanchor": "top"},
     )
     fig.update_annotations(font={"size": 13})
     return fig
+
+
+def _draw_written(fig: go.Figure, one: xr.Dataset, steps: list[str]) -> None:
+    """Bars of what attention and MLPs write, mean over the positions but the first."""
+    for column, (name, said) in enumerate((("written_norm", "norm %{y:.2f}"), ("norm_change", "%{y:+.2f}")), start=1):
+        values = one[name].isel(position=slice(1, None)).mean("position").to_numpy()
+        for half, title, color in (("attn", "attention", LINES[2]), ("mlp", "MLP", LINES[4])):
+            chosen = [at for at, step in enumerate(steps) if step.endswith(half)]
+            fig.add_bar(
+                x=[steps[at] for at in chosen], y=values[chosen], name=title, legendgroup=title, showlegend=column == 1,
+                marker={"color": color}, hovertemplate="%{x}<br>" + said + "<extra></extra>", row=2, col=column,
+            )  # fmt: skip
+    fig.update_xaxes(categoryorder="array", categoryarray=steps[1:], row=2)
+    fig.update_yaxes(title="norm", row=2, col=1)
+    fig.update_yaxes(title="change of the norm", row=2, col=2)

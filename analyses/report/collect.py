@@ -10,11 +10,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from analyses import cascade
 from analyses.attention import attention_patterns
-from analyses.lenses import logit_lens
+from analyses.attribution import direct_logit_attribution
+from analyses.embeddings import embedding_structure
+from analyses.lenses import logit_lens, tuned_lens
+from analyses.lenses.translators import is_shipped
 from analyses.patching import activation_patching, compare_patching
 from analyses.patching.methodology import METHODS
+from analyses.residual import residual_stream
 from interp.errors import InterpError
 from interp.model import Transformer
+
+LOOKED_AT = 12
+"""Tokens of the prompt whose embeddings are shown."""
 
 COMPARED = [method for method in METHODS if method[2] == "logit_difference"]
 """One metric, so that a pair which can be patched at all can be patched by each."""
@@ -40,9 +47,10 @@ def collect(
         progress: show a progress bar on standard error.
 
     Returns:
-        `lens`, `attention`, `gain`, `gain_null` (the same shape at random initialisation); with a corrupt prompt also
-        `lens_corrupt`, `patching` (the stream), `heads` (z), `heads_by_position`, and `methods` (heads by
-        several methods).
+        `lens`, `trajectory` (the answers, at the last position), `attention`, `attribution` (not of a post-norm model), `stream`,
+        `embeddings`, `gain`, `gain_null` (the same shape at random initialisation); for a model with a shipped tuned lens `tuned`; with a
+        corrupt prompt also `lens_corrupt`, `patching` (the stream), `heads` (z), `heads_by_position`, and `methods`
+        (heads by several methods).
 
     Raises:
         InterpError: an answer without a corrupt prompt; both prompts predict the same token and no answer is given; or
@@ -65,7 +73,15 @@ def collect(
         steps.append(
             ("methods", lambda: compare_patching(model, clean, corrupt, methods=COMPARED, **_patched(results)))
         )
+    followed = partial(logit_lens, model, clean, positions=[-1])
+    steps.append(("trajectory", lambda: followed(candidates=list(_asked(results).values()))))
+    if is_shipped(model):
+        steps.append(("tuned", partial(tuned_lens, model, clean)))
     steps.append(("attention", partial(attention_patterns, model, clean)))
+    if model.config.norm_placement == "pre" or model.config.norm == "none":
+        steps.append(("attribution", lambda: direct_logit_attribution(model, clean, **_asked(results))))
+    steps.append(("stream", partial(residual_stream, model, clean)))
+    steps.append(("embeddings", lambda: embedding_structure(model, _tokens(results))))
     steps.append(("gain", partial(cascade.gain, model, clean, seed=seed)))
     steps.append(("gain_null", lambda: cascade.gain(cascade.random_twin(model, seed), clean, seed=seed)))
     columns = (
@@ -96,6 +112,17 @@ def _answers(answer: str | None, wrong: str | None, results: dict[str, xr.Datase
             "Give --answer and --wrong, or prompts on which it differs."
         )
     return {"answer": right, "wrong": other}
+
+
+def _asked(results: dict[str, xr.Dataset]) -> dict[str, Any]:
+    """What is asked about: the answers that were patched, else the top prediction."""
+    return _patched(results) if "patching" in results else {"answer": int(results["lens"]["top_id"][0, -1, -1, 0])}
+
+
+def _tokens(results: dict[str, xr.Dataset]) -> list[int]:
+    """The answers and the prompt's last different tokens."""
+    ids = [int(i) for i in results["lens"]["token_id"][0].to_numpy()]
+    return list(dict.fromkeys([*_asked(results).values(), *reversed(ids)]))[:LOOKED_AT]
 
 
 def _patched(results: dict[str, xr.Dataset]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Render a report's results as one self-contained HTML page."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from analyses.plots import plot, plot_head
+from analyses.plots import plot, plot_head, plot_lens_pair, plot_positions, plot_trajectories
 from analyses.plots.labels import visible
-from analyses.report.summary import chosen_head, gain_sentence, heads_sentence, lens_sentence, patching_sentence, quoted
+from analyses.report.summary import (
+    attribution_sentence,
+    chosen_head,
+    gain_sentence,
+    heads_sentence,
+    lens_sentence,
+    patching_sentence,
+    quoted,
+    stream_sentence,
+)
 from interp.files import write_whole
 
 PROVENANCE = ("model", "weight_hash", "tokenizer_hash", "dtype", "device", "versions", "created")
@@ -30,40 +39,50 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
     answer_id = int(patching["answer_id"][0]) if patching is not None else int(lens["top_id"][0, -1, -1, 0])
     automatic = head is None
     head = head or chosen_head(attention, answer_id)
-    environment = Environment(
-        loader=PackageLoader("analyses.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
-        model=lens.attrs["model"],
-        shape=_shape(lens),
-        prompts=_prompts(results),
-        predictions=_predictions(results),
-        lens_sentence=lens_sentence(lens),
-        lens=_div(plot(lens)),
-        head=f"{head[0]}.{head[1]}",
-        head_is_automatic=automatic,
-        answer=quoted(_token(attention, answer_id)),
-        pattern=_div(plot_head(attention, layer=head[0], head=head[1])),
-        patterns=_div(plot(attention)),
-        patching_sentence=patching_sentence(patching) if patching is not None else "",
-        patching=_div(plot(patching)) if patching is not None else None,
-        heads_sentence=heads_sentence(results["heads"], results["methods"]) if patching is not None else "",
-        heads=_div(plot(results["heads"])) if patching is not None else None,
-        heads_by_position=_div(plot(results["heads_by_position"])) if patching is not None else None,
-        methods=_div(plot(results["methods"])) if patching is not None else None,
-        gain_sentence=gain_sentence(results["gain"]),
-        gain=_div(plot(results["gain"], null=results["gain_null"])),
-        gain_parameters=json.loads(results["gain"].attrs["parameters"]),
-        provenance=[(name.replace("_", " "), lens.attrs[name]) for name in PROVENANCE],
-        parameters=[
-            (name, result.attrs["kind"], result.attrs["parameters"], result.attrs["seed"])
-            for name, result in results.items()
-        ],
-        plotly=Markup(get_plotlyjs()),
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            model=lens.attrs["model"],
+            shape=_shape(lens),
+            prompts=_prompts(results),
+            predictions=_predictions(results),
+            lens_sentence=lens_sentence(lens),
+            lens=_div(plot(lens)),
+            lens_corrupt=_div(_pair(results, "lens", "lens_corrupt", ["clean", "corrupt"]))
+            if "lens_corrupt" in results
+            else None,
+            trajectory=_div(plot_trajectories(results["trajectory"])),
+            tuned=_div(_pair(results, "lens", "tuned", ["logit lens", "tuned lens"])) if "tuned" in results else None,
+            attribution_sentence=attribution_sentence(results["attribution"]) if "attribution" in results else "",
+            attribution=_div(plot(results["attribution"])) if "attribution" in results else None,
+            stream_sentence=stream_sentence(results["stream"]),
+            stream=_div(plot(results["stream"])),
+            embeddings=_div(plot(results["embeddings"])),
+            positions=_div(plot_positions(results["embeddings"]))
+            if "position_coordinate" in results["embeddings"]
+            else None,
+            head=f"{head[0]}.{head[1]}",
+            head_is_automatic=automatic,
+            answer=quoted(_token(attention, answer_id)),
+            pattern=_div(plot_head(attention, layer=head[0], head=head[1])),
+            patterns=_div(plot(attention)),
+            patching_sentence=patching_sentence(patching) if patching is not None else "",
+            patching=_div(plot(patching)) if patching is not None else None,
+            heads_sentence=heads_sentence(results["heads"], results["methods"]) if patching is not None else "",
+            heads=_div(plot(results["heads"])) if patching is not None else None,
+            heads_by_position=_div(plot(results["heads_by_position"])) if patching is not None else None,
+            methods=_div(plot(results["methods"])) if patching is not None else None,
+            gain_sentence=gain_sentence(results["gain"]),
+            gain=_div(plot(results["gain"], null=results["gain_null"])),
+            gain_parameters=json.loads(results["gain"].attrs["parameters"]),
+            provenance=[(name.replace("_", " "), lens.attrs[name]) for name in PROVENANCE],
+            parameters=[
+                (name, result.attrs["kind"], result.attrs["parameters"], result.attrs["seed"])
+                for name, result in results.items()
+            ],
+            plotly=Markup(get_plotlyjs()),
+        )
     )
     return str(page)
 
@@ -76,10 +95,32 @@ def write(
     write_whole(Path(path), lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
 
 
-def write_figure(figure: go.Figure, path: Path, *, overwrite: bool = False) -> None:
-    """Write one figure as a page that loads nothing from outside, whole or not at all."""
-    page = figure.to_html(full_html=True, include_plotlyjs=True, config={"displaylogo": False})
+def write_figures(figures: Sequence[go.Figure], path: Path, *, overwrite: bool = False) -> None:
+    """Write one figure or several as a page that loads nothing from outside, whole or not at all."""
+    page = (
+        _environment()
+        .get_template("figures.html.j2")
+        .render(
+            title=str(figures[0].layout.title.text).split("<br>")[0],
+            figures=[_div(f) for f in figures],
+            plotly=Markup(get_plotlyjs()),
+        )
+    )
     write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("analyses.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _pair(results: Mapping[str, xr.Dataset], first: str, second: str, names: Sequence[str]) -> go.Figure:
+    return plot_lens_pair(results[first], results[second], names=names)
 
 
 def _shape(result: xr.Dataset) -> str:

@@ -15,6 +15,9 @@ def summary(results: Mapping[str, xr.Dataset]) -> list[str]:
     if "patching" in results:
         lines.append(patching_sentence(results["patching"]))
         lines.append(heads_sentence(results["heads"], results["methods"]))
+    if "attribution" in results:
+        lines.append(attribution_sentence(results["attribution"]))
+    lines.append(stream_sentence(results["stream"]))
     return [*lines, gain_sentence(results["gain"])]
 
 
@@ -63,6 +66,39 @@ def heads_sentence(heads: xr.Dataset, methods: xr.Dataset) -> str:
     )
     return (
         f"Of single heads, {', '.join(found)} restore most. {len(correlation)} methods of patching heads {agreement}."
+    )
+
+
+def attribution_sentence(attribution: xr.Dataset) -> str:
+    """The parts that write most for and against, and the head whose loss is most made up for."""
+    one = attribution.isel(prompt=0)
+    effect, parts = (
+        one["component_effect"].to_numpy(),
+        [str(part).replace("_", " ") for part in one["component"].to_numpy()],
+    )
+    units = str(one["metric"].attrs["units"])
+    most, least = int(effect.argmax()), int(effect.argmin())
+    repair = one["self_repair"].to_numpy()
+    layer, head = np.unravel_index(int(np.abs(repair).argmax()), repair.shape)
+    direct, total = (float(one[name][layer, head]) for name in ("head_effect", "total_effect"))
+    total_of = f"{attribution['metric'].attrs['long_name']} of {float(one['metric']):.2f} {units}"
+    return (
+        f"Of the {total_of}, {parts[most]} writes {effect[most]:+.2f} and {parts[least]} {effect[least]:+.2f}. Head {layer}.{head} shows "
+        f"the largest gap between what it writes ({direct:+.2f}) and what is lost without it ({total:+.2f})."
+    )
+
+
+def stream_sentence(stream: xr.Dataset) -> str:
+    """How the stream's norm grows, and what the first token carries."""
+    one = stream.isel(prompt=0)
+    mean, first = one["mean_norm"].to_numpy(), one["first_norm"].to_numpy()
+    massive = int(one["massive"].sum())
+    rest = (
+        f"grows from {mean[0]:.1f} to {mean[-1]:.1f}" if np.isfinite(mean[-1]) else "cannot be told from a single token"
+    )
+    return (
+        f"The norm of the stream {rest} (mean over tokens but the first, whose norm is at most {first.max():.1f}); "
+        f"{massive or 'no'} massive activation{'' if massive == 1 else 's'}."
     )
 
 

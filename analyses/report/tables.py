@@ -8,6 +8,7 @@ import xarray as xr
 from rich.table import Table
 from rich.text import Text
 
+from analyses.lenses import TunedLens
 from analyses.plots.grid import centre_of, chosen_prompt, grid
 from analyses.plots.labels import visible
 
@@ -58,6 +59,36 @@ def largest_heads(result: xr.Dataset) -> Table:
         position = int(np.abs(one["source_effect"][layer, head].to_numpy()).argmax())
         numbers = [f"{float(one[name][layer, head]):+.2f}" for name in ("head_effect", "total_effect", "self_repair")]
         table.add_row(f"{layer}.{head}", Text(f"position {position} {tokens[position]}"), *numbers)
+    return table
+
+
+def lens_rows(result: xr.Dataset) -> Table:
+    """Of a lens, what each step predicts at the last position of the first prompt."""
+    one = result.isel(prompt=0)
+    one = one.isel(position=np.flatnonzero(one["token_id"].to_numpy() >= 0)[-1])
+    final = visible(str(one["top_token"][-1, 0].item()))
+    table = Table("stream after", "predicts", title="after the last token", title_justify="left")
+    for name in ("probability", "entropy (nats)", "KL to final (nats)", Text(f"rank of {final}")):
+        table.add_column(name, justify="right")
+    for at, step in enumerate(one["step"].to_numpy()):
+        row = one.isel(layer=at)
+        numbers = [f"{float(row['top_probability'][0]):.3f}", f"{float(row['entropy']):.2f}", f"{float(row['kl']):.3f}"]
+        predicted = Text(visible(str(row["top_token"][0].item())))
+        table.add_row(str(step), predicted, *numbers, str(int(row["final_rank"])))
+    return table
+
+
+def lens_training(lens: TunedLens) -> Table:
+    """Of a tuned lens just trained, the divergence on the rows kept out, before and after."""
+    history = lens.about["validation_kl"]
+    before, after = history[0][1], min(history, key=lambda entry: sum(entry[1]))[1]
+    table = Table(
+        "layer", title=f"KL to the final distribution on held-out rows, nats ({lens.about['trained_steps']} steps)"
+    )
+    for name in ("logit lens", "tuned lens"):
+        table.add_column(name, justify="right")
+    for layer, (first, last) in enumerate(zip(before, after, strict=True)):
+        table.add_row(str(layer), f"{first:.3f}", f"{last:.3f}")
     return table
 
 

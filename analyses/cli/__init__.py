@@ -1,0 +1,23 @@
+"""The `interp` command, a file for each part. Heavy imports happen inside the commands, so that help appears at once."""
+
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+
+# Each registers its commands.
+from analyses.cli import attribution, generate, lens, models, patch, report  # noqa: F401
+from analyses.cli.app import app
+
+
+def main() -> None:
+    """Run the command. Bad input is told in one message on standard error, with exit status 1."""
+    try:
+        app()
+    except ValueError as error:
+        from interp.errors import InterpError  # here, since it loads torch
+
+        if not isinstance(error, InterpError):
+            raise
+        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,3 @@
+from analyses.cli import main
+
+main()

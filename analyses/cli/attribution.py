@@ -1,0 +1,52 @@
+"""`interp attribution`: Direct logit attribution."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analyses.cli.app import Force, Model, Save, app, deliver
+
+
+@app.command()
+def attribution(
+    prompt: Annotated[str | None, typer.Argument(help="The text. Default: one made for smalltown.")] = None,
+    answer: Annotated[
+        str | None,
+        typer.Option(help="The next token asked about, with its leading space. Default: the top prediction."),
+    ] = None,
+    wrong: Annotated[str | None, typer.Option(help="A token to compare it with.")] = None,
+    model: Model = "smalltown",
+    metric: Annotated[
+        str | None, typer.Option(help="logit_difference (default with --wrong), logit or log_probability.")
+    ] = None,
+    ablation: Annotated[str, typer.Option(help="For the total effect of each head: zero or mean.")] = "zero",
+    out: Annotated[Path, typer.Option(help="The HTML file to write the figure to.")] = Path("attribution.html"),
+    save: Save = None,
+    force: Force = False,
+) -> None:
+    """Split a prediction into what each part of the model wrote towards it, beside what happens without each head."""
+    import analyses
+    from analyses.report.patch import top_prediction
+    from analyses.report.tables import largest_heads
+    from interp import load
+    from interp.files import check_free
+    from interp.zoo import DEFAULT_PAIR
+
+    for path in (out, *([save] if save else [])):
+        check_free(path, overwrite=force)
+    if prompt is None:
+        if answer is not None or wrong is not None:
+            raise typer.BadParameter("--answer and --wrong need PROMPT")
+        prompt, answer, wrong = DEFAULT_PAIR.clean, DEFAULT_PAIR.answer, DEFAULT_PAIR.wrong
+    loaded = load(model)
+    result = analyses.direct_logit_attribution(
+        loaded,
+        prompt,
+        answer=top_prediction(loaded, prompt) if answer is None else answer,
+        wrong=wrong,
+        metric=metric,
+        ablation=ablation,
+        progress=True,
+    )
+    deliver(result, largest_heads(result), out, save, force)

@@ -1,0 +1,66 @@
+"""`interp report`: One HTML page about a prompt."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from analyses.cli.app import Force, Model, app
+
+
+@app.command()
+def report(
+    prompt: Annotated[
+        str | None, typer.Argument(help="The text to look into. Default: a prompt pair made for smalltown.")
+    ] = None,
+    corrupt: Annotated[
+        str | None,
+        typer.Option(help="A text of equal token length that differs in what matters; patched against PROMPT."),
+    ] = None,
+    answer: Annotated[
+        str | None, typer.Option(help="Right next token, with its leading space. Default: the top prediction.")
+    ] = None,
+    wrong: Annotated[
+        str | None, typer.Option(help="The token to compare it with. Default: the top prediction after CORRUPT.")
+    ] = None,
+    model: Model = "smalltown",
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    head: Annotated[
+        str | None, typer.Option(help="LAYER.HEAD whose pattern is shown large. Default: chosen by its attention.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the injected directions and of the random-init twin.")] = 0,
+    force: Force = False,
+) -> None:
+    """Write one HTML page about a prompt: predictions, logit lens, attention, patching, cascade."""
+    from analyses.report import collect, summary, write
+    from analyses.report.summary import parse_head
+    from interp import load
+    from interp.files import check_free
+    from interp.zoo import DEFAULT_PAIR
+
+    check_free(out, overwrite=force)
+    if prompt is None:
+        given = [
+            name
+            for name, value in (("--corrupt", corrupt), ("--answer", answer), ("--wrong", wrong))
+            if value is not None
+        ]
+        if given:
+            raise typer.BadParameter(f"{', '.join(given)} given without PROMPT")
+        prompt, corrupt, answer, wrong = (
+            DEFAULT_PAIR.clean,
+            DEFAULT_PAIR.corrupt,
+            DEFAULT_PAIR.answer,
+            DEFAULT_PAIR.wrong,
+        )
+    loaded = load(model)
+    results = collect(loaded, prompt, corrupt=corrupt, answer=answer, wrong=wrong, seed=seed, progress=True)
+    shown = parse_head(head, results["attention"]) if head is not None else None
+    write(results, out, head=shown, overwrite=force)
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(loaded.name)}[/] on {escape(repr(prompt))}")
+    for sentence in summary(results):
+        console.print(f"  • {escape(sentence)}")
+    console.print(f"Report: {escape(str(out))}", soft_wrap=True)

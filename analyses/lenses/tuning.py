@@ -1,0 +1,252 @@
+"""Training a tuned lens (Belrose et al. 2023, arXiv 2303.08112, section 3.1)."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from analyses.lenses.translators import TunedLens, save_lens
+from interp.errors import CheckpointError, TokenError
+from interp.files import check_free, write_whole
+from interp.metrics import kl_divergence, log_probabilities
+from interp.model import Transformer
+from interp.streams import streams
+
+VALIDATION = 0.1
+"""Share of the rows that is kept out of training."""
+
+LEAST_GAIN = 1e-3
+"""A validation counts as better where the KL falls by at least this share."""
+
+BETAS, EPS = (0.9, 0.99), 1e-8
+
+
+@dataclass
+class _State:
+    """Where a training stands: everything that it takes to go on with the same numbers.
+
+    Args:
+        tensors: `weight`, `bias`, the two moments of each, and the best `weight` and `bias` so far.
+        best: validation KL of those, mean over layers, nats.
+        waited: validations since then.
+        history: (step, validation KL of each layer).
+    """
+
+    tensors: dict[str, Tensor]
+    step: int
+    best: float
+    waited: int
+    history: list[tuple[int, list[float]]]
+
+
+def train_tuned_lens(
+    model: Transformer,
+    source: str | Path | Sequence[str] | Int[Tensor, "row position"],
+    *,
+    out: str | Path | None = None,
+    steps: int = 1000,
+    rows: int = 8,
+    length: int = 128,
+    learning_rate: float = 3e-3,
+    validate_every: int = 50,
+    patience: int = 5,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> TunedLens:
+    """Train one translator for the stream entering each layer, on KL(final || lens), beginning at the identity.
+
+    Adam with a rate that falls linearly to zero. A tenth of the rows is kept out; the translators that did best there are returned.
+    Training stops early when that has not improved for `patience` validations. The model is left as it is, gradients included.
+
+    Args:
+        source: the path of a text file; texts, or one long text; or rows of token ids. Texts are cut into rows of `length` tokens.
+        out: safetensors file to write. Beside it, at each validation, `<out>.training` keeps the state: the same call goes on from
+            there after a kill, to the same numbers, and removes it at the end.
+        steps, rows: batches, and rows of a batch.
+        length: tokens of a row of text; at most the model's context.
+        learning_rate: at the first step.
+        validate_every, patience: steps between validations; how many without gain end the training.
+        seed: of the order of rows and of the choice of those kept out.
+        overwrite: replace an existing `out`.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        TokenError: text that gives fewer than two rows, or tokens that the model cannot take.
+        CheckpointError: the state beside `out` belongs to another training.
+        InterpError: `out` exists or cannot be written.
+    """
+    path = None if out is None else Path(out)
+    if path is not None:
+        check_free(path, overwrite=overwrite)
+    tokens = _rows(model, source, length)
+    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))
+    kept = max(1, round(VALIDATION * len(tokens)))
+    held_out, trained = tokens[order[:kept]], tokens[order[kept:]]
+    about = {
+        "method": "tuned lens (Belrose et al. 2023)",
+        "model": model.name,
+        "tokens": hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest(),
+        **{"steps": steps, "rows": rows, "length": tokens.shape[1], "learning_rate": learning_rate},
+        **{"validate_every": validate_every, "patience": patience, "seed": seed},
+    }
+    lens = TunedLens.identity(model, about)
+    beside = None if path is None else path.with_name(path.name + ".training")
+    state = _resumed(beside, lens) or _begun(lens, _divergences(model, lens, held_out, rows))
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("KL {task.fields[kl]:.3f}"))
+    with Progress(*columns, *times, console=Console(stderr=True), disable=not progress) as bar:
+        task = bar.add_task("tuning the lens", total=steps, completed=state.step, kl=state.best)
+        while state.step < steps and state.waited < patience:
+            batch = _batch(trained, rows, state.step, seed)
+            _update(model, lens, state, batch, learning_rate * (1 - state.step / steps))
+            state.step += 1
+            if state.step % validate_every == 0 or state.step == steps:
+                _validate(state, _divergences(model, _lens_of(lens, state), held_out, rows))
+                if beside is not None:
+                    _keep(beside, lens, state)
+            bar.update(task, completed=state.step, kl=state.best)
+    best = replace(
+        lens,
+        weight=state.tensors["best.weight"],
+        bias=state.tensors["best.bias"],
+        about=about | {"trained_steps": state.step, "validation_kl": [[at, kl] for at, kl in state.history]},
+    )
+    if path is not None and beside is not None:
+        save_lens(best, path, overwrite=overwrite)
+        beside.unlink(missing_ok=True)
+    return best
+
+
+def _rows(model: Transformer, source: Any, length: int) -> Int[Tensor, "row position"]:
+    if isinstance(source, Tensor):
+        tokens = source
+        if model.check_tokens(tokens) is not None:
+            raise TokenError(
+                "train_tuned_lens: rows of token ids must be full; give texts, or cut the rows to one length."
+            )
+    else:
+        if not 2 <= length <= model.config.n_ctx:
+            raise TokenError(f"train_tuned_lens: length {length} is outside 2 to {model.config.n_ctx}, the context.")
+        if isinstance(source, Path):
+            source = source.read_text(encoding="utf-8")
+        texts = [source] if isinstance(source, str) else list(source)
+        tokenizer = model.need_tokenizer()
+        end, begin = tokenizer.eos, [] if tokenizer.bos is None else [tokenizer.bos]
+        stream = [i for text in texts if text for i in (*tokenizer.encode(text), end) if i is not None]
+        each = length - len(begin)  # a row begins as a prompt does
+        starts = range(0, len(stream) - each + 1, each)
+        tokens = torch.tensor([begin + stream[at : at + each] for at in starts], dtype=torch.long)
+    if len(tokens) < 2:
+        raise TokenError(
+            f"train_tuned_lens: the source gives {len(tokens)} rows of {length} tokens; one to train on and one kept out are the least."
+        )
+    return tokens.to(model.device)
+
+
+def _batch(tokens: Int[Tensor, "row position"], rows: int, step: int, seed: int) -> Int[Tensor, "batch position"]:
+    """The rows of a step, which depend on its number alone: one epoch after the other, each in an order of its own."""
+    chosen = []
+    for at in range(step * rows, (step + 1) * rows):
+        epoch, place = divmod(at, len(tokens))
+        order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed * 100_003 + epoch + 1))
+        chosen.append(int(order[place]))
+    return tokens[chosen]
+
+
+def _targets(model: Transformer, tokens: Tensor) -> tuple[list[Tensor], Float[Tensor, "place vocab"]]:
+    """The stream entering each layer [place, d_model], and the model's own log-probabilities."""
+    *entering, final = (stream.flatten(0, 1) for stream in streams(model, tokens))
+    with torch.no_grad():
+        return entering, log_probabilities(model.unembed(final[None])[0])
+
+
+def _kl(model: Transformer, stream: Tensor, log_p: Tensor) -> Tensor:
+    return kl_divergence(log_p, log_probabilities(model.unembed(stream[None])[0])).mean()
+
+
+@torch.no_grad()
+def _divergences(model: Transformer, lens: TunedLens, tokens: Tensor, rows: int) -> list[float]:
+    """KL(final || lens) of each layer, nats, mean over all places."""
+    total = torch.zeros(model.config.n_layers, dtype=torch.float64)
+    for batch in torch.split(tokens, rows):
+        entering, log_p = _targets(model, batch)
+        for layer, stream in enumerate(entering):
+            total[layer] += len(batch) * float(_kl(model, lens.translate(layer, stream), log_p))
+    return [float(x) for x in total / len(tokens)]
+
+
+def _update(model: Transformer, lens: TunedLens, state: _State, batch: Tensor, rate: float) -> None:
+    """One step of Adam, layer by layer: the translators do not depend on each other, so that one layer's logits are held at a time."""
+    entering, log_p = _targets(model, batch)
+    corrections = [1 - beta ** (state.step + 1) for beta in BETAS]
+    for layer, stream in enumerate(entering):
+        parts = [state.tensors[name][layer].clone().requires_grad_() for name in ("weight", "bias")]
+        with torch.enable_grad():
+            translated = torch.nn.functional.linear(stream.to(parts[0]), *parts) + stream
+            loss = _kl(model, translated.to(stream), log_p)
+            gradients = torch.autograd.grad(loss, parts)
+        for name, gradient in zip(("weight", "bias"), gradients, strict=True):
+            first, second = (state.tensors[f"{moment}.{name}"][layer] for moment in ("first", "second"))
+            first.lerp_(gradient, 1 - BETAS[0])
+            second.lerp_(gradient.square(), 1 - BETAS[1])
+            scale = (second / corrections[1]).sqrt() + EPS
+            state.tensors[name][layer] -= rate / corrections[0] * first / scale
+
+
+def _lens_of(lens: TunedLens, state: _State) -> TunedLens:
+    return replace(lens, weight=state.tensors["weight"], bias=state.tensors["bias"])
+
+
+def _begun(lens: TunedLens, divergences: list[float]) -> _State:
+    tensors: dict[str, Tensor] = {}
+    for name, value in (("weight", lens.weight), ("bias", lens.bias)):
+        tensors |= {key: value.clone() for key in (name, f"first.{name}", f"second.{name}", f"best.{name}")}
+    return _State(tensors, 0, sum(divergences) / len(divergences), 0, [(0, divergences)])
+
+
+def _validate(state: _State, divergences: list[float]) -> None:
+    state.history.append((state.step, divergences))
+    mean = sum(divergences) / len(divergences)
+    if mean < state.best * (1 - LEAST_GAIN):
+        state.best, state.waited = mean, 0
+        for name in ("weight", "bias"):
+            state.tensors[f"best.{name}"].copy_(state.tensors[name])
+    else:
+        state.waited += 1
+
+
+def _keep(path: Path, lens: TunedLens, state: _State) -> None:
+    metadata = {
+        "training": json.dumps(dict(lens.about) | {"weight_hash": lens.weight_hash}),
+        "state": json.dumps({"step": state.step, "best": state.best, "waited": state.waited, "history": state.history}),
+    }
+    tensors = {name: value.cpu() for name, value in state.tensors.items()}
+    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def _resumed(path: Path | None, lens: TunedLens) -> _State | None:
+    """The kept state of the same training; None where there is none."""
+    if path is None or not path.exists():
+        return None
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if json.loads(metadata["training"]) != dict(lens.about) | {"weight_hash": lens.weight_hash}:
+        raise CheckpointError(
+            f"train_tuned_lens: {path} keeps the state of another training (other model, text or settings). Finish that one by the "
+            "same call, or delete the file."
+        )
+    kept = json.loads(metadata["state"])
+    history = [(step, divergences) for step, divergences in kept["history"]]
+    moved = {name: value.to(lens.weight.device) for name, value in tensors.items()}
+    return _State(moved, kept["step"], kept["best"], kept["waited"], history)

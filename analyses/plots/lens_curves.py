@@ -1,0 +1,104 @@
+"""Lenses as curves against depth: whole prompts, and chosen tokens at one position."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+
+from analyses.plots.labels import label, model_name, place
+from analyses.plots.theme import FAINT, LINES, TEMPLATE
+from interp.errors import ResultError
+
+CURVES = (("kl", "KL to the final distribution"), ("cross_entropy", "cross-entropy of the true next token"))
+
+
+def plot_lens_curves(results: Mapping[str, xr.Dataset]) -> go.Figure:
+    """Mean KL and cross-entropy against depth, one curve for each lens or set of prompts; bands are 95 % intervals over prompts.
+
+    Args:
+        results: of `analyses.logit_lens` or `analyses.tuned_lens`, by the name that each shall have.
+
+    Raises:
+        ResultError: no results, or more than there are colours.
+    """
+    if not 0 < len(results) <= len(LINES):
+        raise ResultError(f"plot_lens_curves draws 1 to {len(LINES)} results, got {len(results)}.")
+    fig = make_subplots(1, 2, subplot_titles=[title for _, title in CURVES], horizontal_spacing=0.1)
+    for color, (name, result) in zip(LINES, results.items(), strict=False):
+        layers = result["layer"].to_numpy()
+        for column, (variable, _) in enumerate(CURVES, start=1):
+            mean = result[variable].mean("position").mean("prompt").to_numpy()
+            bounds = result.get(f"mean_{variable}_interval")
+            if bounds is not None and np.isfinite(bounds).all():
+                fig.add_scatter(
+                    x=np.concatenate([layers, layers[::-1]]), y=np.concatenate([bounds[1], bounds[0][::-1]]), fill="toself",
+                    fillcolor=color, opacity=0.16, mode="lines", line={"width": 0}, hoverinfo="skip", showlegend=False,
+                    name=f"{label(name)} interval", row=1, col=column,
+                )  # fmt: skip
+            fig.add_scatter(
+                x=layers, y=mean, mode="lines+markers", name=label(name), legendgroup=name, showlegend=column == 1,
+                line={"color": color, "width": 2}, hovertemplate="layer %{x}<br>%{y:.3f} nats<extra></extra>", row=1, col=column,
+            )  # fmt: skip
+    fig.update_xaxes(title="stream entering layer")
+    fig.update_yaxes(title="nats", rangemode="tozero")
+    counts = {result.sizes["prompt"] for result in results.values()}
+    over = f"mean over the tokens of {counts.pop()} prompts" if len(counts) == 1 else "mean over tokens and prompts"
+    fig.update_layout(
+        template=TEMPLATE,
+        title=f"Lenses against depth · {model_name(next(iter(results.values())))}<br><sup>{over}; bands: 95 % interval over prompts</sup>",
+        width=920,
+        height=420,
+        margin={"t": 96, "b": 96},
+        legend={"y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"},
+    )
+    fig.update_annotations(font={"size": 13})
+    return fig
+
+
+def plot_trajectories(result: xr.Dataset, *, prompt: int = 0, position: int = -1) -> go.Figure:
+    """Probability and rank of the chosen tokens at one position against depth.
+
+    Args:
+        result: of `analyses.logit_lens` or `analyses.tuned_lens`, with candidates.
+        prompt, position: which; a negative position counts from the prompt's end.
+
+    Raises:
+        ResultError: a result without candidates, or a prompt or position that is not there.
+    """
+    if result.sizes["candidate"] == 0:
+        raise ResultError("plot_trajectories: the result follows no tokens; run the lens with candidates=[...].")
+    one = result.isel(prompt=place(result.sizes, "prompt", prompt))
+    one = one.isel(position=one["token_id"].to_numpy() >= 0)
+    at = place(one.sizes, "position", position % one.sizes["position"] if position < 0 else position)
+    one = one.isel(position=at)
+    fig = make_subplots(1, 2, subplot_titles=["probability", "rank among all tokens"], horizontal_spacing=0.1)
+    layers, steps = one["layer"].to_numpy(), [f"stream after {step}" for step in one["step"].to_numpy()]
+    for number, token in enumerate(one["candidate"].to_numpy()):
+        color, name = LINES[number % len(LINES)], label(str(token))
+        values = (
+            np.exp(one["candidate_log_probability"][:, number].to_numpy()),
+            one["candidate_rank"][:, number].to_numpy() + 1,
+        )
+        for column, (y, said) in enumerate(zip(values, ("probability %{y:.3f}", "place %{y}"), strict=True), start=1):
+            fig.add_scatter(
+                x=layers, y=y, mode="lines+markers", name=name, legendgroup=name, showlegend=column == 1, text=steps,
+                line={"color": color, "width": 2}, hovertemplate="%{text}<br>" + said + "<extra></extra>", row=1, col=column,
+            )  # fmt: skip
+    fig.add_vline(x=float(one["stands_from"]), line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=1)
+    fig.update_xaxes(title="stream entering layer")
+    fig.update_yaxes(title="probability", range=[-0.02, 1.02], row=1, col=1)
+    fig.update_yaxes(title="place (1 leads)", type="log", autorange="reversed", dtick=1, row=1, col=2)
+    token = label(str(one["token"].item()))
+    fig.update_layout(
+        template=TEMPLATE,
+        title=f"What forms after “{token}” · {model_name(result)}"
+        "<br><sup>dotted: the layer from which the final prediction leads</sup>",
+        width=920,
+        height=420,
+        margin={"t": 96, "b": 96},
+        legend={"y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"},
+    )
+    fig.update_annotations(font={"size": 13})
+    return fig

@@ -1,0 +1,49 @@
+"""What `interp lens` draws."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import plotly.graph_objects as go
+import xarray as xr
+
+from analyses.lenses import TunedLens, component_lens, load_lens, published_lens, tuned_lens
+from analyses.lenses.translators import shipped_lens
+from analyses.plots import plot_component_lens, plot_lens, plot_lens_curves, plot_lens_pair, plot_trajectories
+from interp.model import Transformer
+
+
+def other_lens(model: Transformer, *, tuned: bool, path: Path | None, published: str | None) -> TunedLens | None:
+    """The tuned lens that was asked for; None where none was."""
+    if path is not None:
+        return published_lens(path, model) if path.is_dir() else load_lens(path, model)
+    if published is not None:
+        return published_lens(published, model)
+    return shipped_lens(model) if tuned else None
+
+
+def lens_figures(
+    model: Transformer, result: xr.Dataset, texts: Sequence[str], *, second: TunedLens | None, color: str, parts: bool
+) -> list[go.Figure]:
+    """The heatmap, or pairs of them with a second prompt or lens; then curves, chosen tokens, and what each part writes.
+
+    Args:
+        result: of the logit lens on `texts`, one or two.
+        second: a tuned lens to draw beside it.
+    """
+    figures = []
+    if second is None and len(texts) == 1:
+        figures.append(plot_lens(result, color=color))
+    if len(texts) == 2:
+        figures.append(
+            plot_lens_pair(result, result, names=["first prompt", "second prompt"], prompt=(0, 1), color=color)
+        )
+    if second is not None:
+        tuned = tuned_lens(model, list(texts), lens=second)
+        figures += [plot_lens_pair(result, tuned, prompt=number, color=color) for number in range(len(texts))]
+        figures.append(plot_lens_curves({"logit lens": result, "tuned lens": tuned}))
+    if result.sizes["candidate"]:
+        figures += [plot_trajectories(result, prompt=number) for number in range(len(texts))]
+    if parts:
+        split = component_lens(model, list(texts), positions=[-1])
+        figures += [plot_component_lens(split, prompt=number) for number in range(len(texts))]
+    return figures
