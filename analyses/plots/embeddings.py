@@ -68,7 +68,7 @@ def plot_embeddings(result: xr.Dataset) -> go.Figure:
         template=TEMPLATE,
         title=f"Token embeddings · {model_name(result)}",
         coloraxis={"colorscale": DIVERGING, "cmid": 0, "cmin": -1, "cmax": 1, "colorbar": BAR},
-        width=1180,
+        width=1040,
         height=max(420, 250 + 26 * len(names)),
         margin={"t": 76, "b": 110},
     )  # fmt: skip

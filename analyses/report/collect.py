@@ -81,7 +81,9 @@ def collect(
     if model.config.norm_placement == "pre" or model.config.norm == "none":
         steps.append(("attribution", lambda: direct_logit_attribution(model, clean, **_asked(results))))
     steps.append(("stream", partial(residual_stream, model, clean)))
-    steps.append(("embeddings", lambda: embedding_structure(model, _tokens(results))))
+    steps.append(
+        ("embeddings", lambda: embedding_structure(model, _tokens(results), top_k=min(8, model.config.d_vocab - 1)))
+    )
     steps.append(("gain", partial(cascade.gain, model, clean, seed=seed)))
     steps.append(("gain_null", lambda: cascade.gain(cascade.random_twin(model, seed), clean, seed=seed)))
     columns = (
