@@ -104,11 +104,9 @@ def test_sentences_state_the_figures(results):
     lines = summary(results)
     assert len(lines) == 6
     attribution = results["attribution"].isel(prompt=0)
-    parts = attribution["component_effect"]
-    assert f"writes {float(parts.max()):+.2f}" in lines[3]
-    assert (
-        f"{str(parts['component'][int(parts.argmin())].item()).replace('_', ' ')} {float(parts.min()):+.2f}" in lines[3]
-    )
+    parts = attribution["component_effect"].to_series()
+    assert f"{parts.idxmax().replace('_', ' ')} writes {parts.max():+.2f}" in lines[3]
+    assert f"{parts.idxmin().replace('_', ' ')} {parts.min():+.2f}" in lines[3]
     norm = results["stream"]["mean_norm"][0].to_numpy()
     assert f"grows from {norm[0]:.1f} to {norm[-1]:.1f}" in lines[4]
     effect = results["heads"]["effect"][0].to_numpy()
