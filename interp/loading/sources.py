@@ -14,6 +14,7 @@ from interp.model import Transformer
 EMBEDDED = Path(__file__).parent.parent / "zoo"
 """The folder whose subfolders with a config.json are the models that come with the package."""
 
+CIRCUIT = "circuit:"
 DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
 
 
@@ -32,7 +33,8 @@ def load(
     """A model ready to be opened up: in evaluation mode, its weights taking no gradients.
 
     Args:
-        source: the name of an embedded model (`smalltown`, the default); a checkpoint directory (config.json,
+        source: the name of an embedded model (`smalltown`, the default); `circuit:` and the name of a model whose weights are set by
+            hand (`interp.zoo.circuits`); a checkpoint directory (config.json,
             model.safetensors or its shards, tokenizer files), which wins over a hub id of the same spelling; a model on the
             Hugging Face hub (gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or owner/name), taken from its local
             cache where it is there; or a `transformers` GPT-2 model in memory, which is left untouched.
@@ -61,6 +63,10 @@ def load(
 def _from_name(source: str, revision: str | None) -> Transformer:
     if source in embedded_models():
         return load_directory(EMBEDDED / source, source)
+    if source.startswith(CIRCUIT):
+        from interp.zoo.circuits import circuit  # built from the model, above this layer
+
+        return circuit(source.removeprefix(CIRCUIT))
     directory = Path(source).expanduser()
     if directory.is_dir():
         return load_directory(directory, directory.resolve().name)
