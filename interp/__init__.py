@@ -3,6 +3,7 @@
 from interp.cache import ActivationCache
 from interp.config import ModelConfig
 from interp.decompose import Decomposition, decompose, frozen_norm
+from interp.factored import FactoredMatrix
 from interp.gradients import gradients
 from interp.hooks import HookPoint
 from interp.interventions import Add, Apply, Intervention, Patch, Row, Scale, Set
@@ -17,6 +18,7 @@ __all__ = [
     "Add",
     "Apply",
     "Decomposition",
+    "FactoredMatrix",
     "HookPoint",
     "Intervention",
     "ModelConfig",

@@ -209,6 +209,26 @@ def test_lens_told_nonsense(monkeypatch, capsys, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "words", [[], ["Mary and John", "--task", "induction", "--pairs", 5, "--sort", "importance_resample"]]
+)
+def test_attention(monkeypatch, capsys, tmp_path, words):
+    arguments = ["--out", tmp_path / "a.html", "--save", tmp_path / "a.nc"]
+    status, out, err = run(monkeypatch, capsys, "attention", *words, *arguments)
+    assert status == 0, err
+    rows = [line for line in out.splitlines() if line.startswith("│")]
+    assert rows[0].split("│")[1].strip() == "4.2"
+    page = (tmp_path / "a.html").read_text()
+    assert page.count('class="plotly-graph-div"') == 2
+    assert page.count('class="attention-viewer"') == 1
+    assert analyses.load(tmp_path / "a.nc").attrs["kind"] == "head_table"
+    assert run(monkeypatch, capsys, "attention", *words, *arguments)[0] == 1
+    status, _, err = run(monkeypatch, capsys, "attention", "--sort", "inductoin", "--out", tmp_path / "b.html")
+    assert status == 1
+    assert "Did you mean 'induction'" in err
+    assert not (tmp_path / "b.html").exists()
+
+
 def test_train_lens_and_use_it(monkeypatch, capsys, tmp_path):
     text, path = tmp_path / "text.txt", tmp_path / "lens.safetensors"
     text.write_text("Mary and John went to the store. Then Rose gave a book to Peter, and he was happy. " * 40)

@@ -56,6 +56,7 @@ def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, 
     ):
         assert section in text
     assert results["lens"].attrs["weight_hash"] in text
+    assert page.locator(".attention-viewer").count() == 1
     assert page.locator(".token.differs").all_inner_texts() == ["·John", "·Mary"]
     widths = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert widths[0] <= widths[1]
@@ -102,13 +103,16 @@ def test_heads_that_are_not_there(results, text):
 
 def test_sentences_state_the_figures(results):
     lines = summary(results)
-    assert len(lines) == 6
+    assert len(lines) == 7
+    induction = results["head_table"]["induction"].to_series()
+    layer, head = induction.idxmax()
+    assert f"{layer}.{head} ({induction.max():.0%})" in lines[3]
     attribution = results["attribution"].isel(prompt=0)
     parts = attribution["component_effect"].to_series()
-    assert f"{parts.idxmax().replace('_', ' ')} writes {parts.max():+.2f}" in lines[3]
-    assert f"{parts.idxmin().replace('_', ' ')} {parts.min():+.2f}" in lines[3]
+    assert f"{parts.idxmax().replace('_', ' ')} writes {parts.max():+.2f}" in lines[4]
+    assert f"{parts.idxmin().replace('_', ' ')} {parts.min():+.2f}" in lines[4]
     norm = results["stream"]["mean_norm"][0].to_numpy()
-    assert f"grows from {norm[0]:.1f} to {norm[-1]:.1f}" in lines[4]
+    assert f"grows from {norm[0]:.1f} to {norm[-1]:.1f}" in lines[5]
     effect = results["heads"]["effect"][0].to_numpy()
     layer, head = np.unravel_index(effect.argmax(), effect.shape)
     assert f"Of single heads, {layer}.{head} ({effect.max():.0%})" in lines[2]

@@ -13,6 +13,7 @@ from analyses.plots.component_lens import plot_component_lens
 from analyses.plots.direct import plot_direct
 from analyses.plots.embeddings import plot_embeddings, plot_positions
 from analyses.plots.gain import plot_gain
+from analyses.plots.heads import plot_composition, plot_heads
 from analyses.plots.lens import plot_lens, plot_lens_pair
 from analyses.plots.lens_curves import plot_lens_curves, plot_trajectories
 from analyses.plots.methodology import plot_methodology
@@ -30,6 +31,10 @@ KINDS: dict[str, Callable[..., go.Figure]] = {
     "causal_tracing": plot_patching,
     "embedding_structure": plot_embeddings,
     "direct_logit_attribution": plot_direct,
+    "head_table": plot_heads,
+    "head_detectors": plot_heads,
+    "head_importance": plot_heads,
+    "head_composition": plot_composition,
     "head_ablation": plot_ablation,
     "patching_methodology": plot_methodology,
     "residual_stream": plot_residual,
@@ -54,10 +59,12 @@ __all__ = [
     "plot_attention",
     "plot_attribution",
     "plot_component_lens",
+    "plot_composition",
     "plot_direct",
     "plot_embeddings",
     "plot_gain",
     "plot_head",
+    "plot_heads",
     "plot_lens",
     "plot_lens_curves",
     "plot_lens_pair",

@@ -40,28 +40,37 @@ def plot_head(result: xr.Dataset, *, layer: int, head: int, prompt: int = 0) -> 
     return fig
 
 
-def plot_attention(result: xr.Dataset, *, prompt: int = 0) -> go.Figure:
-    """All heads of all layers side by side, one colour scale for all.
+def plot_attention(result: xr.Dataset, *, prompt: int = 0, layer: int | None = None) -> go.Figure:
+    """All heads side by side, of all layers or of one, one colour scale for all.
 
     Args:
         result: of `analyses.attention_patterns`.
         prompt: which of its prompts.
+        layer: which; None is all of them.
     """
     patterns = _patterns(result, prompt)
-    layers, heads = result.sizes["layer"], result.sizes["head"]
+    if layer is not None:
+        patterns = patterns.isel(layer=[place(result.sizes, "layer", layer)])
+    numbers = patterns["layer"].to_numpy().tolist()
+    layers, heads = len(numbers), result.sizes["head"]
     fig = make_subplots(
-        layers, heads, horizontal_spacing=0.012, vertical_spacing=0.03, shared_xaxes=True, shared_yaxes=True
+        layers,
+        heads,
+        horizontal_spacing=min(0.012, 0.3 / heads),
+        vertical_spacing=min(0.03, 0.3 / layers),
+        shared_xaxes=True,
+        shared_yaxes=True,
     )
-    for layer in range(layers):
+    for row in range(layers):
         for head in range(heads):
-            name = f"{layer}.{head}"
+            name = f"{numbers[row]}.{head}"
             fig.add_heatmap(
-                z=_causal(patterns.isel(layer=layer, head=head)),
+                z=_causal(patterns.isel(layer=row, head=head)),
                 name=name,
                 hovertemplate=f"head {name}<br>query %{{y}}, key %{{x}}<br>attention %{{z:.3f}}<extra></extra>",
                 coloraxis="coloraxis",
                 hoverongaps=False,
-                row=layer + 1,
+                row=row + 1,
                 col=head + 1,
             )
     axes = {
@@ -76,8 +85,8 @@ def plot_attention(result: xr.Dataset, *, prompt: int = 0) -> go.Figure:
     fig.update_yaxes(autorange="reversed", **axes)
     for head in range(heads):
         fig.update_xaxes(title={"text": f"head {head}", "standoff": 4}, row=layers, col=head + 1)
-    for layer in range(layers):
-        fig.update_yaxes(title={"text": f"layer {layer}", "standoff": 4}, row=layer + 1, col=1)
+    for row, number in enumerate(numbers):
+        fig.update_yaxes(title={"text": f"layer {number}", "standoff": 4}, row=row + 1, col=1)
     fig.update_layout(
         template=TEMPLATE,
         title=f"Attention of every head · {model_name(result)}",

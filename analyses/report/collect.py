@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from analyses import cascade
-from analyses.attention import attention_patterns
+from analyses.attention import attention_patterns, head_table
 from analyses.attribution import direct_logit_attribution
 from analyses.embeddings import embedding_structure
 from analyses.lenses import logit_lens, tuned_lens
@@ -19,6 +19,9 @@ from analyses.patching.methodology import METHODS
 from analyses.residual import residual_stream
 from interp.errors import InterpError
 from interp.model import Transformer
+
+SEQUENCES = 5
+"""Random sequences on which heads are scored."""
 
 LOOKED_AT = 12
 """Tokens of the prompt whose embeddings are shown."""
@@ -47,9 +50,9 @@ def collect(
         progress: show a progress bar on standard error.
 
     Returns:
-        `lens`, `trajectory` (the answers, at the last position), `attention`, `attribution` (not of a post-norm model), `stream`,
-        `embeddings`, `gain`, `gain_null` (the same shape at random initialisation); for a model with a shipped tuned lens `tuned`; with a
-        corrupt prompt also `lens_corrupt`, `patching` (the stream), `heads` (z), `heads_by_position`, and `methods`
+        `lens`, `trajectory` (the answers, at the last position), `attention`, `head_table`, `attribution` (not of a post-norm model),
+        `stream`, `embeddings`, `gain`, `gain_null` (the same shape at random initialisation); for a model with a shipped tuned lens
+        `tuned`; with a corrupt prompt also `lens_corrupt`, `patching` (the stream), `heads` (z), `heads_by_position`, and `methods`
         (heads by several methods).
 
     Raises:
@@ -78,6 +81,7 @@ def collect(
     if is_shipped(model):
         steps.append(("tuned", partial(tuned_lens, model, clean)))
     steps.append(("attention", partial(attention_patterns, model, clean)))
+    steps.append(("head_table", partial(head_table, model, count=SEQUENCES, seed=seed)))
     if model.config.norm_placement == "pre" or model.config.norm == "none":
         steps.append(("attribution", lambda: direct_logit_attribution(model, clean, **_asked(results))))
     steps.append(("stream", partial(residual_stream, model, clean)))

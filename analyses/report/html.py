@@ -7,15 +7,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 import xarray as xr
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from analyses.plots import plot, plot_head, plot_lens_pair, plot_positions, plot_trajectories
 from analyses.plots.labels import visible
+from analyses.report.pages import environment
 from analyses.report.summary import (
     attribution_sentence,
     chosen_head,
+    detectors_sentence,
     gain_sentence,
     heads_sentence,
     lens_sentence,
@@ -23,6 +24,7 @@ from analyses.report.summary import (
     quoted,
     stream_sentence,
 )
+from analyses.report.viewer import attention_viewer
 from interp.files import write_whole
 
 PROVENANCE = ("model", "weight_hash", "tokenizer_hash", "dtype", "device", "versions", "created")
@@ -40,7 +42,7 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
     automatic = head is None
     head = head or chosen_head(attention, answer_id)
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             model=lens.attrs["model"],
@@ -66,7 +68,9 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
             head_is_automatic=automatic,
             answer=quoted(_token(attention, answer_id)),
             pattern=_div(plot_head(attention, layer=head[0], head=head[1])),
-            patterns=_div(plot(attention)),
+            viewer=Markup(attention_viewer(attention, layer=head[0], head=head[1]).html),
+            head_table=_div(plot(results["head_table"])),
+            heads_found=detectors_sentence(results["head_table"]),
             patching_sentence=patching_sentence(patching) if patching is not None else "",
             patching=_div(plot(patching)) if patching is not None else None,
             heads_sentence=heads_sentence(results["heads"], results["methods"]) if patching is not None else "",
@@ -95,28 +99,23 @@ def write(
     write_whole(Path(path), lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
 
 
-def write_figures(figures: Sequence[go.Figure], path: Path, *, overwrite: bool = False) -> None:
-    """Write one figure or several as a page that loads nothing from outside, whole or not at all."""
+def write_figures(figures: Sequence[go.Figure], path: Path, *, overwrite: bool = False, above: str = "") -> None:
+    """Write one figure or several as a page that loads nothing from outside, whole or not at all.
+
+    Args:
+        above: HTML to put before them; not escaped.
+    """
     page = (
-        _environment()
+        environment()
         .get_template("figures.html.j2")
         .render(
             title=str(figures[0].layout.title.text).split("<br>")[0],
             figures=[_div(f) for f in figures],
             plotly=Markup(get_plotlyjs()),
+            above=Markup(above),
         )
     )
     write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("analyses.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _pair(results: Mapping[str, xr.Dataset], first: str, second: str, names: Sequence[str]) -> go.Figure:

@@ -15,6 +15,7 @@ def summary(results: Mapping[str, xr.Dataset]) -> list[str]:
     if "patching" in results:
         lines.append(patching_sentence(results["patching"]))
         lines.append(heads_sentence(results["heads"], results["methods"]))
+    lines.append(detectors_sentence(results["head_table"]))
     if "attribution" in results:
         lines.append(attribution_sentence(results["attribution"]))
     lines.append(stream_sentence(results["stream"]))
@@ -67,6 +68,19 @@ def heads_sentence(heads: xr.Dataset, methods: xr.Dataset) -> str:
     return (
         f"Of single heads, {', '.join(found)} restore most. {len(correlation)} methods of patching heads {agreement}."
     )
+
+
+def detectors_sentence(table: xr.Dataset) -> str:
+    """The heads that most do what is known of heads, on repeated random tokens."""
+    found = []
+    for name, said in (
+        ("previous_token", "to the token before"),
+        ("induction", "to what followed the token's earlier occurrence"),
+    ):
+        values = table[name].to_numpy()
+        layer, head = np.unravel_index(int(values.argmax()), values.shape)
+        found.append(f"{said} {layer}.{head} ({values[layer, head]:.0%})")
+    return f"On repeated random tokens the heads that attend most are, {' and '.join(found)}."
 
 
 def attribution_sentence(attribution: xr.Dataset) -> str:

@@ -21,6 +21,7 @@ from interp.zoo.evaluation import (
     TEMPERATURE,
     continuations,
     evaluate,
+    known_heads,
     last_logits,
     unmet_openings,
 )
@@ -86,6 +87,12 @@ The openings (bold) name people who never meet in the training text; temperature
 
 {told}
 
+## Heads
+
+Attention on random tokens twice over, of the heads that give a quarter of it or more:
+
+{_heads(model)}
+
 ## What it cannot do
 
 {_limits(model)}
@@ -101,6 +108,14 @@ def _table(figures: Mapping[str, float]) -> str:
     return "\n".join(
         f"| {name} | {described[name]} | {kinds.get(name, 'accuracy')} | {value:.1%} |"
         for name, value in figures.items()
+    )
+
+
+def _heads(model: Transformer) -> str:
+    said = {"previous token": "to the token before", "induction": "to what followed the token's first occurrence"}
+    return "\n".join(
+        f"- {said[kind]}: " + ", ".join(f"{name} ({share:.0%})" for name, share in heads.items())
+        for kind, heads in known_heads(model).items()
     )
 
 

@@ -65,6 +65,32 @@ def repeat_accuracy(
     return right / total
 
 
+@torch.no_grad()
+def known_heads(model: Transformer, length: int = 60, rows: int = 8, seed: int = SEED) -> dict[str, dict[str, float]]:
+    """The attention, on random tokens repeated, of every head that does one of two things with a quarter of it or more.
+
+    Returns:
+        For `previous token` and `induction` (what followed the token's first occurrence), heads `L.H` with that attention, largest first.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    once = torch.stack(
+        [torch.randperm(model.config.d_vocab - 1, generator=generator)[:length] + 1 for _ in range(rows)]
+    )
+    tokens = torch.cat([torch.zeros(rows, 1, dtype=torch.long), once, once], dim=1)
+    _, cache = model.run_with_cache(tokens, "blocks.*.attn.hook_pattern")
+    found: dict[str, dict[str, float]] = {}
+    for kind, back, first in (("previous token", 1, 1), ("induction", length - 1, length + 1)):
+        at = torch.arange(first, tokens.shape[1])
+        scores = {
+            f"{layer}.{head}": float(cache["pattern", layer][:, head, at, at - back].mean())
+            for layer in range(model.config.n_layers)
+            for head in range(model.config.n_heads)
+        }
+        strong = {name: score for name, score in scores.items() if score >= 0.25}
+        found[kind] = dict(sorted(strong.items(), key=lambda item: -item[1]))
+    return found
+
+
 def continuations(
     model: Transformer, openings: Sequence[str], temperature: float = TEMPERATURE, seed: int = 0
 ) -> list[str]:

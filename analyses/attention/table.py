@@ -1,0 +1,126 @@
+"""Every score of every head in one Dataset."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from analyses.attention.circuits import composition, copying_scores
+from analyses.attention.detectors import MASKS, detect_heads
+from analyses.attention.importance import head_importance
+from analyses.attention.patterns import summarised
+from analyses.intervals import over_prompts
+from analyses.patching.pairs import Tokens
+from analyses.results import Variable, make
+from interp.errors import InterpError
+from interp.model import Transformer
+from interp.prompts import Prompt
+from interp.sweep import MAX_BYTES
+
+
+@torch.no_grad()
+def head_table(
+    model: Transformer,
+    *,
+    clean: Prompt | None = None,
+    corrupt: Prompt | None = None,
+    answer: Tokens | None = None,
+    wrong: Tokens | None = None,
+    length: int | None = None,
+    count: int = 10,
+    seed: int = 0,
+    bos: bool | None = None,
+    max_bytes: int = MAX_BYTES,
+    progress: bool = False,
+) -> xr.Dataset:
+    """What is known of each head; `head_table(model).to_dataframe().sort_values("induction")` sorts it.
+
+    Args:
+        clean, corrupt, answer, wrong: pairs of a task, as for `activation_patching`; with them the table has the heads' importance.
+        length, count, seed: of the repeated random sequences, see `detect_heads`.
+
+    Returns:
+        A Dataset over (layer, head). Of attention on repeated random tokens, means over sequences with `_interval`: the five detectors,
+        `entropy` (nats), `distance` (tokens). Of the weights: `copying`, and for each way of reading the
+        largest excess of composition, `reads_by_Q` and so on, with the head that is read, `reads_by_Q_from`, "" in layer 0. With pairs:
+        `importance_zero`, `importance_mean` and `importance_resample`, the share of the baseline gap that is lost without the head.
+
+    Raises:
+        As `detect_heads`, `head_importance`.
+    """
+    detected = detect_heads(model, length=length, count=count, seed=seed)
+    tokens = torch.tensor(detected["token_id"].to_numpy(), device=model.device)
+    variables: dict[str, Variable] = {}
+    at = ("layer", "head")
+
+    def add(name: str, values: Any, long_name: str, units: str) -> None:
+        """A score for each sequence: its mean, and interval where there are several."""
+        variables[name] = (at, np.asarray(values).mean(0), long_name, units)
+        if len(values) > 1:
+            variables[f"{name}_interval"] = over_prompts(name, np.asarray(values), at, long_name, units)[
+                f"{name}_interval"
+            ]
+
+    for name, long_name in MASKS.items():
+        add(name, detected[name].to_numpy(), long_name, "1")
+    for name, (values, long_name, units) in _summaries(model, tokens).items():
+        add(name, values, long_name, units)
+    variables["copying"] = (at, copying_scores(model), "copying score of the OV circuit's eigenvalues", "1")
+    variables |= _strongest_reads(composition(model, seed=seed))
+    if clean is not None:
+        if corrupt is None or answer is None:
+            raise InterpError("head_table: with `clean`, give `corrupt` and `answer` too.")
+        important = head_importance(
+            model, clean, corrupt, answer=answer, wrong=wrong, bos=bos, max_bytes=max_bytes, progress=progress
+        )
+        one = important["importance_mean" if "importance_mean" in important else "importance"]
+        shape = (model.config.n_layers, model.config.n_heads)
+        for number, replacement in enumerate(important["replacement"].to_numpy()):
+            mean = one.isel(replacement=number).to_numpy().reshape(-1, *shape).mean(0)
+            long_name = f"share of the gap lost without the head ({replacement})"
+            variables[f"importance_{replacement}"] = (at, mean, long_name, "1")
+    return make(
+        "head_table",
+        variables,
+        {
+            "layer": np.arange(model.config.n_layers),
+            "head": np.arange(model.config.n_heads),
+            **({"bound": ["lower", "upper"]} if count > 1 else {}),
+        },
+        model=model,
+        prompts={"prompt": tokens},
+        parameters={"length": length, "count": count, "task": clean is not None, "bos": bos},
+        seed=seed,
+    )
+
+
+def _summaries(model: Transformer, tokens: torch.Tensor) -> dict[str, tuple[np.ndarray, str, str]]:
+    """What patterns are like, [prompt, layer, head], one sequence and layer at a time."""
+    rows = []
+    for row in tokens:
+        residual, layers = model.embed(row[None]), []
+        for layer in range(model.config.n_layers):
+            with model.capture(f"blocks.{layer}.attn.hook_pattern") as values:
+                residual = model.run_blocks(residual, start_at_layer=layer, stop_at_layer=layer + 1)
+            (pattern,) = values.values()
+            layers.append(summarised(pattern[:, None], torch.ones_like(row[None], dtype=torch.bool)))
+        rows.append({name: torch.cat([one[name][0] for one in layers], 1) for name in ("entropy", "distance")})
+    named = {name: value[1:] for name, value in layers[0].items()}
+    return {name: (torch.cat([row[name] for row in rows]).cpu().double().numpy(), *named[name]) for name in rows[0]}
+
+
+def _strongest_reads(composed: xr.Dataset) -> dict[str, Variable]:
+    variables: dict[str, Variable] = {}
+    heads = composed.sizes["writer_head"]
+    for way in composed["way"].to_numpy():
+        excess = composed["excess"].sel(way=way).to_numpy()  # [writer layer, writer head, layer, head]
+        flat = np.where(np.isnan(excess), -np.inf, excess).reshape(-1, *excess.shape[2:])
+        best, value = flat.argmax(0), flat.max(0)
+        names = np.array([[f"{b // heads}.{b % heads}" for b in row] for row in best], dtype=object)
+        names[~np.isfinite(value)] = ""
+        variables[f"reads_by_{way}"] = (
+            ("layer", "head"), np.where(np.isfinite(value), value, np.nan), f"largest {way}-composition above chance", "1",
+        )  # fmt: skip
+        variables[f"reads_by_{way}_from"] = (("layer", "head"), names, f"the head it reads most by {way}", "1")
+    return variables

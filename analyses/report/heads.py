@@ -1,0 +1,44 @@
+"""Heads in a few rows, for the terminal."""
+
+import numpy as np
+import xarray as xr
+from rich.table import Table
+
+from interp.errors import ResultError, nearest
+
+SHOWN = 10
+COLUMNS = (
+    "previous_token",
+    "duplicate_token",
+    "induction",
+    "first_token",
+    "copying",
+    "reads_by_K",
+    "importance_resample",
+)
+
+
+def head_rows(table: xr.Dataset, sort: str) -> Table:
+    """The heads with the largest score. Raises ResultError for a score that the table does not have."""
+    scores = [
+        str(name) for name in table.data_vars if table[name].dims == ("layer", "head") and table[name].dtype != object
+    ]
+    if sort not in scores:
+        raise ResultError(f"heads have no score {sort!r}. {nearest(sort, scores)}")
+    columns = list(dict.fromkeys([sort, *(name for name in COLUMNS if name in scores)]))
+    shown = Table("head", title=f"heads by {sort.replace('_', ' ')}", title_justify="left")
+    for name in columns:
+        shown.add_column(name.replace("_", " "), justify="right")
+    values = table[sort].to_numpy()
+    for at in np.argsort(-np.where(np.isnan(values), -np.inf, values), axis=None, kind="stable")[:SHOWN]:
+        layer, head = divmod(int(at), values.shape[1])
+        shown.add_row(f"{layer}.{head}", *(_cell(table, name, layer, head) for name in columns))
+    return shown
+
+
+def _cell(table: xr.Dataset, name: str, layer: int, head: int) -> str:
+    value = float(table[name][layer, head])
+    said = "" if np.isnan(value) else f"{value:.2f}"
+    if said and f"{name}_from" in table:
+        said += f"\u00a0of\u00a0{table[f'{name}_from'][layer, head].item()}"
+    return said

@@ -1,0 +1,108 @@
+"""Attention over the text, to explore: one self-contained piece of HTML."""
+
+import base64
+import itertools
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from markupsafe import Markup
+
+from analyses.plots.labels import place, visible
+from analyses.report.pages import environment
+from interp.files import write_whole
+
+LARGE = 2**23
+"""Shares of attention beyond which they are kept in 64 steps in place of 256."""
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A viewer; a notebook shows it.
+
+    Args:
+        html: a fragment that loads nothing, to be put into any page.
+        title: of a page of its own.
+    """
+
+    html: str
+    title: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def write(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write it as a page of its own, whole or not at all. Raises InterpError where the file exists or cannot be written."""
+        page = environment().get_template("viewer_page.html.j2").render(title=self.title, viewer=Markup(self.html))
+        write_whole(Path(path), lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
+
+
+def attention_viewer(result: xr.Dataset, *, prompt: int = 0, layer: int = 0, head: int = 0) -> Viewer:
+    """Hover a token to see what it attends to, or who attends to it; thumbnails of all heads.
+
+    A click locks a token; the arrow keys change layer and head, `d` turns the direction, `v` weighs the attention by the norm of what it
+    moves, Escape unlocks. The shares are kept in 256 steps (64 where there are very many), finer where they are small, packed, and
+    unpacked head by head when shown.
+
+    Args:
+        result: of `analyses.attention_patterns`.
+        prompt: which of its prompts.
+        layer, head: shown first.
+
+    Raises:
+        ResultError: a prompt, layer or head that is not there.
+    """
+    one = result.isel(prompt=place(result.sizes, "prompt", prompt))
+    one = one.isel(query=one["query_token_id"].to_numpy() >= 0, key=one["key_token_id"].to_numpy() >= 0)
+    pattern = one["pattern"].to_numpy()  # [layer, head, query, key]
+    layers, heads, length = pattern.shape[:3]
+    place(result.sizes, "layer", layer)
+    place(result.sizes, "head", head)
+    norms = _norms(pattern, one["value_weighted"].to_numpy())
+    causal = not bool(pattern[..., *np.triu_indices(length, 1)].any())
+    triangle = np.tril_indices(length) if causal else np.indices((length, length)).reshape(2, -1)
+    steps = 255 if layers * heads * len(triangle[0]) <= LARGE else 63
+    data = {
+        "tokens": [visible(str(token)) for token in one["query_token"].to_numpy()],
+        "layers": layers,
+        "heads": heads,
+        "causal": causal,
+        "steps": steps,
+        "patterns": [_packed(pattern[at][..., *triangle], steps) for at in np.ndindex(layers, heads)],
+        "norms": [[round(float(value), 4) for value in norms[at]] for at in np.ndindex(layers, heads)],
+        "layer": layer,
+        "head": head,
+    }
+    html = (
+        environment()
+        .get_template("viewer.html.j2")
+        .render(
+            name=f"attention-viewer-{next(_numbers)}",
+            data=Markup(json.dumps(data).replace("<", "\\u003c")),  # no token can end the script
+            layers=layers,
+            heads=heads,
+        )
+    )
+    return Viewer(str(html), f"Attention of {result.attrs['model']}")
+
+
+def _norms(
+    pattern: Float[np.ndarray, "layer head query key"], weighted: Float[np.ndarray, "layer head query key"]
+) -> Float[np.ndarray, "layer head key"]:
+    """The norm that each key's share was weighted by, from the query that attends to it most."""
+    query = pattern.argmax(2)[:, :, None]  # [layer, head, 1, key]
+    share, product = (np.take_along_axis(values, query, axis=2)[:, :, 0] for values in (pattern, weighted))
+    norms: np.ndarray = np.divide(product, share, out=np.zeros_like(share), where=share > 0)
+    return norms
+
+
+def _packed(shares: Float[np.ndarray, " share"], steps: int) -> str:
+    """Square roots in whole steps: small shares, of which there are many, are kept finer than large ones."""
+    whole = np.rint(np.sqrt(np.clip(shares, 0, 1)) * steps).astype(np.uint8)
+    return base64.b64encode(zlib.compress(whole.tobytes(), 6)).decode()

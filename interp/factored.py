@@ -1,0 +1,71 @@
+"""A low-rank matrix as the product of a tall and a wide one, which is never multiplied out."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from interp.errors import ConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class FactoredMatrix:
+    """`left @ right`, of rank at most `inner`.
+
+    Args:
+        left: [*batch, rows, inner].
+        right: [*batch, inner, columns].
+    """
+
+    left: Float[Tensor, "*batch rows inner"]
+    right: Float[Tensor, "*batch _ columns"]
+
+    def __post_init__(self) -> None:
+        if self.left.shape[-1] != self.right.shape[-2]:
+            raise ConfigError(
+                f"FactoredMatrix: {tuple(self.left.shape)} and {tuple(self.right.shape)} do not multiply: inner sizes differ."
+            )
+
+    def product(self) -> Float[Tensor, "*batch rows columns"]:
+        """The matrix itself: rows x columns numbers."""
+        return self.left @ self.right
+
+    @property
+    def T(self) -> "FactoredMatrix":
+        """Transposed."""
+        return FactoredMatrix(self.right.mT, self.left.mT)
+
+    def then(self, matrix: Float[Tensor, "*batch columns more"]) -> "FactoredMatrix":
+        """The product with a matrix to its right."""
+        return FactoredMatrix(self.left, self.right @ matrix)
+
+    def after(self, matrix: Float[Tensor, "*batch more rows"]) -> "FactoredMatrix":
+        """The product with a matrix to its left."""
+        return FactoredMatrix(matrix @ self.left, self.right)
+
+    def norm(self) -> Float[Tensor, "*batch"]:
+        """Frobenius norm, from the two inner x inner Gram matrices."""
+        grams = (self.left.mT @ self.left) * (self.right @ self.right.mT)
+        squared: Tensor = grams.sum((-2, -1)).clamp(min=0)
+        return squared.sqrt()
+
+    def eigenvalues(self) -> Complex[Tensor, "*batch inner"]:
+        """Those of a square matrix that are not zero by its rank: the eigenvalues of `right @ left`."""
+        if self.left.shape[-2] != self.right.shape[-1]:
+            raise ConfigError(
+                f"FactoredMatrix.eigenvalues: the matrix is not square ({self.left.shape[-2]} x {self.right.shape[-1]})."
+            )
+        values: Tensor = torch.linalg.eigvals(self.right @ self.left)
+        return values
+
+    def svd(
+        self,
+    ) -> tuple[
+        Float[Tensor, "*batch rows inner"], Float[Tensor, "*batch inner"], Float[Tensor, "*batch columns inner"]
+    ]:
+        """U, S, V with `U diag(S) V^T` the matrix; the singular values that are not zero by its rank, largest first."""
+        left_q, left_r = torch.linalg.qr(self.left)
+        right_q, right_r = torch.linalg.qr(self.right.mT)
+        u, s, vh = torch.linalg.svd(left_r @ right_r.mT)
+        return left_q @ u, s, right_q @ vh.mT
