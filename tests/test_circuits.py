@@ -2,9 +2,11 @@
 
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 
+import analyses
 import interp
 from interp.errors import CheckpointError
 from interp.zoo.circuits import CIRCUITS
@@ -85,6 +87,29 @@ def test_backup(without, strength):
     torch.testing.assert_close(logits, logits_at([5, 3, 9, 5, 3], float(strength)))
     if not without:
         assert (patterns(model, tokens)[1][0][2:, 0] > 1 - 1e-12).all()
+
+
+CLEAN, CORRUPT = torch.tensor([[1, 2, 3, 4, 1, 2, 3]]), torch.tensor([[1, 2, 3, 5, 1, 2, 3]])
+
+
+def test_patching_finds_the_parts_of_the_induction_circuit():
+    """What followed the 3 is at position 3 until head 1.0 moves it to the last."""
+    model = load("induction")
+    stream = analyses.activation_patching(model, CLEAN, CORRUPT, answer=4, wrong=5, site="resid_post")["effect"][0]
+    expected = np.zeros((2, 7))
+    expected[0, 3] = expected[1, 6] = 1
+    np.testing.assert_allclose(stream, expected, atol=1e-9)
+    heads = analyses.activation_patching(model, CLEAN, CORRUPT, answer=4, wrong=5, site="z")["effect"][0]
+    np.testing.assert_allclose(heads, [[0], [1]], atol=1e-9)  # both runs' head 0.0 says the same where it matters
+
+
+def test_attribution_tells_what_writes_from_what_is_needed():
+    """Head 0.0 writes nothing into the answer, yet without it 1.0 does not find it."""
+    result = analyses.direct_logit_attribution(load("induction"), CLEAN, answer=4, metric="logit").isel(prompt=0)
+    np.testing.assert_allclose(result["head_effect"], [[0], [8]], atol=1e-9)
+    np.testing.assert_allclose(result["total_effect"], [[8], [8]], atol=1e-9)
+    copies = analyses.direct_logit_attribution(load("copying"), CLEAN, answer=3, metric="logit").isel(prompt=0)
+    np.testing.assert_allclose(copies["head_effect"], [[8, -4]], atol=1e-9)
 
 
 def test_in_single_precision_too_and_to_the_end_of_the_context():
