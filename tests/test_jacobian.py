@@ -1,0 +1,147 @@
+"""Jacobians and Lyapunov exponents against dense ones, and against exact laws."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_tokens, tiny
+from scipy.special import digamma
+from test_gain import centred_orthogonal, linear_model
+
+from analyses.cascade import jacobian_spectrum, lyapunov
+from analyses.cascade.linear import blocks, centred, linearised, top_singular
+from interp.errors import InterpError, ResultError
+
+CENTRE = torch.eye(16).double() - 1 / 16
+
+
+def dense(model, tokens, start, stop):
+    """[position out, d out, position in, d in], without the mean on either side."""
+    linear = linearised(model, tokens, start, stop)
+    with model.explicit_attention():
+        whole = torch.func.jacrev(lambda x: model.run_blocks(x[None], start_at_layer=start, stop_at_layer=stop)[0])(
+            linear.stream
+        )
+    return torch.einsum("ab,pbqc,cd->paqd", CENTRE, whole, CENTRE)
+
+
+def test_products_equal_those_of_the_dense_jacobian():
+    model, tokens = tiny(), random_tokens(1, 5)[0]
+    whole, linear = dense(model, tokens, 1, 3), linearised(model, tokens, 1, 3)
+    v, u = torch.randn(2, 4, 5, 16, dtype=torch.float64)
+    torch.testing.assert_close(linear.jvp(v), torch.einsum("paqd,kqd->kpa", whole, v))
+    torch.testing.assert_close(linear.vjp(u), torch.einsum("paqd,kpa->kqd", whole, u))
+    difference = float(((u * linear.jvp(v)).sum((1, 2)) - (linear.vjp(u) * v).sum((1, 2))).abs().max())
+    assert difference < 1e-10
+
+
+def test_the_derivative_is_the_limit_of_differences():
+    model, tokens = tiny(), random_tokens(1, 5)[0]
+    linear = linearised(model, tokens, 0, 3)
+    v = centred(torch.randn(5, 16, dtype=torch.float64))
+    h = 1e-5
+    up, down = (model.run_blocks((linear.stream + sign * h * v)[None])[0] for sign in (1, -1))
+    torch.testing.assert_close(linear.jvp(v[None])[0], centred((up - down) / (2 * h)), atol=1e-7, rtol=1e-6)
+
+
+def test_spectrum_equals_that_of_the_dense_jacobian():
+    model, tokens = tiny(), random_tokens(2, 5)
+    result = jacobian_spectrum(model, tokens, source=(0, 1), target=(3, 4), k=6, probes=4000)
+    for row in range(2):
+        block = dense(model, tokens[row], 0, 3)[4, :, 1]
+        u, s, vh = torch.linalg.svd(block)
+        one = result.isel(prompt=row)
+        np.testing.assert_allclose(one["singular_value"], s[:6], rtol=1e-5)
+        np.testing.assert_allclose(abs((torch.tensor(one["right_vector"].to_numpy()) * vh[:6]).sum(1)), 1, atol=1e-4)
+        np.testing.assert_allclose(abs((torch.tensor(one["left_vector"].to_numpy()) * u.T[:6]).sum(1)), 1, atol=1e-4)
+        assert float(one["frobenius"]) == pytest.approx(float(block.norm()), rel=0.01)
+        assert float(one["participation"]) == pytest.approx(float((s**2).sum() ** 2 / (s**4).sum()), rel=0.03)
+        expected = float((block @ block.T - block.T @ block).norm() / block.norm() ** 2)
+        assert float(one["non_normality"]) == pytest.approx(expected, rel=0.05)
+        assert float(one["adjoint_error"]) < 1e-10
+        assert float(one["residual"].max()) < 1e-3
+
+
+def test_blocks_of_g_times_orthogonal():
+    model = linear_model([1.3 * centred_orthogonal(seed) for seed in range(5)])
+    result = jacobian_spectrum(model, random_tokens(1, 4, vocab=30), k=5)
+    np.testing.assert_allclose(result["singular_value"], 1.3**5, rtol=1e-6)
+    np.testing.assert_allclose(result["participation"], 63, rtol=0.15)
+    np.testing.assert_allclose(result["non_normality"], 0, atol=1e-6)
+    exponents = lyapunov(model, random_tokens(1, 4, vocab=30), k=20)
+    for name in ("exponent", "singular_exponent"):
+        np.testing.assert_allclose(exponents[name], math.log(1.3), rtol=1e-6)
+
+
+def test_lyapunov_exponents_of_ginibre_products():
+    """Without the mean a block is Ginibre of one dimension less, entries of variance sigma^2 / 64."""
+    sigma, generator = 1.2, torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(12):
+        matrices = [sigma * torch.randn(64, 64, generator=generator).double() / 8 for _ in range(5)]
+        found.append(lyapunov(linear_model(matrices), random_tokens(1, 2, vocab=30), k=63)["growth"][0].to_numpy())
+    mean = np.mean(found, axis=(0, 1))  # QR of each factor is exact for Ginibre matrices, layer by layer
+    expected = [0.5 * (math.log(2 * sigma**2 / 64) + digamma((63 - i) / 2)) for i in range(63)]
+    np.testing.assert_allclose(mean[:40], expected[:40], atol=0.06)
+    assert abs(np.mean(mean - expected)) < 0.02
+
+
+def test_exponents_sum_to_the_determinant_and_the_largest_singular_values_are_exact():
+    generator = torch.Generator().manual_seed(1)
+    matrices = [torch.eye(64).double() + torch.randn(64, 64, generator=generator).double() / 10 for _ in range(5)]
+    model, tokens = linear_model(matrices), random_tokens(1, 3, vocab=30)
+    result = lyapunov(model, tokens, k=63)
+    centre = torch.eye(64).double() - 1 / 64
+    product = torch.eye(64).double()
+    for matrix in matrices:
+        product = centre @ matrix.T @ centre @ product
+    s = torch.linalg.svdvals(product)[:63]
+    assert float(result["exponent"].sum()) == pytest.approx(float(s.log().sum()) / 5, abs=1e-8)
+    np.testing.assert_allclose(result["singular_exponent"][0], s.log() / 5, atol=1e-6)
+    with pytest.raises(InterpError, match="k must be 1 to 63"):
+        lyapunov(model, tokens, k=64)
+
+
+def test_the_whole_state_equals_the_dense_one():
+    model, tokens = tiny(), random_tokens(1, 4)
+    result = lyapunov(model, tokens, k=5, position=None)
+    product = torch.eye(48).double()
+    for layer in range(3):
+        block = dense(model, tokens[0], layer, layer + 1)[1:, :, 1:].reshape(48, 48)
+        product = block @ product
+    np.testing.assert_allclose(result["singular_exponent"][0], torch.linalg.svdvals(product)[:5].log() / 3, atol=1e-5)
+    assert result.sizes["mode"] == 5
+
+
+def test_on_site_leaves_out_what_goes_elsewhere():
+    model, tokens = tiny(), random_tokens(1, 4)
+    product = torch.eye(16).double()
+    for layer, linear in enumerate(blocks(model, tokens[0])):
+        block = dense(model, tokens[0], layer, layer + 1)[3, :, 3]
+        forward, _ = linear.on_site(3, 3)
+        torch.testing.assert_close(forward(torch.eye(16).double()).T, block)
+        product = block @ product
+    result = lyapunov(model, tokens, k=4)
+    np.testing.assert_allclose(result["singular_exponent"][0], torch.linalg.svdvals(product)[:4].log() / 3, atol=1e-5)
+
+
+def test_what_does_not_converge_is_an_error():
+    values = torch.ones(40).double()
+    with pytest.raises(ResultError, match="did not converge"):
+        top_singular(lambda v: v * values, lambda u: u * torch.linspace(1, 2, 40).double(), values, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": (4, 0)}, "is not a place"),
+        ({"source": (0, 7)}, "is not a place"),
+        ({"source": (2, 0), "target": (1, 3)}, "higher layer"),
+        ({"source": (0, 3), "target": (3, 1)}, "no earlier"),
+        ({"k": 16}, "k must be 1 to 15"),
+    ],
+)
+def test_requests_that_cannot_be(change, message):
+    with pytest.raises(InterpError, match=message):
+        jacobian_spectrum(tiny(), random_tokens(1, 5), **change)
