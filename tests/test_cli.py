@@ -229,6 +229,23 @@ def test_attention(monkeypatch, capsys, tmp_path, words):
     assert not (tmp_path / "b.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--directions", 2], "piano string, 12 prompts"),
+        (["Once upon a time there was", "--layer", 2, "--directions", 2], "not worked out"),
+    ],
+)
+def test_cascade_inside(monkeypatch, capsys, tmp_path, words, said):
+    arguments = ["--out", tmp_path / "c.html", "--save", tmp_path]
+    status, out, err = run(monkeypatch, capsys, "cascade", "inside", *words, *arguments)
+    assert status == 0, err
+    assert said in out
+    assert (tmp_path / "c.html").read_text().count('class="plotly-graph-div"') == 4
+    assert analyses.load(tmp_path / "ledger.nc").attrs["kind"] == "cascade_ledger"
+    assert run(monkeypatch, capsys, "cascade", "inside", *words, *arguments)[0] == 1
+
+
 def test_train_lens_and_use_it(monkeypatch, capsys, tmp_path):
     text, path = tmp_path / "text.txt", tmp_path / "lens.safetensors"
     text.write_text("Mary and John went to the store. Then Rose gave a book to Peter, and he was happy. " * 40)

@@ -10,7 +10,8 @@ from torch import nn
 
 from analyses.cascade import gain, random_twin
 from analyses.cascade import gain as gain_function
-from analyses.cascade.gain import _check
+from analyses.cascade.directions import KINDS, draw
+from analyses.cascade.injection import check_causal, check_controls
 from interp import ModelConfig, Transformer
 from interp.errors import InterpError, ResultError, TokenError
 
@@ -95,6 +96,73 @@ def test_equals_two_whole_runs_with_a_hook():
         np.testing.assert_allclose(result["relative_gain"].to_numpy()[0, position - 1, 1], on_site, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_every_kind_of_direction_is_unit_and_has_no_mean(kind):
+    model, tokens = tiny(), random_tokens(2, 5)
+    stream = model.embed(tokens)
+    places = torch.tensor([[0, 2], [1, 4]])
+    drawn = draw(model, tokens, stream, 0, places, kind, 3, 7, "test")
+    assert drawn.shape == (2, 3, 16)
+    torch.testing.assert_close(drawn.norm(dim=-1), torch.ones(2, 3).double())
+    torch.testing.assert_close(drawn.mean(-1), torch.zeros(2, 3).double(), atol=1e-12, rtol=0)
+    again = draw(model, tokens, stream, 0, places, kind, 3, 7, "test")
+    assert torch.equal(drawn, again)
+    centre = lambda x: x - x.mean(-1, keepdim=True)  # noqa: E731
+    sources = {"token": model.W_E, "unembedding": model.W_U.T, "activation": stream[:, 1:].flatten(0, 1)}
+    if kind in sources:
+        rows = centre(sources[kind])
+        every = torch.nn.functional.normalize(rows[:, None] - rows[None], dim=-1).flatten(0, 1)
+        assert float((drawn.reshape(-1, 16) @ every.T).max(1).values.min()) > 1 - 1e-9
+
+
+def test_directions_drawn_from_the_covariance_have_it():
+    model, tokens = tiny(), random_tokens(8, 12)
+    stream = model.embed(tokens) * torch.linspace(0.1, 3, 16).double()
+    drawn = draw(model, tokens, stream, 0, torch.tensor([[0, 1]]), "covariance", 20000, 0, "test")[0]
+    rows = stream[:, 1:].flatten(0, 1)
+    rows = rows - rows.mean(-1, keepdim=True)
+    covariance = torch.cov(rows.T)
+    found = drawn.T @ drawn / len(drawn)
+    main, expected = torch.linalg.eigh(found)[1][:, -1], torch.linalg.eigh(covariance)[1][:, -1]
+    assert abs(float(main @ expected)) > 0.98
+
+
+def test_planted_diagonal_gains():
+    """A block that stretches each direction by its own factor: the gain of a direction is its factor, and the singular one the largest."""
+    basis = torch.linalg.qr(
+        torch.cat([torch.ones(64, 1), torch.randn(64, 63, generator=torch.Generator().manual_seed(0))], 1).double()
+    )[0]
+    factors = torch.cat([torch.ones(1), torch.linspace(0.5, 1.5, 63)]).double()
+    stretch = basis @ torch.diag(factors) @ basis.T
+    model, tokens = linear_model([stretch] * 5), random_tokens(1, 4, vocab=30)
+    own = basis[:, [1, 32, 63]].T
+    result = gain(model, tokens, directions=own)
+    for number, factor in enumerate(factors[[1, 32, 63]].tolist()):
+        np.testing.assert_allclose(result["gain"][0, :, number], factor ** np.arange(6)[None].repeat(3, 0), rtol=1e-5)
+    largest = gain(model, tokens, directions="singular", n_directions=1)
+    np.testing.assert_allclose(largest["gain"][0, :, 0, -1], 1.5**5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("directions", "message"),
+    [
+        ("isotopic", "Did you mean 'isotropic'"),
+        (torch.ones(2, 5), "expected .direction, 16."),
+        (torch.ones(1, 16), "is zero once"),
+    ],
+)
+def test_directions_that_cannot_be(directions, message):
+    with pytest.raises(InterpError, match=message):
+        gain(tiny(), random_tokens(1, 5), directions=directions)
+
+
+def test_growth_relative_to_the_stream():
+    model = linear_model([1.3 * centred_orthogonal(seed) for seed in range(5)])
+    result = gain(model, random_tokens(2, 6, vocab=30))
+    np.testing.assert_allclose(result["relative_reproduction"][:, :-1], 1, rtol=1e-6)
+    np.testing.assert_allclose(result["stream_growth"], np.broadcast_to(1.3 ** np.arange(6), (2, 5, 6)), rtol=1e-6)
+
+
 def test_injection_starts_at_one_and_position_0_is_left_out():
     result = gain(tiny(), random_tokens(2, 6), layer=1)
     assert result["injection"].to_numpy().tolist() == [1, 2, 3, 4, 5]
@@ -151,14 +219,15 @@ def test_a_model_that_does_not_repeat_itself_is_an_error():
 
 def test_a_disturbance_before_the_injection_is_an_error():
     energies = torch.ones(1, 3, 2, 4)  # [place, row, layer, position]
-    energies[:, :2] = 0
     with pytest.raises(ResultError, match="causality is violated"):
-        _check(energies, torch.tensor([2]), 0)
+        check_causal(energies, torch.tensor([2]), "gain")
     energies[..., :2] = 0
-    _check(energies, torch.tensor([2]), 0)
+    check_causal(energies, torch.tensor([2]), "gain")
+    energies[:, :2] = 0
+    check_controls(energies, 0, "gain")
     energies[0, 0, 1, 3] = 1e-30
     with pytest.raises(ResultError, match="zero-dose control moved"):
-        _check(energies, torch.tensor([2]), 0)
+        check_controls(energies, 0, "gain")
 
 
 def test_rounding_is_measured():
@@ -168,7 +237,7 @@ def test_rounding_is_measured():
     assert float(single.max()) < 2e-3
     assert float(double.max()) < 1e-11
     with pytest.raises(ResultError, match="Raise the dose or load the model in float64"):
-        _check(torch.tensor([0, 1e-3, 1]).reshape(1, 3, 1, 1), torch.tensor([0]), 0)
+        check_controls(torch.tensor([0, 1e-3, 1]).reshape(1, 3, 1, 1), 0, "gain")
 
 
 def test_a_disturbance_that_vanishes_is_an_error():

@@ -1,8 +1,23 @@
 """Does a disturbance die away like a piano string's, or grow as in a pile above critical size?"""
 
+from analyses.cascade.contrast import compare_directions
 from analyses.cascade.gain import gain
 from analyses.cascade.jacobian import jacobian_spectrum
+from analyses.cascade.ledger import ledger
+from analyses.cascade.light_cone import light_cone
 from analyses.cascade.lyapunov import lyapunov
+from analyses.cascade.mean_field import mean_field
 from analyses.cascade.twin import random_twin
+from analyses.cascade.verdict import internal_verdict
 
-__all__ = ["gain", "jacobian_spectrum", "lyapunov", "random_twin"]
+__all__ = [
+    "compare_directions",
+    "gain",
+    "internal_verdict",
+    "jacobian_spectrum",
+    "ledger",
+    "light_cone",
+    "lyapunov",
+    "mean_field",
+    "random_twin",
+]

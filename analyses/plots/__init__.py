@@ -12,13 +12,17 @@ from analyses.plots.attribution import plot_attribution
 from analyses.plots.component_lens import plot_component_lens
 from analyses.plots.direct import plot_direct
 from analyses.plots.embeddings import plot_embeddings, plot_positions
+from analyses.plots.forest import plot_forest
 from analyses.plots.gain import plot_gain
 from analyses.plots.heads import plot_composition, plot_heads
+from analyses.plots.ledger import plot_ledger
 from analyses.plots.lens import plot_lens, plot_lens_pair
 from analyses.plots.lens_curves import plot_lens_curves, plot_trajectories
+from analyses.plots.light_cone import plot_light_cone
 from analyses.plots.methodology import plot_methodology
 from analyses.plots.patching import plot_patching
 from analyses.plots.residual import plot_residual
+from analyses.plots.spectrum import plot_lyapunov, plot_spectrum
 from interp.errors import ResultError, nearest
 
 KINDS: dict[str, Callable[..., go.Figure]] = {
@@ -38,7 +42,12 @@ KINDS: dict[str, Callable[..., go.Figure]] = {
     "head_ablation": plot_ablation,
     "patching_methodology": plot_methodology,
     "residual_stream": plot_residual,
+    "cascade_directions": plot_forest,
     "cascade_gain": plot_gain,
+    "cascade_ledger": plot_ledger,
+    "jacobian_spectrum": plot_spectrum,
+    "light_cone": plot_light_cone,
+    "lyapunov": plot_lyapunov,
 }
 
 
@@ -62,15 +71,20 @@ __all__ = [
     "plot_composition",
     "plot_direct",
     "plot_embeddings",
+    "plot_forest",
     "plot_gain",
     "plot_head",
     "plot_heads",
+    "plot_ledger",
     "plot_lens",
     "plot_lens_curves",
     "plot_lens_pair",
+    "plot_light_cone",
+    "plot_lyapunov",
     "plot_methodology",
     "plot_patching",
     "plot_positions",
     "plot_residual",
+    "plot_spectrum",
     "plot_trajectories",
 ]

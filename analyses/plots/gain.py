@@ -6,13 +6,13 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.labels import model_name
-from analyses.plots.theme import FAINT, LINES, TEMPLATE
+from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
 from interp.errors import ResultError
 
 CURVES = (("gain", "ln G: whole disturbance", 1), ("relative_gain", "ln Γ: on site, relative to the stream", 2))
 
 
-def plot_gain(result: xr.Dataset, *, null: xr.Dataset | None = None) -> go.Figure:
+def plot_gain(result: xr.Dataset, *, null: xr.Dataset | None = None, theory: xr.Dataset | None = None) -> go.Figure:
     """Mean ln G, mean ln Gamma and k against depth.
 
     The band is the 95 % bootstrap interval over prompts where there is one; else, and said so, the 5 to 95 % range
@@ -21,10 +21,13 @@ def plot_gain(result: xr.Dataset, *, null: xr.Dataset | None = None) -> go.Figur
     Args:
         result: of `analyses.cascade.gain`.
         null: the same of another model, usually `random_twin`, drawn in grey.
+        theory: of `analyses.cascade.mean_field`, for an injection at layer 0: what random weights should do, drawn dashed.
 
     Raises:
-        ResultError: `null` has other layers.
+        ResultError: `null` or `theory` has other layers.
     """
+    if theory is not None and not np.array_equal(theory["layer"], result["layer"]):
+        raise ResultError("plot_gain: the theory has other layers than the result; it is for injections at layer 0.")
     if null is not None and not np.array_equal(null["layer"], result["layer"]):
         raise ResultError(
             "plot_gain: the null has other layers than the result; measure both with the same shape and layer."
@@ -35,6 +38,13 @@ def plot_gain(result: xr.Dataset, *, null: xr.Dataset | None = None) -> go.Figur
     for dataset, color in ((null, FAINT), (result, LINES[0])):
         if dataset is not None:
             _draw(fig, dataset, color)
+    if theory is not None:
+        for variable, _, column in CURVES:
+            fig.add_scatter(
+                x=theory["layer"].to_numpy(), y=theory[f"log_{variable}"].mean("prompt").to_numpy(), mode="lines", name="mean field",
+                legendgroup="mean field", showlegend=column == 1, line={"color": INK, "width": 1.6, "dash": "dash"},
+                hovertemplate="layer %{x}<br>predicted %{y:.3f} nats<extra></extra>", row=1, col=column,
+            )  # fmt: skip
     for column in (1, 2):
         fig.add_hline(y=0, line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=column)
     fig.add_hline(y=1, line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=3)

@@ -16,6 +16,7 @@ from analyses.lenses import logit_lens, tuned_lens
 from analyses.lenses.translators import is_shipped
 from analyses.patching import activation_patching, compare_patching
 from analyses.patching.methodology import METHODS
+from analyses.report.cascade import predicted
 from analyses.residual import residual_stream
 from interp.errors import InterpError
 from interp.model import Transformer
@@ -51,7 +52,8 @@ def collect(
 
     Returns:
         `lens`, `trajectory` (the answers, at the last position), `attention`, `head_table`, `attribution` (not of a post-norm model),
-        `stream`, `embeddings`, `gain`, `gain_null` (the same shape at random initialisation); for a model with a shipped tuned lens
+        `stream`, `embeddings`, `gain`, `gain_null` (the same shape at random initialisation), `theory` where it is worked out, `cone`,
+        `ledger` (not of a post-norm model); for a model with a shipped tuned lens
         `tuned`; with a corrupt prompt also `lens_corrupt`, `patching` (the stream), `heads` (z), `heads_by_position`, and `methods`
         (heads by several methods).
 
@@ -90,6 +92,10 @@ def collect(
     )
     steps.append(("gain", partial(cascade.gain, model, clean, seed=seed)))
     steps.append(("gain_null", lambda: cascade.gain(cascade.random_twin(model, seed), clean, seed=seed)))
+    steps.append(("cone", partial(cascade.light_cone, model, clean, seed=seed)))
+    if "attribution" in dict(steps):
+        given = partial(cascade.ledger, model, clean, corrupt, seed=seed)
+        steps.append(("ledger", given))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -102,6 +108,8 @@ def collect(
             bar.update(task, description=f"report: {name.replace('_', ' ')}")
             results[name] = run()
             bar.advance(task)
+    if (theory := predicted(cascade.random_twin(model, seed), [clean])) is not None:
+        results["theory"] = theory
     return results
 
 

@@ -78,7 +78,10 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
             heads_by_position=_div(plot(results["heads_by_position"])) if patching is not None else None,
             methods=_div(plot(results["methods"])) if patching is not None else None,
             gain_sentence=gain_sentence(results["gain"]),
-            gain=_div(plot(results["gain"], null=results["gain_null"])),
+            gain=_div(plot(results["gain"], null=results["gain_null"], theory=results.get("theory"))),
+            has_theory="theory" in results,
+            cone=_div(plot(results["cone"], injection=_injection(results))),
+            ledger=_div(plot(results["ledger"])) if "ledger" in results else None,
             gain_parameters=json.loads(results["gain"].attrs["parameters"]),
             provenance=[(name.replace("_", " "), lens.attrs[name]) for name in PROVENANCE],
             parameters=[
@@ -120,6 +123,15 @@ def write_figures(figures: Sequence[go.Figure], path: Path, *, overwrite: bool =
 
 def _pair(results: Mapping[str, xr.Dataset], first: str, second: str, names: Sequence[str]) -> go.Figure:
     return plot_lens_pair(results[first], results[second], names=names)
+
+
+def _injection(results: Mapping[str, xr.Dataset]) -> int:
+    """Where the disturbance that is shown is injected: at the first token in which the prompts differ, else at the first but one."""
+    if "lens_corrupt" in results:
+        ids = [results[name]["token_id"][0].to_numpy() for name in ("lens", "lens_corrupt")]
+        if len(ids[0]) == len(ids[1]):
+            return max(1, int((ids[0] != ids[1]).argmax()))
+    return 1
 
 
 def _shape(result: xr.Dataset) -> str:

@@ -1,0 +1,103 @@
+"""Which directions grow more than random ones."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+from analyses.cascade.directions import KINDS, Directions
+from analyses.cascade.gain import gain
+from analyses.intervals import over_prompts
+from analyses.results import Variable, make, token_coords
+from interp.errors import InterpError
+from interp.generation import left_aligned
+from interp.model import Transformer
+from interp.prompts import Prompt
+from interp.sweep import MAX_BYTES
+
+FEWEST = 3
+"""Prompts below which there is no test."""
+
+
+def compare_directions(
+    model: Transformer,
+    prompts: Prompt,
+    *,
+    kinds: Sequence[str] = tuple(KINDS),
+    own: Mapping[str, Float[Tensor, "given width"]] | None = None,
+    dose: float = 1e-2,
+    layer: int = 0,
+    n_directions: int = 8,
+    seed: int = 0,
+    bos: bool | None = None,
+    max_bytes: int = MAX_BYTES,
+    progress: bool = False,
+) -> xr.Dataset:
+    """ln(G / G_isotropic) at the output for each kind of direction, at one dose, paired by prompt.
+
+    Args:
+        kinds: names of `KINDS`; `isotropic`, which the others are compared with, is always measured.
+        own: further vectors by name (steering vectors, features of a sparse autoencoder).
+
+    The other arguments are those of `gain`.
+
+    Returns:
+        A Dataset over `direction_kind`: `log_ratio` (direction_kind, prompt), nats; with several prompts mean, standard error and
+        interval; `p`, two-sided t-test of a mean of 0 over prompts, and `p_holm`, corrected for the number of kinds (Holm 1979); NaN
+        below 3 prompts.
+
+    Raises:
+        InterpError: a name that is taken, no kind beside `isotropic`, or as `gain`.
+    """
+    given: dict[str, Directions] = {kind: kind for kind in kinds if kind != "isotropic"}
+    if taken := set(own or {}) & {*KINDS, *given}:
+        raise InterpError(
+            f"cascade.compare_directions: names {sorted(taken)} are those of kinds of directions; choose others."
+        )
+    given |= dict(own or {})
+    if not given:
+        raise InterpError("cascade.compare_directions: give a kind of direction to compare with isotropic ones.")
+    common: dict[str, Any] = {
+        "dose": dose, "layer": layer, "n_directions": n_directions, "seed": seed, "bos": bos, "max_bytes": max_bytes, "progress": progress,
+    }  # fmt: skip
+    base = gain(model, prompts, **common)["log_gain"].to_numpy()[:, -1]
+    ratio = np.stack(
+        [gain(model, prompts, directions=one, **common)["log_gain"].to_numpy()[:, -1] - base for one in given.values()]
+    )
+    long_name = "ln of the gain over that of isotropic directions"
+    p = np.full(len(given), np.nan)
+    if ratio.shape[1] >= FEWEST:
+        p = np.asarray(stats.ttest_1samp(ratio, 0.0, axis=1).pvalue)
+    variables: dict[str, Variable] = {
+        "log_ratio": (("direction_kind", "prompt"), ratio, long_name, "nats"),
+        "p": (("direction_kind",), p, "p of a mean of 0", "1"),
+        "p_holm": (("direction_kind",), holm(p), "p of a mean of 0, corrected for the number of kinds", "1"),
+    }
+    tokens = left_aligned(model.to_tokens(prompts, bos=bos))
+    if len(tokens) > 1:
+        variables |= over_prompts("log_ratio", ratio.T, ("direction_kind",), long_name, "nats")
+    return make(
+        "cascade_directions",
+        variables,
+        {
+            "direction_kind": list(given),
+            **({"bound": ["lower", "upper"]} if len(tokens) > 1 else {}),
+            **token_coords(model, tokens),
+        },
+        model=model,
+        prompts={"prompt": tokens},
+        parameters={"dose": dose, "layer": layer, "n_directions": n_directions, "kinds": list(given), "bos": bos},
+        seed=seed,
+    )
+
+
+def holm(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """p-values corrected for their number, step by step from the smallest (Holm 1979)."""
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return corrected

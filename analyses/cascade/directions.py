@@ -1,0 +1,101 @@
+"""Directions in which a stream is disturbed."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from analyses.cascade.linear import Linear, centred, top_singular
+from interp.errors import InterpError, nearest
+from interp.model import Transformer
+from interp.tokenizer import PAD
+
+Directions = str | Float[Tensor, "given width"]
+"""A name of `KINDS`, or vectors of one's own (a steering vector, a feature of a sparse autoencoder)."""
+
+KINDS = {
+    "isotropic": "any direction alike",
+    "covariance": "as the stream itself varies over prompts and positions",
+    "token": "one token's embedding less another's",
+    "activation": "the stream at one place less that at another",
+    "unembedding": "towards the logit of one token, away from another's",
+    "singular": "the one that grows most by the output at its own position",
+}
+
+
+def draw(
+    model: Transformer,
+    tokens: Int[Tensor, "prompt position"],
+    stream: Float[Tensor, "prompt position d_model"],
+    layer: int,
+    places: Int[Tensor, "place 2"],
+    directions: Directions,
+    count: int,
+    seed: int,
+    who: str,
+) -> Float[Tensor, "place direction d_model"]:
+    """Unit vectors without a mean, which the layer norm would remove; random numbers are drawn in float64 whatever the model's dtype.
+
+    Args:
+        stream: what enters the layer.
+
+    Raises:
+        InterpError: an unknown name, vectors of another width or without any direction, or too few tokens or places to tell apart.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(directions, Tensor):
+        vectors = directions.to(stream)
+        if vectors.ndim != 2 or vectors.shape[1] != model.config.d_model:
+            raise InterpError(
+                f"{who}: directions have shape {tuple(vectors.shape)}; expected [direction, {model.config.d_model}]."
+            )
+        drawn = vectors.expand(len(places), -1, -1)
+    elif directions == "singular":
+        drawn = torch.stack([_singular(model, stream, layer, place, count, seed) for place in places.tolist()])
+    elif directions in KINDS:
+        there = centred(stream)[:, 1:][(tokens != PAD)[:, 1:]]  # [place, d_model], the first position left out
+        makers: dict[str, Callable[[tuple[int, int]], Tensor]] = {
+            "isotropic": lambda size: torch.randn(
+                *size, model.config.d_model, generator=generator, dtype=torch.float64
+            ),
+            "covariance": lambda size: _mixed(there, size, generator),
+            "token": lambda size: _differences(model.W_E, size, generator),
+            "activation": lambda size: _differences(there, size, generator),
+            "unembedding": lambda size: _differences(model.W_U.mT, size, generator),
+        }
+        drawn = makers[directions]((len(places), count))
+    else:
+        raise InterpError(f"{who}: unknown directions {directions!r}. {nearest(directions, KINDS)}")
+    drawn = centred(drawn.double())
+    length = drawn.norm(dim=-1, keepdim=True)
+    if bool((length == 0).any()):
+        raise InterpError(f"{who}: a direction is zero once its mean is taken away, so it disturbs nothing.")
+    unit: Tensor = (drawn / length).to(stream)
+    return unit
+
+
+def _mixed(rows: Float[Tensor, "row d_model"], size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Normal with the rows' covariance: random mixtures of the rows less their mean."""
+    weights = torch.randn(*size, len(rows), generator=generator, dtype=torch.float64).to(rows.device)
+    mixed: Tensor = weights @ (rows - rows.mean(0)).double()
+    return mixed
+
+
+def _differences(rows: Float[Tensor, "row d_model"], size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Of two different rows each."""
+    if len(rows) < 2:
+        raise InterpError("cascade: directions that are differences need two tokens or places at least.")
+    first = torch.randint(len(rows), size, generator=generator)
+    second = (first + torch.randint(1, len(rows), size, generator=generator)) % len(rows)
+    difference: Tensor = rows[first.to(rows.device)].double() - rows[second.to(rows.device)].double()
+    return difference
+
+
+def _singular(
+    model: Transformer, stream: Tensor, layer: int, place: list[int], count: int, seed: int
+) -> Float[Tensor, "direction d_model"]:
+    prompt, position = place
+    own = stream[prompt, : position + 1]  # later positions do not reach this one
+    forward, backward = Linear(model, own, layer, model.config.n_layers).on_site(position, position)
+    return top_singular(forward, backward, own[0], count, seed=seed, tolerance=1e-2).right

@@ -1,0 +1,155 @@
+"""A disturbance injected into the stream, and its size at every layer and position, through the sweep."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from analyses.cascade.directions import Directions, draw
+from analyses.cascade.linear import centred
+from interp.errors import InterpError, ResultError
+from interp.interventions import Add, Intervention, Row
+from interp.model import Transformer
+from interp.names import block_name
+from interp.prompts import Prompt
+from interp.readouts import EachLayer
+from interp.streams import streams
+from interp.sweep import sweep
+from interp.tokenizer import PAD
+
+SMALLEST_DOSE = {torch.float32: 1e-4, torch.float64: 1e-10}
+"""Below this dose the difference of two runs is mostly rounding: float32 rounds 4e-7 to 6e-7 of |x| in each layer."""
+
+LARGEST_ROUNDING = 0.02
+"""Largest share of a disturbance that may be rounding between the run with it and the one without."""
+
+
+@dataclass(frozen=True, eq=False)
+class Injected:
+    """Runs in which a disturbance is injected at one place each.
+
+    Args:
+        tokens: [prompt, position].
+        places: [place, (prompt, position)], every position but the first of every prompt.
+        sizes: [layer, prompt, position], |x| of the mean-centred stream, from the injection's layer on.
+        energies: [place, direction, layer, position], |delta|^2; NaN beyond a prompt's end.
+        rounding: [place, layer], |delta|^2 over all positions of the same run with dose 0, computed again.
+    """
+
+    tokens: Int[Tensor, "prompt position"]
+    places: Int[Tensor, "place 2"]
+    sizes: Float[Tensor, "layer prompt position"]
+    energies: Float[Tensor, "place direction layer position"]
+    rounding: Float[Tensor, "place layer"]
+
+    @property
+    def total(self) -> Float[Tensor, "place direction layer"]:
+        """E[l], the energy over all positions."""
+        return self.energies.nansum(-1)
+
+    @property
+    def on_site(self) -> Float[Tensor, "place direction layer"]:
+        """The energy at the position of the injection."""
+        return self.energies[torch.arange(len(self.places)), :, :, self.places[:, 1]]
+
+    def by_prompt(self, values: Float[Tensor, "place ..."]) -> Float[Tensor, "prompt injection ..."]:
+        """Values of each place, laid out by prompt and position; NaN where a shorter prompt has none."""
+        laid = values.new_full((*self.tokens[:, 1:].shape, *values.shape[1:]), torch.nan)
+        laid[self.places[:, 0], self.places[:, 1] - 1] = values
+        return laid
+
+
+@torch.no_grad()
+def inject(
+    model: Transformer,
+    prompts: Prompt,
+    *,
+    dose: float,
+    layer: int,
+    directions: Directions,
+    n_directions: int,
+    seed: int,
+    bos: bool | None,
+    max_bytes: int,
+    progress: bool,
+    who: str,
+) -> Injected:
+    """Inject at every position but 0 of every prompt by itself, and check the controls; arguments and errors are those of `gain`."""
+    _check_request(model, dose, layer, n_directions, who)
+    tokens = model.to_tokens(prompts, bos=bos)
+    real = tokens != PAD
+    if int(real.sum(1).min()) < 2:
+        raise InterpError(f"{who}: a prompt has one token; position 0 is left out, so at least two are needed.")
+    entering = streams(model, tokens)
+    sizes = torch.stack([centred(stream).norm(dim=-1) for stream in entering[layer:]])
+    places = real[:, 1:].nonzero() + torch.tensor([0, 1], device=tokens.device)
+    prompt, position = places.T
+    if bool((sizes[0, prompt, position] == 0).any()):
+        raise InterpError(f"{who}: the stream is zero at a position, so a dose relative to it means nothing.")
+    unit = draw(model, tokens, entering[layer], layer, places, directions, n_directions, seed, who)
+    deltas = dose * sizes[0, prompt, position, None, None] * unit
+    name, zero = block_name(layer, "hook_resid_pre"), deltas.new_zeros(model.config.d_model)
+    rows = []
+    for (number, at), there in zip(places.tolist(), deltas, strict=True):
+        for control, delta in enumerate([zero, zero, *there]):  # two controls of zero dose: skipped, and computed again
+            rows.append(Row([Intervention(name, Add(delta), positions=at)], number, always=control == 1))
+    swept = sweep(
+        model, tokens, rows, EachLayer(_energy), max_bytes=max_bytes, progress="injecting" if progress else None
+    )
+    energies = swept.values.reshape(len(places), -1, *swept.values.shape[1:])[:, :, layer:]
+    if model.config.causal:
+        check_causal(energies, position, who)
+    check_controls(energies, layer, who)
+    return Injected(tokens, places, sizes, energies[:, 2:], energies[:, 1].nansum(-1))
+
+
+def _check_request(model: Transformer, dose: float, layer: int, n_directions: int, who: str) -> None:
+    if model.dtype not in SMALLEST_DOSE:
+        raise InterpError(
+            f"{who}: {model.dtype} is too coarse to measure small differences; load in float32 or float64."
+        )
+    smallest = SMALLEST_DOSE[model.dtype]
+    if not smallest <= dose < float("inf"):
+        raise InterpError(
+            f"{who}: dose {dose:g} is out of range; in {model.dtype} it must be at least {smallest:g}, below which rounding "
+            "drowns the difference. Load the model in float64 for smaller doses."
+        )
+    if not 0 <= layer < model.config.n_layers:
+        raise InterpError(
+            f"{who}: layer {layer} is out of range; {model.name} has layers 0 to {model.config.n_layers - 1}."
+        )
+    if n_directions < 1:
+        raise InterpError(f"{who}: n_directions must be at least 1, got {n_directions}.")
+
+
+def _energy(stream: Float[Tensor, "place d_model"], base: Float[Tensor, "place d_model"]) -> Float[Tensor, " place"]:
+    return centred(stream - base).pow(2).sum(-1)
+
+
+def check_causal(
+    energies: Float[Tensor, "place row layer position"], position: Int[Tensor, " place"], who: str
+) -> None:
+    """Raise ResultError where a disturbance shows before its position."""
+    before = torch.arange(energies.shape[-1], device=position.device) < position[:, None]
+    if bool(energies.nan_to_num().amax((1, 2))[before].any()):
+        raise ResultError(f"{who}: the disturbance reached a position before the injection: causality is violated.")
+
+
+def check_controls(energies: Float[Tensor, "place row layer position"], layer: int, who: str) -> None:
+    """Raise ResultError where a zero dose moved anything, a disturbance vanished, or rounding is a share of it that matters."""
+    skipped, computed, total = energies[:, 0], energies[:, 1].nansum(-1), energies[:, 2:].nansum(-1)
+    if bool(skipped.nan_to_num().any()):
+        raise ResultError(f"{who}: the zero-dose control moved; the model is not deterministic here.")
+    vanished = (total == 0).nonzero()
+    if len(vanished):
+        raise ResultError(
+            f"{who}: the disturbance is exactly zero at layer {layer + int(vanished[0, 2])}, so its logarithm does not exist. "
+            "Raise the dose."
+        )
+    share = (computed[:, None] / total).sqrt()
+    if float(share.max()) > LARGEST_ROUNDING:
+        raise ResultError(
+            f"{who}: the zero-dose control, computed again, moved by {float(share.max()):.2g} of the disturbance. Raise the dose "
+            "or load the model in float64; if that does not help, the model is not deterministic or not causal."
+        )

@@ -1,0 +1,296 @@
+"""The growth ledger: which head and which MLP makes a disturbance grow or shrink, layer by layer, to the last digit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from einops import einsum, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from analyses.cascade.directions import Directions, draw
+from analyses.cascade.linear import centred
+from analyses.intervals import over_prompts
+from analyses.results import Variable, make, token_coords
+from interp.decompose import check_sum
+from interp.errors import InterpError, ResultError
+from interp.generation import left_aligned
+from interp.model import Attention, Norm, Transformer
+from interp.names import block_name
+from interp.prompts import Prompt
+from interp.streams import streams
+from interp.tokenizer import PAD
+
+WHO = "cascade.ledger"
+LARGEST_RESIDUAL = {torch.float64: 1e-6, torch.float32: 1e-2}
+"""What the entries of a layer may lack of its growth, nats."""
+
+PARTS = ("qk", "ov_direction", "ov_scale")
+"""Of a head: what changes because it looks elsewhere; because what it reads turns; because the norm scales it otherwise."""
+
+
+def ledger(
+    model: Transformer,
+    prompts: Prompt,
+    other: Prompt | None = None,
+    *,
+    dose: float = 1e-2,
+    layer: int = 0,
+    position: int = -1,
+    directions: Directions = "isotropic",
+    seed: int = 0,
+    bos: bool | None = None,
+) -> xr.Dataset:
+    """Split ln k[l], the growth of a disturbance over each layer, into one entry for each head and MLP.
+
+    With delta' = delta + sum_c Delta f_c, the products a_c = <Delta f_c, delta + delta'> sum to E' - E exactly; divided by twice the
+    logarithmic mean of E and E' they sum to ln k = ln sqrt(E'/E). The same on the stream itself gives its own growth, and the difference
+    is the ledger of ln k_rel. A head's change is split by midpoints, Delta(A V) = mean(A) Delta V + Delta A mean(V), and that of V by those
+    of the norm, Delta(g u) = mean(g) Delta u + Delta g mean(u). Negative entries damp.
+
+    Args:
+        prompts: one or several.
+        other: prompts of equal token length that differ from them: the difference of the two runs is the disturbance. None injects one
+            at `layer` and `position` (negative counts from the end), of relative size `dose`, in a direction of `directions`, see `gain`.
+
+    Returns:
+        A Dataset over prompt and layer: `log_k`; `head_entry` (head) and `mlp_entry`, which sum to it; `head_part` (part, head), which
+        sum to those;
+        `stream_head` and `stream_mlp`, the entries of the stream's own growth `log_stream_growth`; `residual`, what the entries lack.
+        Energies are of the mean-centred stream, summed over all positions but the first. With several prompts means with intervals.
+
+    Raises:
+        ConfigError: a post-norm model, whose stream is no sum.
+        InterpError: prompts of unequal length, a place that is not there, or a dtype too coarse.
+        ResultError: entries that do not sum, or a disturbance that vanishes.
+    """
+    check_sum(model, WHO)
+    if model.dtype not in LARGEST_RESIDUAL:
+        raise InterpError(f"{WHO}: {model.dtype} is too coarse for a ledger; load in float32 or float64.")
+    tokens = left_aligned(model.to_tokens(prompts, bos=bos))
+    others = None if other is None else left_aligned(model.to_tokens(other, bos=bos))
+    if others is not None and (others.shape != tokens.shape or bool(((others == PAD) != (tokens == PAD)).any())):
+        raise InterpError(f"{WHO}: the two prompts of each pair must have the same number of tokens.")
+    entries = []
+    for number, row in enumerate(tokens):
+        prompt = row[row != PAD]
+        if others is not None:
+            pair = _embedded(model, prompt), _embedded(model, others[number][others[number] != PAD])
+            entries.append(_entries(model, *pair, 0))
+        else:
+            entries.append(_entries(model, *_injected(model, prompt, dose, layer, position, directions, seed), layer))
+    return _result(
+        model, tokens, others, entries, dose, layer if others is None else 0, position, directions, seed, bos
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What a run holds of one layer, [position, ...]."""
+
+    before: Tensor
+    after: Tensor
+    pattern: Float[Tensor, "head query key"]
+    normed: Tensor
+    scale: Tensor | None
+    heads: Float[Tensor, "position head d_model"]
+    mlp: Tensor
+
+
+def _entries(model: Transformer, clean: Tensor, disturbed: Tensor, start: int) -> dict[str, Tensor]:
+    """The ledger of one pair of streams [position, d_model] that enter layer `start`."""
+    rows: list[dict[str, Tensor]] = []
+    for layer in range(start, model.config.n_layers):
+        runs = _layer(model, clean, layer), _layer(model, disturbed, layer)
+        rows.append(_of_layer(model, layer, *runs))
+        clean, disturbed = runs[0].after, runs[1].after
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+@torch.no_grad()
+def _layer(model: Transformer, stream: Tensor, layer: int) -> _Run:
+    points = ["attn.hook_pattern", "attn.hook_result", "hook_resid_post"]
+    points += ["hook_mlp_out"] if model.config.mlp != "none" else []
+    points += ["ln1.hook_scale", "ln1.hook_normalized"] if model.config.norm != "none" else []
+    with model.capture([block_name(layer, point) for point in points]) as captured:
+        model.run_blocks(stream[None], start_at_layer=layer, stop_at_layer=layer + 1)
+    values = {name.removeprefix(block_name(layer, "")): value[0] for name, value in captured.items()}
+    return _Run(
+        stream,
+        values["hook_resid_post"],
+        values["attn.hook_pattern"],
+        values.get("ln1.hook_normalized", stream),
+        values.get("ln1.hook_scale"),
+        values["attn.hook_result"],
+        values.get("hook_mlp_out", torch.zeros_like(stream)),
+    )
+
+
+def _of_layer(model: Transformer, layer: int, clean: _Run, disturbed: _Run) -> dict[str, Tensor]:
+    delta, after = disturbed.before - clean.before, disturbed.after - clean.after
+    log_k, weigh = _weights(delta, after)
+    stream_growth, weigh_stream = _weights(clean.before, clean.after)
+    heads, mlp = disturbed.heads - clean.heads, disturbed.mlp - clean.mlp
+    head, mlp_entry = weigh(heads.transpose(0, 1)), weigh(mlp[None])[0]
+    parts = torch.stack([weigh(part) for part in _parts(model, layer, clean, disturbed)])
+    stream_bias = torch.zeros_like(stream_growth)
+    if model.config.bias:
+        bias = model.get_parameter(block_name(layer, "attn.o.bias"))
+        stream_bias = weigh_stream(bias.expand_as(clean.before)[None])[0]
+    stream_head, stream_mlp = weigh_stream(clean.heads.transpose(0, 1)), weigh_stream(clean.mlp[None])[0]
+    residual = torch.stack(
+        [
+            (head.sum() + mlp_entry - log_k).abs(),
+            (parts.sum(0) - head).abs().max(),
+            (stream_head.sum() + stream_mlp + stream_bias - stream_growth).abs(),
+        ]
+    ).max()
+    return {
+        "log_k": log_k,
+        "head_entry": head,
+        "mlp_entry": mlp_entry,
+        "head_part": parts,
+        "log_stream_growth": stream_growth,
+        "stream_head": stream_head,
+        "stream_mlp": stream_mlp,
+        "stream_bias": stream_bias,
+        "residual": residual,
+    }
+
+
+def _weights(before: Tensor, after: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """ln sqrt(E'/E), and the function from changes [part, position, d_model] to their entries [part]."""
+    first, last = centred(before)[1:], centred(after)[1:]
+    energy, later = first.pow(2).sum(), last.pow(2).sum()
+    if float(energy) == 0 or float(later) == 0:
+        raise ResultError(f"{WHO}: the disturbance is exactly zero, so its growth does not exist. Raise the dose.")
+    log_ratio = (later / energy).log()
+    # Near equality (a - b) / ln(a / b) loses its digits; its limit is their mean.
+    mean = (later - energy) / log_ratio if float(log_ratio.abs()) > 1e-6 else (later + energy) / 2
+
+    def weigh(changes: Float[Tensor, "part position d_model"]) -> Float[Tensor, " part"]:
+        entries: Tensor = (centred(changes)[:, 1:] * (first + last)).sum((-2, -1)) / (2 * mean)
+        return entries
+
+    return log_ratio / 2, weigh
+
+
+def _parts(
+    model: Transformer, layer: int, clean: _Run, disturbed: _Run
+) -> list[Float[Tensor, "head position d_model"]]:
+    """The change of each head's output, split: the pattern's, the direction's and the scale's of what the values read."""
+    attention = model.get_submodule(block_name(layer, "attn"))
+    assert isinstance(attention, Attention)
+    groups = model.config.n_heads // model.config.kv_heads
+    w_v = repeat(attention.W_V, "h d e -> (h g) d e", g=groups)
+    bias = attention.qkv.bias
+    width = attention.widths[2]
+    b_v = torch.zeros(width) if bias is None else bias[-width:]
+    b_v = repeat(b_v.to(w_v).reshape(model.config.kv_heads, -1), "h e -> (h g) e", g=groups)
+
+    def values(x: Tensor) -> Float[Tensor, "head position d_head"]:
+        return einsum(x, w_v, "p d, h d e -> h p e")
+
+    turn, scaled = _norm_parts(model, layer, clean, disturbed)
+    pattern = (clean.pattern + disturbed.pattern) / 2
+    mean_value = values((clean.normed + disturbed.normed) / 2) + b_v[:, None]
+    moved = [(disturbed.pattern - clean.pattern) @ mean_value, pattern @ values(turn), pattern @ values(scaled)]
+    return [z @ attention.W_O for z in moved]
+
+
+def _norm_parts(model: Transformer, layer: int, clean: _Run, disturbed: _Run) -> tuple[Tensor, Tensor]:
+    """The change of what the norm gives out, by midpoints: by its direction and by its scale."""
+    norm = model.get_submodule(block_name(layer, "ln1"))
+    if clean.scale is None or disturbed.scale is None or not isinstance(norm, Norm):
+        return disturbed.normed - clean.normed, torch.zeros_like(clean.normed)
+    first, last = ((centred(x) if norm.centres else x) * norm.weight for x in (clean.before, disturbed.before))
+    gain, other = 1 / clean.scale, 1 / disturbed.scale
+    return (gain + other) / 2 * (last - first), (other - gain) * (first + last) / 2
+
+
+@torch.no_grad()
+def _embedded(model: Transformer, tokens: Tensor) -> Tensor:
+    return model.embed(tokens[None])[0]
+
+
+@torch.no_grad()
+def _injected(
+    model: Transformer, tokens: Tensor, dose: float, layer: int, position: int, directions: Directions, seed: int
+) -> tuple[Tensor, Tensor]:
+    if (
+        not 0 <= layer < model.config.n_layers
+        or not -len(tokens) <= position < len(tokens)
+        or position % len(tokens) == 0
+    ):
+        raise InterpError(
+            f"{WHO}: layer {layer}, position {position} is not a place to inject: layers are 0 to {model.config.n_layers - 1}, positions "
+            f"1 to {len(tokens) - 1}; position 0 is left out."
+        )
+    entering = streams(model, tokens[None])[layer]
+    at = position % len(tokens)
+    place = torch.tensor([[0, at]], device=tokens.device)
+    unit = draw(model, tokens[None], entering, layer, place, directions, 1, seed, WHO)[0, 0]
+    disturbed = entering[0].clone()
+    disturbed[at] += dose * centred(entering[0, at]).norm() * unit
+    return entering[0], disturbed
+
+
+def _result(
+    model: Transformer,
+    tokens: Tensor,
+    others: Tensor | None,
+    entries: list[dict[str, Tensor]],
+    dose: float,
+    layer: int,
+    position: int,
+    directions: Directions,
+    seed: int,
+    bos: bool | None,
+) -> xr.Dataset:
+    values = {name: torch.stack([one[name] for one in entries]).cpu().double().numpy() for name in entries[0]}
+    worst, allowed = float(values["residual"].max()), LARGEST_RESIDUAL[model.dtype]
+    if not worst < allowed:
+        raise ResultError(
+            f"{WHO}: the entries lack {worst:.2g} nats of the growth, more than {allowed:g}. Load the model in float64 or raise the dose."
+        )
+    described = {
+        "log_k": ((), "ln k, growth of the disturbance over the layer"),
+        "head_entry": (("head",), "entry of the head"),
+        "mlp_entry": ((), "entry of the MLP"),
+        "head_part": (("part", "head"), "entry of a part of the head's change"),
+        "log_stream_growth": ((), "growth of the stream over the layer"),
+        "stream_head": (("head",), "entry of the head in the stream's growth"),
+        "stream_mlp": ((), "entry of the MLP in the stream's growth"),
+        "stream_bias": ((), "entry of the attention's bias in the stream's growth"),
+        "residual": ((), "what the entries lack of the growth"),
+    }
+    variables: dict[str, Variable] = {}
+    for name, (dims, long_name) in described.items():
+        variables[name] = (("prompt", "layer", *dims), values[name], long_name, "nats")
+        if len(tokens) > 1 and name != "residual":
+            variables |= over_prompts(name, values[name], ("layer", *dims), long_name, "nats")
+    return make(
+        "cascade_ledger",
+        variables,
+        {
+            "layer": np.arange(layer, model.config.n_layers),
+            "head": np.arange(model.config.n_heads),
+            "part": list(PARTS),
+            **({"bound": ["lower", "upper"]} if len(tokens) > 1 else {}),
+            **token_coords(model, tokens),
+        },
+        model=model,
+        prompts={"prompt": tokens} | ({} if others is None else {"other": others}),
+        parameters={
+            "dose": dose if others is None else None,
+            "layer": layer,
+            "position": position if others is None else None,
+            "directions": (directions if isinstance(directions, str) else "given")
+            if others is None
+            else "other prompt",
+            "bos": bos,
+        },
+        seed=seed if others is None else None,
+    )

@@ -1,0 +1,145 @@
+"""The light cone: how a disturbance spreads over positions as it goes up the layers."""
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+
+from analyses.cascade.directions import Directions
+from analyses.cascade.injection import Injected, inject
+from analyses.intervals import over_prompts
+from analyses.results import Variable, make, token_coords
+from interp.model import Transformer
+from interp.prompts import Prompt
+from interp.sweep import MAX_BYTES
+
+LAWS = ("power", "exponential")
+FEWEST_DISTANCES = 4
+"""Fewer distances than this do not tell one law from the other."""
+
+
+def light_cone(
+    model: Transformer,
+    prompts: Prompt,
+    *,
+    dose: float = 1e-2,
+    layer: int = 0,
+    directions: Directions = "isotropic",
+    n_directions: int = 8,
+    seed: int = 0,
+    bos: bool | None = None,
+    max_bytes: int = MAX_BYTES,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Where the energy of a disturbance is: C[l,p] = e[l,p] / E[layer], injected at one position, mean over directions.
+
+    Arguments and controls are those of `gain`.
+
+    Returns:
+        A Dataset. `share` (prompt, injection, layer, position), C, NaN beyond a prompt's end; `off_site` (prompt, layer),
+        1 - e[l,p0]/E[l], the fraction that has left its position, mean over injections that have a later position; `centroid` (prompt,
+        layer), mean of p - p0 weighted by energy (tokens). `by_distance` (prompt, distance), mean over injections of e/E at the output
+        at that distance. `log_likelihood` and `aic` (law) of a straight line through ln(mean share) against ln(distance), a power, and
+        against the distance, an exponential, from distance 1 on; `exponent` (power; positive falls off) and `length` (exponential,
+        tokens). NaN with fewer than 4 distances. With several prompts `off_site` and `centroid` have means with intervals.
+
+    Raises:
+        As `gain`.
+    """
+    found = inject(
+        model, prompts, dose=dose, layer=layer, directions=directions, n_directions=n_directions, seed=seed, bos=bos,
+        max_bytes=max_bytes, progress=progress, who="cascade.light_cone",
+    )  # fmt: skip
+    energy = found.energies.mean(1).double()  # [place, layer, position]
+    start = found.total[..., 0].mean(1).double()
+    now = energy.nansum(-1)
+    at = torch.arange(energy.shape[-1], device=energy.device)
+    distance = at - found.places[:, 1, None]  # [place, position]
+    on_site = found.on_site.mean(1).double()
+    can_leave = ~energy[:, 0].isnan() & (distance > 0)
+    nan = torch.full_like(now, torch.nan)
+    off_site = torch.where(can_leave.any(1, keepdim=True), 1 - on_site / now, nan)
+    centroid = torch.where(can_leave.any(1, keepdim=True), (energy.nan_to_num() * distance[:, None]).sum(-1) / now, nan)
+    per_prompt = {
+        "off_site": (found.by_prompt(off_site).nanmean(1), "share that has left its position", "1"),
+        "centroid": (found.by_prompt(centroid).nanmean(1), "mean distance from the injection", "tokens"),
+    }
+    by_distance = _by_distance(found, energy[:, -1] / now[:, -1:], distance)
+    variables: dict[str, Variable] = {
+        "share": (
+            ("prompt", "injection", "layer", "position"),
+            found.by_prompt(energy / start[:, None, None]),
+            "energy over the injected energy",
+            "1",
+        ),
+        "by_distance": (("prompt", "distance"), by_distance, "share of the energy at the output", "1"),
+        **range_law(by_distance),
+    }
+    several = len(found.tokens) > 1
+    for name, (values, long_name, units) in per_prompt.items():
+        numbers = values.cpu().numpy()
+        variables[name] = (("prompt", "layer"), numbers, long_name, units)
+        if several:
+            variables |= over_prompts(name, numbers, ("layer",), long_name, units)
+    length = found.tokens.shape[1]
+    return make(
+        "light_cone",
+        variables,
+        {
+            **token_coords(model, found.tokens),
+            "injection": np.arange(1, length),
+            "layer": np.arange(layer, model.config.n_layers + 1),
+            "position": np.arange(length),
+            "distance": np.arange(length - 1),
+            "law": list(LAWS),
+            **({"bound": ["lower", "upper"]} if several else {}),
+        },
+        model=model,
+        prompts={"prompt": found.tokens},
+        parameters={
+            "dose": dose,
+            "layer": layer,
+            "directions": directions if isinstance(directions, str) else "given",
+            "n_directions": n_directions,
+            "bos": bos,
+        },
+        seed=seed,
+    )
+
+
+def _by_distance(
+    found: Injected, share: Float[torch.Tensor, "place position"], distance: torch.Tensor
+) -> Float[np.ndarray, "prompt distance"]:
+    """Mean over the injections of a prompt that have a position at that distance."""
+    count = found.tokens.shape[1] - 1
+    result = np.full((len(found.tokens), count), np.nan)
+    for prompt in range(len(found.tokens)):
+        own = found.places[:, 0] == prompt
+        for d in range(count):
+            there = share[own][distance[own] == d]
+            there = there[~there.isnan()]
+            if len(there):
+                result[prompt, d] = float(there.mean())
+    return result
+
+
+def range_law(by_distance: Float[np.ndarray, "prompt distance"]) -> dict[str, Variable]:
+    """A power and an exponential through the mean over prompts, by least squares of the logarithms, compared by AIC (Akaike 1974)."""
+    seen = np.isfinite(by_distance).any(0)
+    mean = np.nanmean(by_distance[:, seen], axis=0)
+    d = np.flatnonzero(seen)
+    usable = (d >= 1) & (mean > 0)
+    likelihood, aic, slopes = np.full((3, len(LAWS)), np.nan)
+    if usable.sum() >= FEWEST_DISTANCES:
+        y = np.log(mean[usable])
+        for number, x in enumerate((np.log(d[usable]), d[usable].astype(float))):
+            slopes[number], offset = np.polyfit(x, y, 1)
+            variance = max(float(np.mean((y - slopes[number] * x - offset) ** 2)), np.finfo(float).tiny)
+            likelihood[number] = -0.5 * len(y) * (np.log(2 * np.pi * variance) + 1)
+            aic[number] = 2 * 3 - 2 * likelihood[number]  # slope, offset, variance
+    return {
+        "log_likelihood": (("law",), likelihood, "log-likelihood", "nats"),
+        "aic": (("law",), aic, "Akaike's criterion, the smaller the better", "nats"),
+        "exponent": ((), -slopes[0], "exponent of the power law", "1"),
+        "length": ((), -1 / slopes[1], "decay length of the exponential law", "tokens"),
+    }

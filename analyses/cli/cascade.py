@@ -1,0 +1,66 @@
+"""`interp cascade`: Does a disturbance die away or grow?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from analyses.cli.app import Force, Model, app
+
+cascade_app = typer.Typer(no_args_is_help=True, help="Measure whether a disturbance dies away or grows.")
+app.add_typer(cascade_app, name="cascade")
+
+
+@cascade_app.callback()
+def cascade() -> None:
+    """Measure whether a disturbance dies away or grows."""
+
+
+@cascade_app.command()
+def inside(
+    prompt: Annotated[list[str] | None, typer.Argument(help="One text, or several for intervals and a verdict. Default: a task's.")] = None,
+    task: Annotated[str, typer.Option(help="The task whose prompts are taken where none is given.")] = "ioi",
+    dose: Annotated[float, typer.Option(help="Size of the disturbance relative to the stream.")] = 1e-2,
+    layer: Annotated[int, typer.Option(help="Where to inject.")] = 0,
+    directions: Annotated[int, typer.Option(help="Random directions at each position.")] = 8,
+    model: Model = "smalltown",
+    out: Annotated[Path, typer.Option(help="The HTML file to write the figures to.")] = Path("cascade.html"),
+    save: Annotated[Path | None, typer.Option(help="Also keep the numbers, as netCDF files in this folder.")] = None,
+    seed: Annotated[int, typer.Option(help="Of directions, prompts and the random-init twin.")] = 0,
+    force: Force = False,
+) -> None:  # fmt: skip
+    """Follow a disturbance of the residual stream up the layers, beside the same model at random initialisation."""
+    import analyses
+    from analyses.report.cascade import figures, measure, rows
+    from analyses.report.html import write_figures
+    from interp import load
+    from interp.files import check_free
+    from interp.zoo import task as task_of
+
+    check_free(out, overwrite=force)
+    loaded = load(model)
+    pairs = [] if prompt else task_of(task).sample(12, seed, loaded.tokenizer)
+    texts = list(prompt) if prompt else [pair.clean for pair in pairs]
+    names = [] if save is None else ["gain", "gain_null", "cone", "ledger", "spectrum"]
+    for name in names:
+        assert save is not None
+        check_free(save / f"{name}.nc", overwrite=force)
+    results = measure(
+        loaded,
+        texts,
+        [pair.corrupt for pair in pairs],
+        dose=dose,
+        layer=layer,
+        n_directions=directions,
+        seed=seed,
+        progress=True,
+    )
+    write_figures(figures(results), out, overwrite=force)
+    for name in names:
+        assert save is not None
+        analyses.save(results[name], save / f"{name}.nc", overwrite=force)
+    console = Console(highlight=False)
+    console.print(rows(results))
+    console.print(f"Figures: {escape(str(out))}", soft_wrap=True)

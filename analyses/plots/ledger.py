@@ -1,0 +1,76 @@
+"""The growth ledger: a waterfall that ends in ln k, and which heads it names."""
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+
+from analyses.plots.grid import SMALLEST_SCALE, chosen_prompt
+from analyses.plots.labels import model_name
+from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, TEMPLATE
+
+PANELS = (
+    ("qk", "looks elsewhere (QK)"),
+    ("ov_direction", "reads what has turned (OV)"),
+    ("ov_scale", "the norm scales otherwise"),
+)
+
+
+def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
+    """Above, each attention layer and MLP as a step of ln of the disturbance's size, from the injection to the output; below, the heads'
+    entries, and what in each head they come from.
+
+    Args:
+        result: of `analyses.cascade.ledger`.
+        prompt: which; None is the only one, or the mean over prompts.
+    """
+    number = chosen_prompt(result, prompt)
+    one = result.mean("prompt") if number is None else result.isel(prompt=number)
+    layers = result["layer"].to_numpy()
+    heads, mlp = one["head_entry"].to_numpy(), one["mlp_entry"].to_numpy()
+    steps = np.stack([heads.sum(1), mlp], axis=1).ravel()
+    names = [f"{layer}.{half}" for layer in layers for half in ("attn", "mlp")]
+    fig = make_subplots(
+        2, 4, specs=[[{"colspan": 4}, None, None, None], [{}, {}, {}, {}]], row_heights=[0.52, 0.48], vertical_spacing=0.22,
+        horizontal_spacing=0.05, subplot_titles=["", "entry of each head", *(title for _, title in PANELS)],
+    )  # fmt: skip
+    start = np.concatenate([[0.0], np.cumsum(steps)[:-1]])
+    fig.add_bar(
+        x=names, y=steps, base=start, marker={"color": [LINES[1] if step > 0 else LINES[0] for step in steps]}, customdata=steps,
+        hovertemplate="%{x}<br>%{customdata:+.3f} nats<extra></extra>", showlegend=False, row=1, col=1,
+    )  # fmt: skip
+    total = float(one["log_k"].sum())
+    fig.add_bar(
+        x=["total"], y=[total], marker={"color": INK}, showlegend=False,
+        hovertemplate="ln of the growth %{y:.3f} nats<extra></extra>", row=1, col=1,
+    )  # fmt: skip
+    grids = [heads, *(one["head_part"].sel(part=part).to_numpy() for part, _ in PANELS)]
+    limit = max(SMALLEST_SCALE, *(float(np.abs(grid).max()) for grid in grids))
+    for column, grid in enumerate(grids, start=1):
+        fig.add_heatmap(
+            z=grid, y=layers, coloraxis="coloraxis", xgap=1, ygap=1, hovertemplate="head %{y}.%{x}<br>%{z:+.3f} nats<extra></extra>",
+            row=2, col=column,
+        )  # fmt: skip
+        fig.update_xaxes(title="head", dtick=1 if grid.shape[1] <= 8 else 4, showgrid=False, row=2, col=column)
+        fig.update_yaxes(
+            title="layer" if column == 1 else None,
+            dtick=1 if len(layers) <= 8 else 2,
+            showgrid=False,
+            row=2,
+            col=column,
+        )
+    fig.add_hline(y=0, line={"color": FAINT, "width": 1}, row=1, col=1)
+    fig.update_xaxes(tickangle=-60, showgrid=False, row=1, col=1)
+    fig.update_yaxes(title="ln of its size (nats)", row=1, col=1)
+    over = f"mean over {result.sizes['prompt']} prompts" if number is None else "one prompt"
+    fig.update_layout(
+        template=TEMPLATE,
+        title=f"What makes a disturbance grow · {model_name(result)}<br><sup>{over}; negative entries damp</sup>",
+        coloraxis={"colorscale": DIVERGING, "cmid": 0, "cmin": -limit, "cmax": limit,
+                   "colorbar": {"title": {"text": "nats", "side": "right"}, "len": 0.42, "y": 0, "yanchor": "bottom"}},
+        width=1040,
+        height=560 + 22 * len(layers),
+        margin={"t": 84},
+    )  # fmt: skip
+    fig.update_annotations(font={"size": 13})
+    return fig

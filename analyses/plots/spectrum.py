@@ -1,0 +1,59 @@
+"""Singular values of a Jacobian, and Lyapunov exponents."""
+
+import plotly.graph_objects as go
+import xarray as xr
+
+from analyses.plots.labels import model_name
+from analyses.plots.theme import FAINT, LINES, figure
+
+
+def plot_spectrum(result: xr.Dataset) -> go.Figure:
+    """The largest singular values, one line for each prompt; above the dotted line a direction grows.
+
+    Args:
+        result: of `analyses.cascade.jacobian_spectrum`.
+    """
+    shared = float(result["participation"].mean())
+    fig = figure(
+        f"Singular values of the Jacobian · {model_name(result)}<br><sup>{shared:.1f} directions share the growth (participation ratio), "
+        f"non-normality {float(result['non_normality'].mean()):.2f}; means over {result.sizes['prompt']} prompts</sup>",
+        640, 400,
+    )  # fmt: skip
+    for number in range(result.sizes["prompt"]):
+        fig.add_scatter(
+            x=result["singular"].to_numpy() + 1, y=result["singular_value"][number].to_numpy(), mode="lines+markers",
+            line={"color": LINES[0], "width": 1.4}, opacity=0.8 if result.sizes["prompt"] < 4 else 0.4, showlegend=False,
+            hovertemplate=f"prompt {number}<br>value %{{x}}: %{{y:.3g}}<extra></extra>",
+        )  # fmt: skip
+    fig.add_hline(y=1, line={"color": FAINT, "width": 1, "dash": "dot"})
+    fig.update_xaxes(title="rank", dtick=max(1, result.sizes["singular"] // 10))
+    fig.update_yaxes(title="singular value", type="log", dtick=1, exponentformat="power")
+    fig.update_layout(margin={"t": 90})
+    return fig
+
+
+def plot_lyapunov(result: xr.Dataset) -> go.Figure:
+    """Exponents in order, beside the singular exponents of the whole depth; means over prompts. Above the dotted line they grow.
+
+    Args:
+        result: of `analyses.cascade.lyapunov`.
+    """
+    prompts = result.sizes["prompt"]
+    fig = figure(
+        f"Finite-time Lyapunov exponents · {model_name(result)}<br><sup>over {result.sizes['layer']} layers; mean over {prompts} "
+        f"prompt{'s' if prompts > 1 else ''}</sup>",
+        640, 400,
+    )  # fmt: skip
+    for name, said, color in (
+        ("exponent", "by QR, layer by layer", LINES[0]),
+        ("singular_exponent", "ln s / L, whole depth", LINES[1]),
+    ):
+        fig.add_scatter(
+            x=result["mode"].to_numpy() + 1, y=result[name].mean("prompt").to_numpy(), mode="lines+markers", name=said,
+            line={"color": color, "width": 1.8}, marker={"size": 5}, hovertemplate="mode %{x}<br>%{y:.3f} nats per layer<extra></extra>",
+        )  # fmt: skip
+    fig.add_hline(y=0, line={"color": FAINT, "width": 1, "dash": "dot"})
+    fig.update_xaxes(title="mode")
+    fig.update_yaxes(title="nats per layer")
+    fig.update_layout(margin={"t": 90, "b": 90}, legend={"y": -0.24, "yanchor": "top", "x": 0, "xanchor": "left"})
+    return fig

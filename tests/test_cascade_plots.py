@@ -1,0 +1,75 @@
+"""What the cascade's figures draw."""
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+import analyses
+from analyses import cascade
+from analyses.plots import plot_gain
+from interp.errors import ResultError
+from interp.zoo import task
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return task("ioi").sample(3, seed=1)
+
+
+def test_light_cone(smalltown, pairs):
+    result = cascade.light_cone(smalltown, [pair.clean for pair in pairs], n_directions=2)
+    figure = analyses.plot(result, injection=2)
+    heatmap = next(trace for trace in figure.data if isinstance(trace, go.Heatmap))
+    share = result["share"][0, 1].to_numpy()
+    z = np.array(heatmap.z, dtype=float)
+    assert np.isnan(z[:, :2]).all()  # before the injection there is nothing, and nothing is drawn
+    shown = ~np.isnan(z)
+    np.testing.assert_allclose(10 ** z[shown], np.maximum(share[:, : z.shape[1]][shown], 1e-4), rtol=1e-5)
+    names = [trace.name for trace in figure.data if trace.name]
+    assert sum("better by AIC" in name for name in names) == 1
+    with pytest.raises(ResultError, match="position 99"):
+        analyses.plot(result, injection=99)
+
+
+def test_ledger_ends_in_the_total(smalltown, pairs):
+    result = cascade.ledger(smalltown, [pair.clean for pair in pairs], [pair.corrupt for pair in pairs])
+    figure = analyses.plot(result)
+    steps, total = (trace for trace in figure.data if isinstance(trace, go.Bar))
+    assert steps.x[:3] == ("0.attn", "0.mlp", "1.attn")
+    assert steps.base[-1] + steps.y[-1] == pytest.approx(total.y[0], abs=1e-3)
+    assert total.y[0] == pytest.approx(float(result["log_k"].mean("prompt").sum()))
+    grids = [np.array(trace.z) for trace in figure.data if isinstance(trace, go.Heatmap)]
+    np.testing.assert_allclose(grids[0], sum(grids[1:]), atol=1e-3)
+    one = analyses.plot(result, prompt=1)
+    assert one.data[1].y[0] == pytest.approx(float(result["log_k"][1].sum()))
+
+
+def test_gain_beside_theory(smalltown, pairs):
+    twin = cascade.random_twin(smalltown)
+    measured, theory = (
+        cascade.gain(twin, pairs[0].clean, n_directions=4),
+        cascade.mean_field(twin, pairs[0].clean),
+    )
+    figure = plot_gain(measured, theory=theory)
+    dashed = [trace for trace in figure.data if trace.name == "mean field"]
+    np.testing.assert_allclose(dashed[0].y, theory["log_gain"][0])
+    assert abs(dashed[0].y[-1] - float(measured["log_gain"][0, -1])) < 0.15
+    with pytest.raises(ResultError, match="injections at layer 0"):
+        plot_gain(cascade.gain(twin, pairs[0].clean, n_directions=1, layer=1), theory=theory)
+
+
+def test_spectra_and_forest(smalltown, pairs):
+    texts = [pair.clean for pair in pairs]
+    spectrum = cascade.jacobian_spectrum(smalltown, texts, k=4)
+    figure = analyses.plot(spectrum)
+    assert len(figure.data) == 3
+    np.testing.assert_allclose(figure.data[2].y, spectrum["singular_value"][2])
+    exponents = cascade.lyapunov(smalltown, texts[0], k=4)
+    by_qr, finite = analyses.plot(exponents).data
+    np.testing.assert_allclose(by_qr.y, exponents["exponent"][0])
+    np.testing.assert_allclose(finite.y, exponents["singular_exponent"][0])
+    compared = cascade.compare_directions(smalltown, texts, kinds=["token", "unembedding"], n_directions=2)
+    drawn = analyses.plot(compared)
+    means = [trace.x[0] for trace in drawn.data if trace.marker.symbol == "diamond"]
+    np.testing.assert_allclose(sorted(means), sorted(compared["log_ratio"].mean("prompt")))
+    assert sum(note.text.startswith("p") for note in drawn.layout.annotations) == 2
