@@ -34,6 +34,8 @@ AXES: dict[str, str] = {
     "mode": "independent disturbances, the fastest growing first",
     "distance": "tokens from the place of an injection",
     "direction_kind": "what directions are drawn from",
+    "path": "ways of making a disturbance larger",
+    "dose": "size of a disturbance over that of the stream where it is injected",
     "part": "what a head's change comes from: where it looks, what it reads there, how the norm scales that",
     "law": "ways in which a disturbance may fall off with distance",
     "injection": "places where a disturbance is injected",

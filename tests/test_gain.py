@@ -115,6 +115,13 @@ def test_every_kind_of_direction_is_unit_and_has_no_mean(kind):
         assert float((drawn.reshape(-1, 16) @ every.T).max(1).values.min()) > 1 - 1e-9
 
 
+def test_prompts_that_begin_alike_still_differ_somewhere():
+    model, tokens = tiny(), random_tokens(1, 4).repeat(3, 1)
+    tokens[:, 3] = torch.tensor([1, 2, 3])
+    drawn = draw(model, tokens, model.embed(tokens), 0, torch.tensor([[0, 1]]), "activation", 200, 0, "test")
+    torch.testing.assert_close(drawn.norm(dim=-1), torch.ones(1, 200).double())
+
+
 def test_directions_drawn_from_the_covariance_have_it():
     model, tokens = tiny(), random_tokens(8, 12)
     stream = model.embed(tokens) * torch.linspace(0.1, 3, 16).double()

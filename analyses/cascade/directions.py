@@ -61,7 +61,9 @@ def draw(
             ),
             "covariance": lambda size: _mixed(there, size, generator),
             "token": lambda size: _differences(model.W_E, size, generator),
-            "activation": lambda size: _differences(there, size, generator),
+            "activation": lambda size: _differences(
+                torch.unique(there, dim=0), size, generator
+            ),  # prompts may begin alike
             "unembedding": lambda size: _differences(model.W_U.mT, size, generator),
         }
         drawn = makers[directions]((len(places), count))

@@ -11,6 +11,7 @@ from analyses.plots.attention import plot_attention, plot_head
 from analyses.plots.attribution import plot_attribution
 from analyses.plots.component_lens import plot_component_lens
 from analyses.plots.direct import plot_direct
+from analyses.plots.dose_response import plot_dose_response
 from analyses.plots.embeddings import plot_embeddings, plot_positions
 from analyses.plots.forest import plot_forest
 from analyses.plots.gain import plot_gain
@@ -33,6 +34,7 @@ KINDS: dict[str, Callable[..., go.Figure]] = {
     "activation_patching": plot_patching,
     "attribution_patching": plot_attribution,
     "causal_tracing": plot_patching,
+    "dose_response": plot_dose_response,
     "embedding_structure": plot_embeddings,
     "direct_logit_attribution": plot_direct,
     "head_table": plot_heads,
@@ -70,6 +72,7 @@ __all__ = [
     "plot_component_lens",
     "plot_composition",
     "plot_direct",
+    "plot_dose_response",
     "plot_embeddings",
     "plot_forest",
     "plot_gain",

@@ -37,7 +37,7 @@ def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int = 1) 
         ],
     )  # fmt: skip
     top = max(0, int(np.ceil(np.nanmax(z))))
-    ticks = list(range(int(np.log10(LEAST)), top + 1))
+    ticks = list(range(min(int(np.floor(np.nanmin(z))), top - 1), top + 1))
     fig.add_heatmap(
         z=z, y=layers, colorscale=SEQUENTIAL, zmin=ticks[0], zmax=top, xgap=1, ygap=1, hoverongaps=False,
         customdata=share, hovertemplate="layer %{y}, position %{x}<br>%{customdata:.3g} of the injected energy<extra></extra>",

@@ -1,0 +1,286 @@
+"""Dose-response: up to which size a disturbance acts as its derivative says, and where its effect levels off."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from analyses.cascade.directions import Directions, draw
+from analyses.cascade.injection import SMALLEST_DOSE
+from analyses.cascade.linear import Linear, centred
+from analyses.intervals import over_prompts
+from analyses.results import Variable, make, token_coords
+from interp.errors import InterpError
+from interp.generation import left_aligned
+from interp.interventions import Add, Intervention, Row
+from interp.metrics import kl_divergence, log_probabilities, rank
+from interp.model import Transformer
+from interp.names import block_name
+from interp.prompts import Prompt
+from interp.readouts import EachLayer
+from interp.streams import streams
+from interp.sweep import MAX_BYTES, sweep
+from interp.tokenizer import PAD
+
+WHO = "cascade.dose_response"
+DOSES = tuple(np.logspace(-4, 0.5, 25).tolist())
+PATHS = ("additive", "rotation")
+NEAR, COSINE = 0.1, 0.95
+"""A dose is in the linear range where the size is within this share of the derivative's, and its direction this near."""
+
+
+@torch.no_grad()
+def dose_response(
+    model: Transformer,
+    prompts: Prompt,
+    *,
+    doses: Sequence[float] = DOSES,
+    layer: int = 0,
+    position: int = -1,
+    directions: Directions = "isotropic",
+    n_directions: int = 4,
+    seed: int = 0,
+    bos: bool | None = None,
+    max_bytes: int = MAX_BYTES,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Disturb the stream at one place by more and more, along two paths, and follow what comes out.
+
+    `additive` adds dose * |x| in the direction; a large one also makes the stream longer, so that the norms above shrink everything
+    else. `rotation` turns the stream towards the direction, its length kept, until it has moved as far; it reaches doses up to 2.
+
+    Args:
+        doses: sizes relative to the stream, increasing; at least 1e-4 in float32.
+        layer, position: where; a negative position counts from the end, and position 0 is left out.
+        directions, n_directions, seed: see `gain`.
+
+    Returns:
+        A Dataset over (path, prompt, direction, dose), NaN where a path does not reach: `size`, |delta| of the stream at the output over
+        all positions, relative to what was injected; `linearity`, that over the derivative's; `cosine` with the derivative; at the last
+        position `kl`, KL(P || P') in nats, `logit_change` of the clean prediction (its logit less the mean logit), its `rank`, and
+        `quadratic_kl`, half the Fisher form of the derivative. By (path, prompt, direction): `linear_range`, the largest dose up to
+        which linearity is within 0.1 of 1 and the cosine above 0.95; `plateau`, the dose at which half of the largest KL is reached
+        over that at which the quadratic form reaches it: above 1 the response begins flatter than its curvature says. `kl_slope`
+        (path, dose), mean d ln KL / d ln dose: 2 where the response is linear. With several prompts means of `kl` and `size`.
+
+    Raises:
+        InterpError: doses that are not increasing or too small for the precision, or a place that is not there.
+    """
+    _check(model, doses, layer)
+    tokens = left_aligned(model.to_tokens(prompts, bos=bos))
+    found = [
+        _of_prompt(model, row[row != PAD], doses, layer, position, directions, n_directions, seed, max_bytes, progress)
+        for row in tokens
+    ]
+    stacked = {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
+    each = ("path", "prompt", "direction", "dose")
+    described = {
+        "size": ("size at the output over that injected", "1"),
+        "linearity": ("size over the derivative's", "1"),
+        "cosine": ("cosine with the derivative", "1"),
+        "kl": ("KL(clean || disturbed)", "nats"),
+        "logit_change": ("change of the clean prediction's logit", "logits"),
+        "rank": ("rank of the clean prediction, 0 the most probable", "1"),
+        "quadratic_kl": ("half the Fisher form of the derivative", "nats"),
+    }
+    variables: dict[str, Variable] = {name: (each, stacked[name], *about) for name, about in described.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(stacked["kl"])
+        slope = np.gradient(logs, np.log(np.asarray(doses)), axis=-1)
+    slope[~np.isfinite(slope)] = np.nan
+    variables |= {
+        "kl_slope": (("path", "dose"), _mean(slope, (1, 2)), "mean d ln KL / d ln dose", "1"),
+        "linear_range": (("path", "prompt", "direction"), _linear_range(stacked, doses), "largest linear dose", "1"),
+        "plateau": (
+            ("path", "prompt", "direction"),
+            _plateau(stacked["kl"], stacked["quadratic_kl"], doses),
+            "plateau index",
+            "1",
+        ),
+    }
+    if len(tokens) > 1:
+        for name in ("kl", "size"):
+            by_prompt = stacked[name].mean(2).swapaxes(0, 1)
+            variables |= over_prompts(name, by_prompt, ("path", "dose"), *described[name])
+    return make(
+        "dose_response",
+        variables,
+        {
+            "path": list(PATHS),
+            "dose": np.asarray(doses),
+            "direction": np.arange(stacked["kl"].shape[2]),
+            **({"bound": ["lower", "upper"]} if len(tokens) > 1 else {}),
+            **token_coords(model, tokens),
+        },
+        model=model,
+        prompts={"prompt": tokens},
+        parameters={
+            "layer": layer,
+            "position": position,
+            "directions": directions if isinstance(directions, str) else "given",
+            "n_directions": n_directions,
+            "bos": bos,
+        },
+        seed=seed,
+    )
+
+
+def _check(model: Transformer, doses: Sequence[float], layer: int) -> None:
+    smallest = SMALLEST_DOSE.get(model.dtype)
+    if smallest is None:
+        raise InterpError(
+            f"{WHO}: {model.dtype} is too coarse to measure small differences; load in float32 or float64."
+        )
+    given = np.asarray(doses, dtype=float)
+    if len(given) < 3 or not (np.diff(given) > 0).all() or given[0] < smallest * (1 - 1e-9):
+        raise InterpError(
+            f"{WHO}: doses must be three at least, increasing, and in {model.dtype} not below {smallest:g}; load in float64 for "
+            "smaller ones."
+        )
+    if not 0 <= layer < model.config.n_layers:
+        raise InterpError(
+            f"{WHO}: layer {layer} is out of range; {model.name} has layers 0 to {model.config.n_layers - 1}."
+        )
+
+
+def _of_prompt(
+    model: Transformer,
+    tokens: Tensor,
+    doses: Sequence[float],
+    layer: int,
+    position: int,
+    directions: Directions,
+    n_directions: int,
+    seed: int,
+    max_bytes: int,
+    progress: bool,
+) -> dict[str, np.ndarray]:
+    """Everything of one prompt, [path, direction, dose]."""
+    if not -len(tokens) <= position < len(tokens) or position % len(tokens) == 0:
+        raise InterpError(f"{WHO}: position {position} is not one of 1 to {len(tokens) - 1}; position 0 is left out.")
+    at = position % len(tokens)
+    entering = streams(model, tokens[None])
+    place = torch.tensor([[0, at]], device=tokens.device)
+    unit = draw(model, tokens[None], entering[layer], layer, place, directions, n_directions, seed, WHO)[0]
+    x = centred(entering[layer][0, at])
+    aside = _aside(x, unit)
+    steps = torch.stack([_additive(x, unit, doses), _rotation(x, aside, doses)])  # [path, direction, dose, d_model]
+    reached = ~steps.isnan().any(-1)
+    name = block_name(layer, "hook_resid_pre")
+    rows = [Row([Intervention(name, Add(step), positions=at)]) for step in steps[reached]]
+    readout = EachLayer(lambda stream, base: stream)
+    swept = sweep(model, tokens[None], rows, readout, max_bytes=max_bytes, progress="injecting" if progress else None)
+    final, clean = swept.values[:, -1], swept.base[0, -1]  # [row, position, d_model]
+    delta = centred(final - clean)
+    tangents = _placed(torch.cat([unit, aside]), at, len(tokens))
+    linear = Linear(model, entering[layer][0], layer, model.config.n_layers)
+    pushed = linear.jvp(tangents).reshape(len(PATHS), len(unit), *tangents.shape[1:])  # what each path begins as
+    which = reached.nonzero()
+    own = pushed[which[:, 0], which[:, 1]]
+    injected = steps[reached].norm(dim=-1)
+    size = delta.flatten(1).norm(dim=1)
+    log_p, log_q = (log_probabilities(model.unembed(s[None])[0]) for s in (clean[None, -1], final[:, -1]))
+    best = log_p.argmax(-1).expand(len(log_q))
+    mean_p, mean_q = (log.gather(-1, best[: len(log), None])[:, 0] - log.mean(-1) for log in (log_p, log_q))
+    values = {
+        "size": size / injected,
+        "linearity": size / (injected * own.flatten(1).norm(dim=1)),
+        "cosine": torch.cosine_similarity(delta.flatten(1), own.flatten(1), dim=1),
+        "kl": kl_divergence(log_p.expand_as(log_q), log_q),
+        "logit_change": mean_q - mean_p,
+        "rank": rank(log_q, best).to(size.dtype),
+    }
+    laid = {}
+    for key, value in values.items():
+        whole = torch.full(reached.shape, torch.nan, dtype=value.dtype, device=value.device)
+        whole[reached] = value
+        laid[key] = whole.cpu().double().numpy()
+    scale = torch.tensor(list(doses), dtype=torch.float64) * float(x.norm())
+    fisher = _fisher(model, clean[-1], pushed[:, :, -1].flatten(0, 1)).reshape(len(PATHS), -1, 1)
+    laid["quadratic_kl"] = (fisher * scale**2 / 2).numpy()
+    return laid
+
+
+def _placed(
+    unit: Float[Tensor, "direction d_model"], at: int, length: int
+) -> Float[Tensor, "direction position d_model"]:
+    placed = unit.new_zeros(len(unit), length, unit.shape[1])
+    placed[:, at] = unit
+    return placed
+
+
+def _additive(x: Tensor, unit: Tensor, doses: Sequence[float]) -> Float[Tensor, "direction dose d_model"]:
+    added: Tensor = unit[:, None] * x.norm() * torch.tensor(list(doses)).to(x)[:, None]
+    return added
+
+
+def _aside(x: Tensor, unit: Tensor) -> Float[Tensor, "direction d_model"]:
+    """The directions without what they have of the stream's own."""
+    ahead = x / x.norm()
+    aside: Tensor = torch.nn.functional.normalize(unit - (unit @ ahead)[:, None] * ahead, dim=-1)
+    return aside
+
+
+def _rotation(x: Tensor, aside: Tensor, doses: Sequence[float]) -> Float[Tensor, "direction dose d_model"]:
+    """The chord of a turn towards the direction; NaN beyond a whole turn back, which is a chord of 2."""
+    chord = torch.tensor(list(doses)).to(x)
+    angle = 2 * torch.asin((chord / 2).where(chord <= 2, torch.nan))
+    turned: Tensor = (angle.cos() - 1)[:, None] * x + x.norm() * angle.sin()[:, None] * aside[:, None]
+    return turned
+
+
+def _fisher(
+    model: Transformer, stream: Float[Tensor, " d_model"], tangents: Float[Tensor, "direction d_model"]
+) -> Float[Tensor, " direction"]:
+    """t^T F t for the derivative t of the logits along each tangent: its variance under the prediction."""
+
+    def logits(x: Tensor) -> Tensor:
+        return model.unembed(x[None, None])[0, 0]
+
+    moved = torch.stack([torch.func.jvp(logits, (stream,), (tangent,))[1] for tangent in tangents]).double()
+    p = log_probabilities(logits(stream)).double().exp()
+    variance: Tensor = (p * moved**2).sum(-1) - (p * moved).sum(-1) ** 2
+    return variance.cpu()
+
+
+def _mean(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Over what is there; NaN where nothing is."""
+    there = np.isfinite(values)
+    count = there.sum(axes)
+    mean: np.ndarray = np.where(count > 0, np.where(there, values, 0).sum(axes) / np.maximum(count, 1), np.nan)
+    return mean
+
+
+def _linear_range(values: dict[str, np.ndarray], doses: Sequence[float]) -> Float[np.ndarray, "path prompt direction"]:
+    """The dose before the first that is not linear; 0 where the smallest is not."""
+    linear = (np.abs(values["linearity"] - 1) < NEAR) & (values["cosine"] > COSINE)
+    count = np.cumprod(linear, axis=-1).sum(-1)
+    largest: np.ndarray = np.concatenate([[0.0], np.asarray(doses)])[count]
+    return largest
+
+
+def _plateau(
+    kl: Float[np.ndarray, "path prompt direction dose"],
+    quadratic: Float[np.ndarray, "path prompt direction dose"],
+    doses: Sequence[float],
+) -> Float[np.ndarray, "path prompt direction"]:
+    """Doses at half of the largest KL, by straight lines between the logarithms; the quadratic's is exact."""
+    r = np.log(np.asarray(doses))
+    index = np.full(kl.shape[:-1], np.nan)
+    for at in np.ndindex(index.shape):
+        there = np.isfinite(kl[at]) & (kl[at] > 0)
+        if there.sum() < 2:
+            continue
+        own, logs = r[there], np.log(kl[at][there])
+        half = logs.max() - np.log(2)
+        above = int((logs >= half).argmax())
+        if above == 0 or quadratic[at][-1] <= 0:
+            continue
+        share = (half - logs[above - 1]) / (logs[above] - logs[above - 1])
+        reached = own[above - 1] + share * (own[above] - own[above - 1])
+        expected = r[-1] + (half - np.log(quadratic[at][-1])) / 2
+        index[at] = np.exp(reached - expected)
+    return index

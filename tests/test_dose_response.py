@@ -1,0 +1,106 @@
+"""Dose-response against blocks that are linear, against whole runs, and against the second-order form."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_tokens, tiny
+from test_gain import centred_orthogonal, linear_model
+
+import analyses
+from analyses.cascade import dose_response
+from analyses.cascade.linear import centred
+from interp.errors import InterpError
+
+DOSES = np.logspace(-5, 0.5, 23).tolist()
+
+
+def test_linear_blocks_are_linear_at_every_dose():
+    model = linear_model([1.3 * centred_orthogonal(seed) for seed in range(5)])
+    result = dose_response(model, random_tokens(2, 4, vocab=30), doses=DOSES)
+    additive = result.sel(path="additive")
+    np.testing.assert_allclose(additive["size"], 1.3**5, rtol=1e-6)
+    np.testing.assert_allclose(additive["linearity"], 1, rtol=1e-6)
+    np.testing.assert_allclose(additive["cosine"], 1, atol=1e-6)
+    np.testing.assert_allclose(additive["linear_range"], DOSES[-1])
+    beyond = result.sel(path="rotation")["kl"].isel(dose=[at for at, dose in enumerate(DOSES) if dose > 2])
+    assert beyond.isnull().all()
+
+
+def test_small_doses_have_slope_two_and_the_fisher_form():
+    result = dose_response(tiny(), random_tokens(2, 6), doses=DOSES)
+    small = result.isel(dose=slice(0, 5))
+    for path in ("additive", "rotation"):
+        np.testing.assert_allclose(small["kl_slope"].sel(path=path)[1:], 2, atol=0.02)
+    np.testing.assert_allclose(small["kl"], small["quadratic_kl"], rtol=0.02)
+    np.testing.assert_allclose(small["linearity"], 1, atol=1e-3)
+    assert float(result["linear_range"].min()) > 0
+    assert float(result["linear_range"].sel(path="additive").max()) < 3
+
+
+def test_equals_whole_hooked_runs_on_both_paths():
+    model, tokens = tiny(), random_tokens(1, 6)
+    direction = centred(torch.randn(1, 16, dtype=torch.float64))
+    result = dose_response(model, tokens, doses=[0.01, 0.3, 1.0], layer=1, position=4, directions=direction)
+    name = "blocks.1.hook_resid_pre"
+    _, cache = model.run_with_cache(tokens, name)
+    x = centred(cache[name][0, 4])
+    unit = direction[0] / direction.norm()
+    log_p = model(tokens)[0, -1].log_softmax(-1)
+    best = int(log_p.argmax())
+    for number, dose in enumerate((0.01, 0.3, 1.0)):
+        ahead = x / x.norm()
+        aside = unit - (unit @ ahead) * ahead
+        angle = 2 * np.arcsin(dose / 2)
+        turned = x.norm() * (np.cos(angle) * ahead + np.sin(angle) * aside / aside.norm())
+        assert float(turned.norm()) == pytest.approx(float(x.norm()))
+        assert float((turned - x).norm()) == pytest.approx(dose * float(x.norm()))
+        for path, step in (("additive", dose * x.norm() * unit), ("rotation", turned - x)):
+
+            def inject(value, hook, step=step):
+                value[0, 4] += step
+
+            with model.hooks({name: inject}):
+                logits = model(tokens)[0, -1]
+            log_q = logits.log_softmax(-1)
+            one = result.sel(path=path).isel(prompt=0, direction=0, dose=number)
+            assert float(one["kl"]) == pytest.approx(float((log_p.exp() * (log_p - log_q)).sum()), rel=1e-6, abs=1e-14)
+            assert float(one["rank"]) == int((log_q > log_q[best]).sum())
+            change = (logits[best] - logits.mean()) - (model(tokens)[0, -1, best] - model(tokens)[0, -1].mean())
+            assert float(one["logit_change"]) == pytest.approx(float(change), abs=1e-9)
+
+
+def test_a_response_that_levels_off_begins_and_a_quadratic_one_does_not():
+    from analyses.cascade.dose_response import _plateau
+
+    doses = np.logspace(-3, 0, 31)
+    quadratic = (doses**2)[None, None, None]
+    late = np.where(doses < 0.1, 1e-6 * doses**2, (doses - 0.1) ** 2)[None, None, None]
+    assert _plateau(quadratic, quadratic, doses.tolist())[0, 0, 0] == pytest.approx(1, abs=1e-6)
+    assert _plateau(late, quadratic, doses.tolist())[0, 0, 0] > 1.1
+
+
+def test_figure(smalltown):
+    result = dose_response(smalltown, ["Mary and John went to the", "Once upon a"], n_directions=2)
+    figure = analyses.plot(result)
+    curve = next(trace for trace in figure.data if trace.name == "additive")
+    drawn = result["kl"].sel(path="additive", dose=list(curve.x))
+    np.testing.assert_allclose(curve.y, np.exp(np.log(drawn).mean(("prompt", "direction"))))
+    assert len(curve.x) > 15
+    assert figure.layout.xaxis.type == "log"
+    assert "plateau index" in figure.layout.title.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"doses": [0.1, 0.2]}, "three at least"),
+        ({"doses": [0.1, 0.3, 0.2]}, "increasing"),
+        ({"doses": [1e-12, 0.1, 0.2]}, "not below 1e-10"),
+        ({"layer": 3}, "layer 3 is out of range"),
+        ({"position": 0}, "position 0 is left out"),
+        ({"position": 9}, "not one of 1 to 4"),
+    ],
+)
+def test_requests_that_cannot_be(change, message):
+    with pytest.raises(InterpError, match=message):
+        dose_response(tiny(), random_tokens(1, 5), **change)
