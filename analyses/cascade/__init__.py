@@ -1,6 +1,7 @@
 """Does a disturbance die away like a piano string's, or grow as in a pile above critical size?"""
 
 from analyses.cascade.contrast import compare_directions
+from analyses.cascade.damping import damping
 from analyses.cascade.dose_response import dose_response
 from analyses.cascade.gain import gain
 from analyses.cascade.jacobian import jacobian_spectrum
@@ -13,6 +14,7 @@ from analyses.cascade.verdict import internal_verdict
 
 __all__ = [
     "compare_directions",
+    "damping",
     "dose_response",
     "gain",
     "internal_verdict",

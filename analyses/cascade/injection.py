@@ -9,7 +9,7 @@ from torch import Tensor
 from analyses.cascade.directions import Directions, draw
 from analyses.cascade.linear import centred
 from interp.errors import InterpError, ResultError
-from interp.interventions import Add, Intervention, Row
+from interp.interventions import Add, Intervention, Patch, Row
 from interp.model import Transformer
 from interp.names import block_name
 from interp.prompts import Prompt
@@ -74,8 +74,13 @@ def inject(
     max_bytes: int,
     progress: bool,
     who: str,
+    frozen: bool = False,
 ) -> Injected:
-    """Inject at every position but 0 of every prompt by itself, and check the controls; arguments and errors are those of `gain`."""
+    """Inject at every position but 0 of every prompt by itself, and check the controls; arguments and errors are those of `gain`.
+
+    Args:
+        frozen: hold the scales of all norms at what they are in the clean run.
+    """
     _check_request(model, dose, layer, n_directions, who)
     tokens = model.to_tokens(prompts, bos=bos)
     real = tokens != PAD
@@ -90,10 +95,16 @@ def inject(
     unit = draw(model, tokens, entering[layer], layer, places, directions, n_directions, seed, who)
     deltas = dose * sizes[0, prompt, position, None, None] * unit
     name, zero = block_name(layer, "hook_resid_pre"), deltas.new_zeros(model.config.d_model)
+    held = _scales(model, tokens, layer) if frozen else {}
     rows = []
     for (number, at), there in zip(places.tolist(), deltas, strict=True):
         for control, delta in enumerate([zero, zero, *there]):  # two controls of zero dose: skipped, and computed again
-            rows.append(Row([Intervention(name, Add(delta), positions=at)], number, always=control == 1))
+            later = slice(at, None)
+            changes = [
+                Intervention(name, Add(delta), positions=at),
+                *(Intervention(scale, Patch(clean[number]), positions=later) for scale, clean in held.items()),
+            ]
+            rows.append(Row(changes, number, always=control == 1))
     swept = sweep(
         model, tokens, rows, EachLayer(_energy), max_bytes=max_bytes, progress="injecting" if progress else None
     )
@@ -102,6 +113,20 @@ def inject(
         check_causal(energies, position, who)
     check_controls(energies, layer, who)
     return Injected(tokens, places, sizes, energies[:, 2:], energies[:, 1].nansum(-1))
+
+
+def _scales(model: Transformer, tokens: Tensor, layer: int) -> dict[str, list[Tensor]]:
+    """By hook name, the scales of the norms from `layer` on in the clean run of each prompt [position, 1]."""
+    names = [
+        block_name(above, f"{norm}.hook_scale")
+        for above in range(layer, model.config.n_layers)
+        for norm in ("ln1", "ln2")
+        if block_name(above, f"{norm}.hook_scale") in model.hook_points
+    ]
+    with model.capture(names) as scales:
+        model.run_blocks(model.embed(tokens), real=model.check_tokens(tokens))
+    lengths = (tokens != PAD).sum(1).tolist()
+    return {name: [scales[name][row, :length] for row, length in enumerate(lengths)] for name in names}
 
 
 def _check_request(model: Transformer, dose: float, layer: int, n_directions: int, who: str) -> None:
