@@ -9,6 +9,7 @@ from analyses.cascade.ledger import ledger
 from analyses.cascade.light_cone import light_cone
 from analyses.cascade.lyapunov import lyapunov
 from analyses.cascade.mean_field import mean_field
+from analyses.cascade.self_repair import self_repair
 from analyses.cascade.twin import random_twin
 from analyses.cascade.verdict import internal_verdict
 
@@ -24,4 +25,5 @@ __all__ = [
     "lyapunov",
     "mean_field",
     "random_twin",
+    "self_repair",
 ]

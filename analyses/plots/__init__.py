@@ -10,6 +10,7 @@ from analyses.plots.ablation import plot_ablation
 from analyses.plots.attention import plot_attention, plot_head
 from analyses.plots.attribution import plot_attribution
 from analyses.plots.component_lens import plot_component_lens
+from analyses.plots.damping import plot_damping
 from analyses.plots.direct import plot_direct
 from analyses.plots.dose_response import plot_dose_response
 from analyses.plots.embeddings import plot_embeddings, plot_positions
@@ -44,6 +45,7 @@ KINDS: dict[str, Callable[..., go.Figure]] = {
     "head_ablation": plot_ablation,
     "patching_methodology": plot_methodology,
     "residual_stream": plot_residual,
+    "cascade_damping": plot_damping,
     "cascade_directions": plot_forest,
     "cascade_gain": plot_gain,
     "cascade_ledger": plot_ledger,
@@ -71,6 +73,7 @@ __all__ = [
     "plot_attribution",
     "plot_component_lens",
     "plot_composition",
+    "plot_damping",
     "plot_direct",
     "plot_dose_response",
     "plot_embeddings",

@@ -1,0 +1,41 @@
+"""How much the norms damp a disturbance."""
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from analyses.plots.labels import model_name
+from analyses.plots.theme import FAINT, LINES, figure
+
+CURVES = (("log_gain", "as it is"), ("log_gain_frozen", "scales of the norms held"))
+
+
+def plot_damping(result: xr.Dataset) -> go.Figure:
+    """ln G with the norms as they are and with their scales held, and bars of the difference; bands are 95 % intervals over prompts.
+
+    Args:
+        result: of `analyses.cascade.damping`.
+    """
+    layers, prompts = result["layer"].to_numpy(), result.sizes["prompt"]
+    over = f"mean over {prompts} prompt{'s' if prompts > 1 else ''}; below zero the norms damp"
+    fig = figure(f"Damping by the norms · {model_name(result)}<br><sup>{over}</sup>", 720, 420)
+    fig.add_bar(
+        x=layers, y=result["log_damping"].mean("prompt").to_numpy(), name="difference", marker={"color": LINES[2]}, opacity=0.6,
+        hovertemplate="layer %{x}<br>%{y:+.3f} nats<extra></extra>",
+    )  # fmt: skip
+    for (name, said), color in zip(CURVES, LINES, strict=False):
+        bounds = result.get(f"{name}_interval")
+        if bounds is not None and np.isfinite(bounds).all():
+            fig.add_scatter(
+                x=np.concatenate([layers, layers[::-1]]), y=np.concatenate([bounds[1], bounds[0][::-1]]), fill="toself", fillcolor=color,
+                opacity=0.16, mode="lines", line={"width": 0}, hoverinfo="skip", showlegend=False,
+            )  # fmt: skip
+        fig.add_scatter(
+            x=layers, y=result[name].mean("prompt").to_numpy(), mode="lines+markers", name=said, line={"color": color, "width": 2},
+            hovertemplate="layer %{x}<br>%{y:.3f} nats<extra></extra>",
+        )  # fmt: skip
+    fig.add_hline(y=0, line={"color": FAINT, "width": 1, "dash": "dot"})
+    fig.update_xaxes(title="stream entering layer", dtick=max(1, len(layers) // 7))
+    fig.update_yaxes(title="ln G (nats)")
+    fig.update_layout(margin={"t": 90, "b": 100}, legend={"y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"})
+    return fig

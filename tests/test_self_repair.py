@@ -1,0 +1,61 @@
+"""Self-repair, on a circuit with a backup and against whole runs."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_tokens, tiny
+from test_options import build
+
+import analyses
+import interp
+from analyses.cascade import self_repair
+from analyses.plots import plot_damping
+from interp.errors import ConfigError, InterpError
+
+
+def test_terms_sum_to_direct_less_total():
+    model, tokens = tiny(), random_tokens(3, 6)
+    result = self_repair(model, tokens, (1, 1), answer=3, wrong=4)
+    np.testing.assert_allclose(result["norm_term"] + result["term"].sum("component"), result["repair"], atol=1e-10)
+    attribution = analyses.direct_logit_attribution(model, tokens, answer=3, wrong=4)
+    np.testing.assert_allclose(result["direct"], attribution["head_effect"][:, 1, 1], atol=1e-10)
+    np.testing.assert_allclose(result["total"], attribution["total_effect"][:, 1, 1], atol=1e-10)
+    below = [
+        name for name in result["component"].to_numpy() if name in ("embed", "pos_embed", "0.0", "0.mlp", "1.0", "1.1")
+    ]
+    assert len(below) == 6
+    assert (result["term"].sel(component=below) == 0).all()
+    assert float(abs(result["norm_term"]).max()) > 1e-4
+    low, high = result["repair_interval"].to_numpy()
+    assert low <= float(result["repair_mean"]) <= high
+
+
+def test_the_backup_head_makes_up_for_the_pair():
+    """`circuit:backup` with one of its pair gone already: taking the other out brings head 1.0 in, with all that was lost."""
+    model = interp.load("circuit:backup", dtype=torch.float64)
+    model.blocks[0].attn.o.weight[:, : model.config.d_head].zero_()  # head 0.0 writes nothing
+    result = self_repair(model, torch.tensor([[0, 5, 3, 9]]), (0, 1), answer=3).isel(prompt=0)
+    assert float(result["direct"]) == pytest.approx(4)
+    assert float(result["total"]) == pytest.approx(4 - 8)  # the backup writes with full weight
+    assert float(result["term"].sel(component="1.0")) == pytest.approx(8)
+    assert float(result["norm_term"]) == pytest.approx(0)
+
+
+def test_requests_that_cannot_be():
+    with pytest.raises(InterpError, match=r"head 9.0 is not one"):
+        self_repair(tiny(), random_tokens(1, 4), (9, 0), answer=3)
+    with pytest.raises(ConfigError, match="no sum of parts"):
+        self_repair(build(norm_placement="post"), random_tokens(1, 4), (0, 0), answer=3)
+
+
+def test_damping_figure(smalltown):
+    result = analyses.cascade.damping(
+        smalltown, ["Mary and John went", "Once upon a time", "The dogs near the"], n_directions=2
+    )
+    figure = analyses.plot(result)
+    np.testing.assert_allclose(figure.data[0].y, result["log_damping"].mean("prompt"))
+    assert [trace.name for trace in figure.data if trace.type == "scatter" and trace.mode == "lines+markers"] == [
+        "as it is",
+        "scales of the norms held",
+    ]
+    assert plot_damping(result.isel(prompt=[0])).data[0].y is not None
