@@ -37,7 +37,7 @@ AXES: dict[str, str] = {
     "path": "ways of making a disturbance larger",
     "dose": "size of a disturbance over that of the stream where it is injected",
     "part": "what a head's change comes from: where it looks, what it reads there, how the norm scales that",
-    "law": "ways in which a disturbance may fall off with distance",
+    "law": "a power and an exponential, which are compared",
     "injection": "places where a disturbance is injected",
     "direction": "directions of a disturbance",
     "bound": "lower and upper end of an interval",

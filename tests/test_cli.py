@@ -241,7 +241,7 @@ def test_cascade_inside(monkeypatch, capsys, tmp_path, words, said):
     status, out, err = run(monkeypatch, capsys, "cascade", "inside", *words, *arguments)
     assert status == 0, err
     assert said in out
-    assert (tmp_path / "c.html").read_text().count('class="plotly-graph-div"') == 4
+    assert (tmp_path / "c.html").read_text().count('class="plotly-graph-div"') == 9
     assert analyses.load(tmp_path / "ledger.nc").attrs["kind"] == "cascade_ledger"
     assert run(monkeypatch, capsys, "cascade", "inside", *words, *arguments)[0] == 1
 

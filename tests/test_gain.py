@@ -12,7 +12,9 @@ from analyses.cascade import gain, random_twin
 from analyses.cascade import gain as gain_function
 from analyses.cascade.directions import KINDS, draw
 from analyses.cascade.injection import check_causal, check_controls
-from interp import ModelConfig, Transformer
+from analyses.cascade.laws import fit
+from analyses.cascade.linear import linearised
+from interp import PAD, ModelConfig, Transformer
 from interp.errors import InterpError, ResultError, TokenError
 
 
@@ -277,6 +279,51 @@ def test_coarse_dtypes_and_small_doses_in_float32_are_refused():
         gain(tiny(dtype=torch.bfloat16), random_tokens(1, 5))
     with pytest.raises(TokenError, match="out of range"):
         gain(tiny(), torch.tensor([[1, 99]]))
+
+
+def test_infinitely_small_is_the_limit_of_small():
+    model, tokens = tiny(), random_tokens(2, 6)
+    tokens[1, 4:] = PAD
+    exact, small = (gain(model, tokens, dose=dose, layer=1, seed=3) for dose in (None, 1e-7))
+    for name in ("gain", "relative_gain", "stream_growth"):
+        np.testing.assert_allclose(exact[name], small[name], rtol=1e-5, err_msg=name)
+    assert (exact["rounding"].fillna(0) == 0).all()
+    linear = linear_model([1.3 * centred_orthogonal(seed) for seed in range(5)])
+    np.testing.assert_allclose(
+        gain(linear, random_tokens(1, 4, vocab=30), dose=None)["gain"][..., -1], 1.3**5, rtol=1e-6
+    )
+
+
+def test_in_single_precision_a_central_difference_at_a_hundredth_is_the_derivative():
+    """The specification's figure: an error of about 2e-4."""
+    model, tokens = tiny(dtype=torch.float32), random_tokens(1, 6)
+    x = model.embed(tokens)
+    direction = torch.nn.functional.normalize(torch.randn(16, generator=torch.Generator().manual_seed(0)), dim=0)
+    direction = direction - direction.mean()
+    size = 1e-2 * x[0, 3].norm()
+    ends = []
+    for sign in (1, -1):
+        moved = x.clone()
+        moved[0, 3] += sign * size * direction
+        ends.append(model.run_blocks(moved)[0])
+    central = (ends[0] - ends[1]) / (2 * size)
+    placed = torch.zeros(1, 6, 16)
+    placed[0, 3] = direction
+    pushed = linearised(model, tokens[0], 0, 3).jvp(placed)[0]
+    central = central - central.mean(-1, keepdim=True)
+    assert float((central - pushed).norm() / pushed.norm()) < 2e-3
+
+
+def test_growth_laws():
+    exponential = gain(
+        linear_model([1.3 * centred_orthogonal(seed) for seed in range(5)]), random_tokens(2, 5, vocab=30)
+    )
+    assert exponential["growth_aic"].sel(law="exponential") < exponential["growth_aic"].sel(law="power") - 10
+    assert float(exponential["growth_rate"]) == pytest.approx(math.log(1.3), rel=1e-5)
+    steps = [2.0, 1.5, 4 / 3, 1.25, 1.2]  # 2, 3, 4, 5, 6 after layers 1 to 5: G is depth + 1
+    power = fit(np.arange(6.0), np.concatenate([[1.0], np.cumprod(steps)]))
+    assert power.aic[0] < power.aic[1]
+    assert np.isnan(gain(tiny(), random_tokens(1, 5))["growth_aic"]).all()  # three layers
 
 
 def test_the_twin_is_the_same_shape_at_initialisation():

@@ -9,6 +9,7 @@ from conftest import random_tokens, tiny
 from scipy import stats
 from test_gain import centred_orthogonal, linear_model
 
+import analyses
 from analyses.cascade import compare_directions, gain, internal_verdict, random_twin
 from analyses.cascade.contrast import holm
 from analyses.cascade.verdict import decide
@@ -82,6 +83,19 @@ def test_the_interval_covers_and_false_verdicts_are_rare():
         false += said in ("piano string", "near-critical")
     assert 0.92 < covered / 2000 < 0.98
     assert false / 2000 < 0.09  # 2.5 % for the one, 5 % for the other
+
+
+def test_figure():
+    result = internal_verdict(gain(tiny(), random_tokens(4, 5)), null=gain(random_twin(tiny()), random_tokens(4, 5)))
+    figure = analyses.plot(result)
+    dots, mean, null = figure.data
+    np.testing.assert_allclose(dots.x, result["slope"])
+    assert mean.x[0] == pytest.approx(float(result["slope_mean"]))
+    assert null.x[0] == pytest.approx(float(result["null_slope"]))
+    assert str(result["verdict"].item()) in figure.layout.title.text
+    assert [shape.x1 for shape in figure.layout.shapes if shape.type == "rect"] == [
+        pytest.approx(float(result["margin"]))
+    ]
 
 
 def test_of_a_gain():

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from analyses.cascade.directions import Directions
 from analyses.cascade.injection import Injected, inject
+from analyses.cascade.laws import LAWS, fit
 from analyses.intervals import RESAMPLES, bootstrap_mean
 from analyses.results import make, token_coords
 from interp.model import Transformer
@@ -18,7 +19,7 @@ def gain(
     model: Transformer,
     prompts: Prompt,
     *,
-    dose: float = 1e-2,
+    dose: float | None = 1e-2,
     layer: int = 0,
     directions: Directions = "isotropic",
     n_directions: int = 8,
@@ -35,7 +36,8 @@ def gain(
 
     Args:
         prompts: a text, several texts, or token ids. The prompt is the unit of replication.
-        dose: size of the injection relative to the stream; at least 1e-4 in float32.
+        dose: size of the injection relative to the stream; at least 1e-4 in float32. None is infinitely small: derivatives in forward
+            mode, many at once, without rounding to compare with and with `rounding` 0.
         layer: where to inject.
         directions: what they are drawn from: `isotropic`, `covariance`, `token`, `activation`, `unembedding` or `singular`, see
             `analyses.cascade.directions`; or vectors of one's own [direction, d_model].
@@ -53,7 +55,9 @@ def gain(
         `reproduction` k[l] = exp(mean ln sqrt(E[l+1]/E[l])) and `relative_reproduction`, k divided by the stream's own growth there,
         NaN at the last layer. `log_gain_interval`, `log_relative_gain_interval` and `log_reproduction_interval` (bound, layer): 95 %
         percentile bootstrap over prompts, NaN below 3 prompts. `doubling_depth` (prompt): ln 2 over the mean of ln k, layers;
-        negative is a half-life.
+        negative is a half-life. `growth_aic` (law) of a power and an exponential of depth through the mean of ln G from one layer above the
+        injection on, `growth_exponent` and `growth_rate` (nats per layer) of each: at random initialisation growth is a power (Yang and
+        Schoenholz 2017). NaN with fewer than 4 layers.
 
     Raises:
         ResultError: the zero-dose control or causality is violated, or rounding is more than 2 % of a disturbance: the numbers
@@ -67,7 +71,7 @@ def gain(
     )  # fmt: skip
     prompt, position = found.places.T
     total = (found.total / found.total[..., :1]).sqrt()
-    on_site = found.on_site.sqrt() / found.sizes[:, prompt, position].T[:, None] / dose
+    on_site = found.on_site.sqrt() / found.sizes[:, prompt, position].T[:, None] / (1.0 if dose is None else dose)
     rounding = (found.rounding / found.total.mean(1)).sqrt()
     growth = (found.sizes[:, prompt, position] / found.sizes[0, prompt, position]).T
     return _result(model, found, total, on_site, rounding, growth, dose, layer, directions, n_directions, seed, bos)
@@ -80,7 +84,7 @@ def _result(
     on_site: Tensor,
     rounding: Tensor,
     growth: Tensor,
-    dose: float,
+    dose: float | None,
     layer: int,
     directions: Directions,
     n_directions: int,
@@ -103,6 +107,8 @@ def _result(
     }
     intervals = {f"{name}_interval": bootstrap_mean(values.numpy()) for name, values in means.items()}
     by_layer, each, bounds = ("prompt", "layer"), ("prompt", "injection", "direction", "layer"), ("bound", "layer")
+    depth = np.arange(total.shape[-1], dtype=float)
+    laws = fit(depth, means["log_gain"].mean(0).exp().numpy())
     doubling = np.log(2) / (means["log_gain"][:, -1] / (total.shape[-1] - 1))
     return make(
         "cascade_gain",
@@ -125,6 +131,9 @@ def _result(
             },
             "relative_reproduction": (by_layer, log_relative_k.exp(), "k over the stream's own growth", "1"),
             "stream_growth": (("prompt", "injection", "layer"), growth, "growth of the stream", "1"),
+            "growth_aic": (("law",), laws.aic, "Akaike's criterion, the smaller the better", "nats"),
+            "growth_exponent": ((), laws.slope[0], "exponent of growth as a power of depth", "1"),
+            "growth_rate": ((), laws.slope[1], "rate of growth as an exponential of depth", "nats per layer"),
             "doubling_depth": (("prompt",), doubling, "depth over which the disturbance doubles", "layers"),
         },
         {
@@ -133,6 +142,7 @@ def _result(
             "direction": np.arange(total.shape[2]),
             "layer": np.arange(layer, model.config.n_layers + 1),
             "bound": ["lower", "upper"],
+            "law": list(LAWS),
         },
         model=model,
         prompts={"prompt": tokens},

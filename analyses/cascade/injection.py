@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.cascade.directions import Directions, draw
-from analyses.cascade.linear import centred
+from analyses.cascade.linear import blocks, centred
 from interp.errors import InterpError, ResultError
 from interp.interventions import Add, Intervention, Patch, Row
 from interp.model import Transformer
@@ -65,7 +65,7 @@ def inject(
     model: Transformer,
     prompts: Prompt,
     *,
-    dose: float,
+    dose: float | None,
     layer: int,
     directions: Directions,
     n_directions: int,
@@ -79,6 +79,7 @@ def inject(
     """Inject at every position but 0 of every prompt by itself, and check the controls; arguments and errors are those of `gain`.
 
     Args:
+        dose: None is infinitely small: derivatives, in units of the stream's own size.
         frozen: hold the scales of all norms at what they are in the clean run.
     """
     _check_request(model, dose, layer, n_directions, who)
@@ -93,7 +94,12 @@ def inject(
     if bool((sizes[0, prompt, position] == 0).any()):
         raise InterpError(f"{who}: the stream is zero at a position, so a dose relative to it means nothing.")
     unit = draw(model, tokens, entering[layer], layer, places, directions, n_directions, seed, who)
-    deltas = dose * sizes[0, prompt, position, None, None] * unit
+    deltas = (1.0 if dose is None else dose) * sizes[0, prompt, position, None, None] * unit
+    if dose is None:
+        energies = _pushed(model, tokens, places, deltas, layer)
+        if model.config.causal:
+            check_causal(energies, position, who)
+        return Injected(tokens, places, sizes, energies, torch.zeros_like(energies[:, 0, :, 0]))
     name, zero = block_name(layer, "hook_resid_pre"), deltas.new_zeros(model.config.d_model)
     held = _scales(model, tokens, layer) if frozen else {}
     rows = []
@@ -115,6 +121,30 @@ def inject(
     return Injected(tokens, places, sizes, energies[:, 2:], energies[:, 1].nansum(-1))
 
 
+def _pushed(
+    model: Transformer,
+    tokens: Int[Tensor, "prompt position"],
+    places: Int[Tensor, "place 2"],
+    deltas: Float[Tensor, "place direction d_model"],
+    layer: int,
+) -> Float[Tensor, "place direction layer position"]:
+    """Energies of the derivatives along each delta, pushed up block by block, those of a prompt together."""
+    depth = model.config.n_layers - layer + 1
+    energies = deltas.new_full((*deltas.shape[:2], depth, tokens.shape[1]), torch.nan)
+    for number, row in enumerate(tokens):
+        prompt, own = row[row != PAD], (places[:, 0] == number).nonzero()[:, 0]
+        tangents = deltas.new_zeros(len(own), deltas.shape[1], len(prompt), deltas.shape[2])
+        tangents[torch.arange(len(own)), :, places[own, 1]] = deltas[own]
+        pushed = tangents.flatten(0, 1)
+        by_layer = [pushed.pow(2).sum(-1)]
+        for linear in blocks(model, prompt, layer):
+            pushed = linear.jvp(pushed)
+            by_layer.append(pushed.pow(2).sum(-1))
+        found = torch.stack(by_layer, dim=1).reshape(len(own), deltas.shape[1], depth, len(prompt))
+        energies[own, :, :, : len(prompt)] = found
+    return energies
+
+
 def _scales(model: Transformer, tokens: Tensor, layer: int) -> dict[str, list[Tensor]]:
     """By hook name, the scales of the norms from `layer` on in the clean run of each prompt [position, 1]."""
     names = [
@@ -129,13 +159,13 @@ def _scales(model: Transformer, tokens: Tensor, layer: int) -> dict[str, list[Te
     return {name: [scales[name][row, :length] for row, length in enumerate(lengths)] for name in names}
 
 
-def _check_request(model: Transformer, dose: float, layer: int, n_directions: int, who: str) -> None:
+def _check_request(model: Transformer, dose: float | None, layer: int, n_directions: int, who: str) -> None:
     if model.dtype not in SMALLEST_DOSE:
         raise InterpError(
             f"{who}: {model.dtype} is too coarse to measure small differences; load in float32 or float64."
         )
     smallest = SMALLEST_DOSE[model.dtype]
-    if not smallest <= dose < float("inf"):
+    if dose is not None and not smallest <= dose < float("inf"):
         raise InterpError(
             f"{who}: dose {dose:g} is out of range; in {model.dtype} it must be at least {smallest:g}, below which rounding "
             "drowns the difference. Load the model in float64 for smaller doses."

@@ -7,15 +7,12 @@ from jaxtyping import Float
 
 from analyses.cascade.directions import Directions
 from analyses.cascade.injection import Injected, inject
+from analyses.cascade.laws import LAWS, fit
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
-
-LAWS = ("power", "exponential")
-FEWEST_DISTANCES = 4
-"""Fewer distances than this do not tell one law from the other."""
 
 
 def light_cone(
@@ -124,22 +121,12 @@ def _by_distance(
 
 
 def range_law(by_distance: Float[np.ndarray, "prompt distance"]) -> dict[str, Variable]:
-    """A power and an exponential through the mean over prompts, by least squares of the logarithms, compared by AIC (Akaike 1974)."""
+    """Both laws through the mean over prompts, from distance 1 on."""
     seen = np.isfinite(by_distance).any(0)
-    mean = np.nanmean(by_distance[:, seen], axis=0)
-    d = np.flatnonzero(seen)
-    usable = (d >= 1) & (mean > 0)
-    likelihood, aic, slopes = np.full((3, len(LAWS)), np.nan)
-    if usable.sum() >= FEWEST_DISTANCES:
-        y = np.log(mean[usable])
-        for number, x in enumerate((np.log(d[usable]), d[usable].astype(float))):
-            slopes[number], offset = np.polyfit(x, y, 1)
-            variance = max(float(np.mean((y - slopes[number] * x - offset) ** 2)), np.finfo(float).tiny)
-            likelihood[number] = -0.5 * len(y) * (np.log(2 * np.pi * variance) + 1)
-            aic[number] = 2 * 3 - 2 * likelihood[number]  # slope, offset, variance
+    found = fit(np.flatnonzero(seen).astype(float), np.nanmean(by_distance[:, seen], axis=0))
     return {
-        "log_likelihood": (("law",), likelihood, "log-likelihood", "nats"),
-        "aic": (("law",), aic, "Akaike's criterion, the smaller the better", "nats"),
-        "exponent": ((), -slopes[0], "exponent of the power law", "1"),
-        "length": ((), -1 / slopes[1], "decay length of the exponential law", "tokens"),
+        "log_likelihood": (("law",), found.log_likelihood, "log-likelihood", "nats"),
+        "aic": (("law",), found.aic, "Akaike's criterion, the smaller the better", "nats"),
+        "exponent": ((), -found.slope[0], "exponent of the power law", "1"),
+        "length": ((), -1 / found.slope[1], "decay length of the exponential law", "tokens"),
     }

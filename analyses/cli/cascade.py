@@ -33,7 +33,7 @@ def inside(
 ) -> None:  # fmt: skip
     """Follow a disturbance of the residual stream up the layers, beside the same model at random initialisation."""
     import analyses
-    from analyses.report.cascade import figures, measure, rows
+    from analyses.report.cascade import MEASURED, figures, measure, rows
     from analyses.report.html import write_figures
     from interp import load
     from interp.files import check_free
@@ -43,7 +43,7 @@ def inside(
     loaded = load(model)
     pairs = [] if prompt else task_of(task).sample(12, seed, loaded.tokenizer)
     texts = list(prompt) if prompt else [pair.clean for pair in pairs]
-    names = [] if save is None else ["gain", "gain_null", "cone", "ledger", "spectrum"]
+    names = [] if save is None else list(MEASURED)
     for name in names:
         assert save is not None
         check_free(save / f"{name}.nc", overwrite=force)
@@ -58,7 +58,7 @@ def inside(
         progress=True,
     )
     write_figures(figures(results), out, overwrite=force)
-    for name in names:
+    for name in (name for name in names if name in results):
         assert save is not None
         analyses.save(results[name], save / f"{name}.nc", overwrite=force)
     console = Console(highlight=False)

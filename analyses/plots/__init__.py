@@ -25,6 +25,7 @@ from analyses.plots.methodology import plot_methodology
 from analyses.plots.patching import plot_patching
 from analyses.plots.residual import plot_residual
 from analyses.plots.spectrum import plot_lyapunov, plot_spectrum
+from analyses.plots.verdict import plot_verdict
 from interp.errors import ResultError, nearest
 
 KINDS: dict[str, Callable[..., go.Figure]] = {
@@ -49,6 +50,7 @@ KINDS: dict[str, Callable[..., go.Figure]] = {
     "cascade_directions": plot_forest,
     "cascade_gain": plot_gain,
     "cascade_ledger": plot_ledger,
+    "internal_verdict": plot_verdict,
     "jacobian_spectrum": plot_spectrum,
     "light_cone": plot_light_cone,
     "lyapunov": plot_lyapunov,
@@ -93,4 +95,5 @@ __all__ = [
     "plot_residual",
     "plot_spectrum",
     "plot_trajectories",
+    "plot_verdict",
 ]

@@ -12,6 +12,12 @@ from analyses.plots import plot, plot_gain
 from interp.errors import ConfigError
 from interp.model import Transformer
 
+QUICK = ("covariance", "token", "activation", "unembedding")
+"""Kinds of directions that are drawn at once; `singular` ones take a decomposition for every place."""
+
+MEASURED = ("gain", "gain_null", "cone", "ledger", "spectrum", "exponents", "dose", "directions", "damping", "theory")
+"""What can be kept as files; `damping` and `theory` are not there for every model."""
+
 
 def measure(
     model: Transformer,
@@ -24,8 +30,9 @@ def measure(
     seed: int,
     progress: bool,
 ) -> dict[str, xr.Dataset]:
-    """`gain`, `gain_null` (the same at random initialisation), `theory` (see `predicted`), `cone`, `spectrum`, `ledger` (of the difference
-    to `others` where there are such, else of an injection), `verdict`."""
+    """`gain`, `gain_null` (the same at random initialisation), `theory` (see `predicted`), `cone`, `spectrum`, `exponents`, `dose`,
+    `directions`, `damping` (of a model with norms), `ledger` (of the difference to `others` where there are such, else of an
+    injection), `verdict`."""
     common = {"dose": dose, "layer": layer, "n_directions": n_directions, "seed": seed, "progress": progress}
     twin = cascade.random_twin(model, seed)
     results = {
@@ -35,8 +42,13 @@ def measure(
         "spectrum": cascade.jacobian_spectrum(
             model, texts, source=(layer, -1), k=min(10, model.config.d_model - 1), seed=seed
         ),
+        "exponents": cascade.lyapunov(model, texts, k=min(32, model.config.d_model - 1), seed=seed),
+        "dose": cascade.dose_response(model, texts, layer=layer, seed=seed, progress=progress),
+        "directions": cascade.compare_directions(model, texts, kinds=QUICK, **common),  # type: ignore[arg-type]
         "ledger": cascade.ledger(model, texts, others or None, dose=dose, layer=layer, seed=seed),
     }
+    if model.config.norm != "none":
+        results["damping"] = cascade.damping(model, texts, **common)  # type: ignore[arg-type]
     if (theory := predicted(twin, texts, layer)) is not None:
         results["theory"] = theory
     results["verdict"] = cascade.internal_verdict(results["gain"], null=results["gain_null"])
@@ -54,12 +66,15 @@ def predicted(twin: Transformer, texts: Sequence[str], layer: int = 0) -> xr.Dat
 
 
 def figures(results: Mapping[str, xr.Dataset]) -> list[go.Figure]:
-    """Growth beside random weights and theory; the light cone; the ledger; the Jacobian's spectrum."""
+    """Growth beside random weights and theory, the verdict, and a figure of each other result."""
     return [
         plot_gain(results["gain"], null=results["gain_null"], theory=results.get("theory")),
-        plot(results["cone"]),
-        plot(results["ledger"]),
-        plot(results["spectrum"]),
+        plot(results["verdict"]),
+        *(
+            plot(results[name])
+            for name in ("cone", "ledger", "directions", "dose", "spectrum", "exponents", "damping")
+            if name in results
+        ),
     ]
 
 
@@ -83,6 +98,10 @@ def rows(results: Mapping[str, xr.Dataset]) -> Table:
     entry = results["ledger"]["head_entry"].mean("prompt").to_series()
     best = ", ".join(f"{layer}.{head} ({value:+.2f})" for (layer, head), value in entry.nlargest(3).items())
     table.add_row("heads that add most, nats", best)
+    for title, result in (("growth goes with depth as", gain), ("the same at random init", null)):
+        aic = result["growth_aic"].to_numpy()
+        better = "too few layers to tell" if np.isnan(aic).any() else str(result["law"].to_numpy()[int(aic.argmin())])
+        table.add_row(title, better if np.isnan(aic).any() else f"{better}, by {abs(aic[0] - aic[1]):.1f} of AIC")
     theory = results.get("theory")
     expected = (
         "not worked out for this shape or layer"
