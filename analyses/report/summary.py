@@ -80,7 +80,7 @@ def detectors_sentence(table: xr.Dataset) -> str:
         values = table[name].to_numpy()
         layer, head = np.unravel_index(int(values.argmax()), values.shape)
         found.append(f"{said} {layer}.{head} ({values[layer, head]:.0%})")
-    return f"On repeated random tokens the heads that attend most are, {' and '.join(found)}."
+    return f"On repeated random tokens these heads attend most: {', '.join(found)}."
 
 
 def attribution_sentence(attribution: xr.Dataset) -> str:
