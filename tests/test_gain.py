@@ -205,6 +205,15 @@ def test_unequal_prompts_equal_their_own_runs(smalltown):
     assert both["log_gain_interval"].isnull().all()  # two prompts have no interval
 
 
+def test_padding_before_a_prompt_changes_nothing():
+    model, tokens = tiny(), random_tokens(2, 6)
+    right, left = tokens.clone(), tokens.clone()
+    right[1, 4:] = PAD
+    left[1] = torch.cat([torch.tensor([PAD, PAD]), tokens[1, :4]])
+    one, other = (gain(model, padded, n_directions=2) for padded in (right, left))
+    np.testing.assert_allclose(one["gain"], other["gain"], rtol=1e-6)
+
+
 def test_intervals_over_prompts_hold_the_mean():
     result = gain(tiny(), random_tokens(12, 6))
     lower, upper = result["log_gain_interval"].to_numpy()

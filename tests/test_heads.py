@@ -39,7 +39,7 @@ def circuit(name):
 def test_detectors_give_one_on_heads_that_do_it_and_none_elsewhere(name, head, kind):
     """Random tokens twice over. At the first token every head can only look there, and a token without an earlier one rests."""
     result = analyses.detect_heads(circuit(name), count=3)
-    assert (result["prompt"].size if "prompt" in result.coords else result.sizes["prompt"]) == 3
+    assert result.sizes["prompt"] == 3
     found = {one: result[one].to_numpy()[:, head[0], head[1]] for one in KINDS}
     np.testing.assert_allclose(found[kind], 1, atol=1e-12)
     for other in set(KINDS) - {kind, "current_token"}:

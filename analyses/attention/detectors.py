@@ -6,9 +6,11 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float, Int
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
-from analyses.attention.patterns import repeated
+from analyses.attention.patterns import repeated, summarised
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
@@ -25,6 +27,12 @@ MASKS = {
     "first_token": "attention on the first token, a sink",
 }
 
+SHAPE = {
+    "entropy": ("entropy of the attention", "nats"),
+    "distance": ("mean distance attended over", "tokens"),
+}
+"""What else is said of each head: how spread its attention is, and how far it looks."""
+
 
 @torch.no_grad()
 def detect_heads(
@@ -36,6 +44,7 @@ def detect_heads(
     count: int = 10,
     seed: int = 0,
     bos: bool | None = None,
+    progress: bool = False,
 ) -> xr.Dataset:
     """How much of each head's attention does what the five classic kinds of head do.
 
@@ -48,10 +57,12 @@ def detect_heads(
         length: of the repeated string; None is 100, or half the context.
         count, seed: of the random sequences.
         bos: see `Transformer.to_tokens`; for `prompt` only.
+        progress: show a progress bar on standard error.
 
     Returns:
         A Dataset over (prompt, layer, head): `previous_token`, `duplicate_token`, `induction`, `current_token`, `first_token`, and the
-        user's own. NaN where no query has such a key. With several prompts or sequences also mean, standard error and interval.
+        user's own, NaN where no query has such a key; `entropy` (nats) and `distance` (tokens) of the attention. With several prompts or
+        sequences also mean, standard error and interval.
 
     Raises:
         InterpError: a mask of another size, or with a name that is taken; a length that the context or vocabulary does not hold.
@@ -62,19 +73,21 @@ def detect_heads(
     )
     own = dict(masks or {})
     for name, mask in own.items():
-        if name in MASKS or tuple(mask.shape) != (tokens.shape[1],) * 2:
+        if name in (*MASKS, *SHAPE) or tuple(mask.shape) != (tokens.shape[1],) * 2:
             raise InterpError(
                 f"detect_heads: mask {name!r} has shape {tuple(mask.shape)}; expected {(tokens.shape[1],) * 2}, and a name that is not "
-                f"one of {', '.join(MASKS)}."
+                f"one of {', '.join((*MASKS, *SHAPE))}."
             )
-    found = [_scores(model, row[row != PAD], own) for row in tokens]
-    described = MASKS | {name: f"attention where {name} counts it" for name in own}
+    rows = track(tokens, "scoring heads", console=Console(stderr=True), disable=not progress)
+    found = [_scores(model, row[row != PAD], own) for row in rows]
+    described = {name: (long_name, "1") for name, long_name in MASKS.items()} | SHAPE
+    described |= {name: (f"attention where {name} counts it", "1") for name in own}
     variables: dict[str, Variable] = {}
-    for name, long_name in described.items():
+    for name, about in described.items():
         values = torch.stack([scores[name] for scores in found]).cpu().double().numpy()
-        variables[name] = (("prompt", "layer", "head"), values, long_name, "1")
+        variables[name] = (("prompt", "layer", "head"), values, *about)
         if len(tokens) > 1:
-            variables |= over_prompts(name, values, ("layer", "head"), long_name, "1")
+            variables |= over_prompts(name, values, ("layer", "head"), *about)
     return make(
         "head_detectors",
         variables,
@@ -107,7 +120,8 @@ def _scores(
 ) -> dict[str, Float[Tensor, "layer head"]]:
     """The scores of one sequence, layer by layer: one layer's patterns are held at a time."""
     wanted = _masks(tokens) | {name: mask[: len(tokens), : len(tokens)].to(tokens.device) for name, mask in own.items()}
-    scores: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    scores: dict[str, list[Tensor]] = {name: [] for name in (*wanted, *SHAPE)}
+    real = torch.ones_like(tokens[None], dtype=torch.bool)
     residual = model.embed(tokens[None])
     for layer in range(model.config.n_layers):
         with model.capture(f"blocks.{layer}.attn.hook_pattern") as values:
@@ -117,6 +131,9 @@ def _scores(
             queries = mask.any(1)
             on_mask = (pattern[0] * mask).sum(-1)[:, queries]  # [head, query]
             scores[name].append(on_mask.mean(-1))
+        shape = summarised(pattern[:, None], real)
+        for name in SHAPE:
+            scores[name].append(shape[name][0][0, 0])
     return {name: torch.stack(by_layer) for name, by_layer in scores.items()}
 
 

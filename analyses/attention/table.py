@@ -1,16 +1,12 @@
 """Every score of every head in one Dataset."""
 
-from typing import Any
-
 import numpy as np
 import torch
 import xarray as xr
 
 from analyses.attention.circuits import composition, copying_scores
-from analyses.attention.detectors import MASKS, detect_heads
+from analyses.attention.detectors import MASKS, SHAPE, detect_heads
 from analyses.attention.importance import head_importance
-from analyses.attention.patterns import summarised
-from analyses.intervals import over_prompts
 from analyses.patching.pairs import Tokens
 from analyses.results import Variable, make
 from interp.errors import InterpError
@@ -42,30 +38,22 @@ def head_table(
 
     Returns:
         A Dataset over (layer, head). Of attention on repeated random tokens, means over sequences with `_interval`: the five detectors,
-        `entropy` (nats), `distance` (tokens). Of the weights: `copying`, and for each way of reading the
-        largest excess of composition, `reads_by_Q` and so on, with the head that is read, `reads_by_Q_from`, "" in layer 0. With pairs:
+        `entropy` (nats), `distance` (tokens). Of the weights: `copying`, and for each way of reading the largest excess of
+        composition, `reads_by_Q` and so on, with the head that is read, `reads_by_Q_from`, "" in layer 0. With pairs:
         `importance_zero`, `importance_mean` and `importance_resample`, the share of the baseline gap that is lost without the head.
 
     Raises:
         As `detect_heads`, `head_importance`.
     """
-    detected = detect_heads(model, length=length, count=count, seed=seed)
-    tokens = torch.tensor(detected["token_id"].to_numpy(), device=model.device)
+    detected = detect_heads(model, length=length, count=count, seed=seed, progress=progress)
     variables: dict[str, Variable] = {}
     at = ("layer", "head")
-
-    def add(name: str, values: Any, long_name: str, units: str) -> None:
-        """A score for each sequence: its mean, and interval where there are several."""
-        variables[name] = (at, np.asarray(values).mean(0), long_name, units)
-        if len(values) > 1:
-            variables[f"{name}_interval"] = over_prompts(name, np.asarray(values), at, long_name, units)[
-                f"{name}_interval"
-            ]
-
-    for name, long_name in MASKS.items():
-        add(name, detected[name].to_numpy(), long_name, "1")
-    for name, (values, long_name, units) in _summaries(model, tokens).items():
-        add(name, values, long_name, units)
+    for name in (*MASKS, *SHAPE):
+        one = detected[name]
+        about = one.attrs["long_name"], one.attrs["units"]
+        variables[name] = (at, one.mean("prompt").to_numpy(), *about)
+        if f"{name}_interval" in detected:
+            variables[f"{name}_interval"] = (("bound", *at), detected[f"{name}_interval"].to_numpy(), *about)
     variables["copying"] = (at, copying_scores(model), "copying score of the OV circuit's eigenvalues", "1")
     variables |= _strongest_reads(composition(model, seed=seed))
     if clean is not None:
@@ -89,25 +77,10 @@ def head_table(
             **({"bound": ["lower", "upper"]} if count > 1 else {}),
         },
         model=model,
-        prompts={"prompt": tokens},
+        prompts={"prompt": torch.from_numpy(detected["token_id"].to_numpy())},
         parameters={"length": length, "count": count, "task": clean is not None, "bos": bos},
         seed=seed,
     )
-
-
-def _summaries(model: Transformer, tokens: torch.Tensor) -> dict[str, tuple[np.ndarray, str, str]]:
-    """What patterns are like, [prompt, layer, head], one sequence and layer at a time."""
-    rows = []
-    for row in tokens:
-        residual, layers = model.embed(row[None]), []
-        for layer in range(model.config.n_layers):
-            with model.capture(f"blocks.{layer}.attn.hook_pattern") as values:
-                residual = model.run_blocks(residual, start_at_layer=layer, stop_at_layer=layer + 1)
-            (pattern,) = values.values()
-            layers.append(summarised(pattern[:, None], torch.ones_like(row[None], dtype=torch.bool)))
-        rows.append({name: torch.cat([one[name][0] for one in layers], 1) for name in ("entropy", "distance")})
-    named = {name: value[1:] for name, value in layers[0].items()}
-    return {name: (torch.cat([row[name] for row in rows]).cpu().double().numpy(), *named[name]) for name in rows[0]}
 
 
 def _strongest_reads(composed: xr.Dataset) -> dict[str, Variable]:

@@ -73,13 +73,7 @@ def damping(
         },
         model=model,
         prompts={"prompt": free.tokens},
-        parameters={
-            "dose": dose,
-            "layer": layer,
-            "directions": directions if isinstance(directions, str) else "given",
-            "n_directions": n_directions,
-            "bos": bos,
-        },
+        parameters=free.parameters,
         seed=seed,
     )
 

@@ -74,7 +74,7 @@ def gain(
     on_site = found.on_site.sqrt() / found.sizes[:, prompt, position].T[:, None] / (1.0 if dose is None else dose)
     rounding = (found.rounding / found.total.mean(1)).sqrt()
     growth = (found.sizes[:, prompt, position] / found.sizes[0, prompt, position]).T
-    return _result(model, found, total, on_site, rounding, growth, dose, layer, directions, n_directions, seed, bos)
+    return _result(model, found, total, on_site, rounding, growth, seed)
 
 
 def _result(
@@ -84,12 +84,7 @@ def _result(
     on_site: Tensor,
     rounding: Tensor,
     growth: Tensor,
-    dose: float | None,
-    layer: int,
-    directions: Directions,
-    n_directions: int,
     seed: int,
-    bos: bool | None,
 ) -> xr.Dataset:
     tokens = found.tokens
     total, on_site, rounding, growth = (
@@ -117,7 +112,7 @@ def _result(
             "relative_gain": (each, on_site, "relative on-site gain Gamma", "1"),
             "rounding": (
                 ("prompt", "injection", "layer"),
-                rounding.cpu().float(),
+                rounding,
                 "share of the disturbance that is rounding",
                 "1",
             ),
@@ -140,19 +135,12 @@ def _result(
             **token_coords(model, tokens[:, 1:], "injection"),
             "injection": np.arange(1, tokens.shape[1]),
             "direction": np.arange(total.shape[2]),
-            "layer": np.arange(layer, model.config.n_layers + 1),
+            "layer": np.arange(found.parameters["layer"], model.config.n_layers + 1),
             "bound": ["lower", "upper"],
             "law": list(LAWS),
         },
         model=model,
         prompts={"prompt": tokens},
-        parameters={
-            "dose": dose,
-            "layer": layer,
-            "n_directions": n_directions,
-            "directions": directions if isinstance(directions, str) else "given",
-            "resamples": RESAMPLES,
-            "bos": bos,
-        },
+        parameters={**found.parameters, "resamples": RESAMPLES},
         seed=seed,
     )

@@ -1,6 +1,7 @@
 """A disturbance injected into the stream, and its size at every layer and position, through the sweep."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +10,7 @@ from torch import Tensor
 from analyses.cascade.directions import Directions, draw
 from analyses.cascade.linear import blocks, centred
 from interp.errors import InterpError, ResultError
+from interp.generation import left_aligned
 from interp.interventions import Add, Intervention, Patch, Row
 from interp.model import Transformer
 from interp.names import block_name
@@ -35,6 +37,7 @@ class Injected:
         sizes: [layer, prompt, position], |x| of the mean-centred stream, from the injection's layer on.
         energies: [place, direction, layer, position], |delta|^2; NaN beyond a prompt's end.
         rounding: [place, layer], |delta|^2 over all positions of the same run with dose 0, computed again.
+        parameters: what shaped the numbers, for provenance.
     """
 
     tokens: Int[Tensor, "prompt position"]
@@ -42,6 +45,7 @@ class Injected:
     sizes: Float[Tensor, "layer prompt position"]
     energies: Float[Tensor, "place direction layer position"]
     rounding: Float[Tensor, "place layer"]
+    parameters: dict[str, Any]
 
     @property
     def total(self) -> Float[Tensor, "place direction layer"]:
@@ -83,7 +87,14 @@ def inject(
         frozen: hold the scales of all norms at what they are in the clean run.
     """
     _check_request(model, dose, layer, n_directions, who)
-    tokens = model.to_tokens(prompts, bos=bos)
+    parameters = {
+        "dose": dose,
+        "layer": layer,
+        "directions": directions if isinstance(directions, str) else "given",
+        "n_directions": n_directions,
+        "bos": bos,
+    }
+    tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     real = tokens != PAD
     if int(real.sum(1).min()) < 2:
         raise InterpError(f"{who}: a prompt has one token; position 0 is left out, so at least two are needed.")
@@ -99,7 +110,7 @@ def inject(
         energies = _pushed(model, tokens, places, deltas, layer)
         if model.config.causal:
             check_causal(energies, position, who)
-        return Injected(tokens, places, sizes, energies, torch.zeros_like(energies[:, 0, :, 0]))
+        return Injected(tokens, places, sizes, energies, torch.zeros_like(energies[:, 0, :, 0]), parameters)
     name, zero = block_name(layer, "hook_resid_pre"), deltas.new_zeros(model.config.d_model)
     held = _scales(model, tokens, layer) if frozen else {}
     rows = []
@@ -118,7 +129,7 @@ def inject(
     if model.config.causal:
         check_causal(energies, position, who)
     check_controls(energies, layer, who)
-    return Injected(tokens, places, sizes, energies[:, 2:], energies[:, 1].nansum(-1))
+    return Injected(tokens, places, sizes, energies[:, 2:], energies[:, 1].nansum(-1), parameters)
 
 
 def _pushed(

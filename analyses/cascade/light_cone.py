@@ -93,13 +93,7 @@ def light_cone(
         },
         model=model,
         prompts={"prompt": found.tokens},
-        parameters={
-            "dose": dose,
-            "layer": layer,
-            "directions": directions if isinstance(directions, str) else "given",
-            "n_directions": n_directions,
-            "bos": bos,
-        },
+        parameters=found.parameters,
         seed=seed,
     )
 

@@ -43,10 +43,9 @@ def inside(
     loaded = load(model)
     pairs = [] if prompt else task_of(task).sample(12, seed, loaded.tokenizer)
     texts = list(prompt) if prompt else [pair.clean for pair in pairs]
-    names = [] if save is None else list(MEASURED)
-    for name in names:
-        assert save is not None
-        check_free(save / f"{name}.nc", overwrite=force)
+    kept = {} if save is None else {name: save / f"{name}.nc" for name in MEASURED}
+    for path in kept.values():
+        check_free(path, overwrite=force)
     results = measure(
         loaded,
         texts,
@@ -58,9 +57,9 @@ def inside(
         progress=True,
     )
     write_figures(figures(results), out, overwrite=force)
-    for name in (name for name in names if name in results):
-        assert save is not None
-        analyses.save(results[name], save / f"{name}.nc", overwrite=force)
+    for name, path in kept.items():
+        if name in results:
+            analyses.save(results[name], path, overwrite=force)
     console = Console(highlight=False)
     console.print(rows(results))
     console.print(f"Figures: {escape(str(out))}", soft_wrap=True)

@@ -1,9 +1,9 @@
 """How much the norms damp a disturbance."""
 
-import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses.plots.bands import band, interval
 from analyses.plots.labels import model_name
 from analyses.plots.theme import FAINT, LINES, figure
 
@@ -24,12 +24,8 @@ def plot_damping(result: xr.Dataset) -> go.Figure:
         hovertemplate="layer %{x}<br>%{y:+.3f} nats<extra></extra>",
     )  # fmt: skip
     for (name, said), color in zip(CURVES, LINES, strict=False):
-        bounds = result.get(f"{name}_interval")
-        if bounds is not None and np.isfinite(bounds).all():
-            fig.add_scatter(
-                x=np.concatenate([layers, layers[::-1]]), y=np.concatenate([bounds[1], bounds[0][::-1]]), fill="toself", fillcolor=color,
-                opacity=0.16, mode="lines", line={"width": 0}, hoverinfo="skip", showlegend=False,
-            )  # fmt: skip
+        if (bounds := interval(result, f"{name}_interval")) is not None:
+            fig.add_trace(band(layers, bounds, color))
         fig.add_scatter(
             x=layers, y=result[name].mean("prompt").to_numpy(), mode="lines+markers", name=said, line={"color": color, "width": 2},
             hovertemplate="layer %{x}<br>%{y:.3f} nats<extra></extra>",

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.bands import band
 from analyses.plots.labels import model_name
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
 
@@ -31,11 +32,8 @@ def plot_dose_response(result: xr.Dataset) -> go.Figure:
             if not reached.any():
                 continue
             logs, x = np.log(values[:, reached]), doses[reached]
-            low, high = np.exp(np.quantile(logs, [0.05, 0.95], axis=0))
-            fig.add_scatter(
-                x=np.concatenate([x, x[::-1]]), y=np.concatenate([high, low[::-1]]), fill="toself", fillcolor=LINES[number], opacity=0.14,
-                mode="lines", line={"width": 0}, hoverinfo="skip", showlegend=False, row=1, col=column,
-            )  # fmt: skip
+            spread = np.exp(np.quantile(logs, [0.05, 0.95], axis=0))
+            fig.add_trace(band(x, spread, LINES[number]), row=1, col=column)
             fig.add_scatter(
                 x=x, y=np.exp(logs.mean(0)), mode="lines+markers", name=str(path), legendgroup=str(path), showlegend=column == 1,
                 line={"color": LINES[number], "width": 2}, marker={"size": 5}, hovertemplate="dose %{x:.3g}<br>%{y:.3g}<extra></extra>",

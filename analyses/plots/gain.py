@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.bands import band
 from analyses.plots.labels import model_name
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
 from interp.errors import ResultError
@@ -70,21 +71,7 @@ def _draw(fig: go.Figure, result: xr.Dataset, color: str) -> None:
     name, layers = model_name(result), result["layer"].to_numpy()
     for variable, _, column in CURVES:
         mean = result[f"log_{variable}"].mean("prompt").to_numpy()
-        lower, upper = _band(result, variable)
-        fig.add_scatter(
-            x=np.concatenate([layers, layers[::-1]]),
-            y=np.concatenate([upper, lower[::-1]]),
-            fill="toself",
-            fillcolor=color,
-            opacity=0.16,
-            mode="lines",
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            name=f"{name} band",
-            row=1,
-            col=column,
-        )
+        fig.add_trace(band(layers, _band(result, variable), color), row=1, col=column)
         fig.add_scatter(
             x=layers, y=mean, mode="lines+markers", name=name, legendgroup=name, showlegend=column == 1,
             line={"color": color, "width": 2.2}, hovertemplate="layer %{x}<br>%{y:.3f} nats<extra></extra>", row=1, col=column,
@@ -100,13 +87,11 @@ def _has_interval(result: xr.Dataset) -> bool:
     return bool(np.isfinite(result["log_gain_interval"]).any())
 
 
-def _band(result: xr.Dataset, variable: str) -> tuple[np.ndarray, np.ndarray]:
+def _band(result: xr.Dataset, variable: str) -> np.ndarray:
     if _has_interval(result):
-        interval = result[f"log_{variable}_interval"].to_numpy()
-    else:
-        logs = np.log(result[variable].to_numpy())
-        interval = np.nanquantile(logs, [0.05, 0.95], axis=(0, 1, 2))
-    return interval[0], interval[1]
+        return np.asarray(result[f"log_{variable}_interval"])
+    spread: np.ndarray = np.nanquantile(np.log(result[variable].to_numpy()), [0.05, 0.95], axis=(0, 1, 2))
+    return spread
 
 
 def _band_name(result: xr.Dataset) -> str:

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.bands import band, interval
 from analyses.plots.labels import label, model_name, place
 from analyses.plots.theme import FAINT, LINES, TEMPLATE
 from interp.errors import ResultError
@@ -30,13 +31,8 @@ def plot_lens_curves(results: Mapping[str, xr.Dataset]) -> go.Figure:
         layers = result["layer"].to_numpy()
         for column, (variable, _) in enumerate(CURVES, start=1):
             mean = result[variable].mean("position").mean("prompt").to_numpy()
-            bounds = result.get(f"mean_{variable}_interval")
-            if bounds is not None and np.isfinite(bounds).all():
-                fig.add_scatter(
-                    x=np.concatenate([layers, layers[::-1]]), y=np.concatenate([bounds[1], bounds[0][::-1]]), fill="toself",
-                    fillcolor=color, opacity=0.16, mode="lines", line={"width": 0}, hoverinfo="skip", showlegend=False,
-                    name=f"{label(name)} interval", row=1, col=column,
-                )  # fmt: skip
+            if (bounds := interval(result, f"mean_{variable}_interval")) is not None:
+                fig.add_trace(band(layers, bounds, color), row=1, col=column)
             fig.add_scatter(
                 x=layers, y=mean, mode="lines+markers", name=label(name), legendgroup=name, showlegend=column == 1,
                 line={"color": color, "width": 2}, hovertemplate="layer %{x}<br>%{y:.3f} nats<extra></extra>", row=1, col=column,

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.bands import band, interval
 from analyses.plots.labels import axis, label, model_name, place
 from analyses.plots.theme import FAINT, LINES, SEQUENTIAL, TEMPLATE
 
@@ -52,12 +53,8 @@ def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int = 1) 
         x=layers, y=off, mode="lines+markers", line={"color": LINES[0]}, showlegend=False,
         hovertemplate="layer %{x}<br>%{y:.3f}<extra></extra>", row=1, col=2,
     )  # fmt: skip
-    bounds = result.get("off_site_interval")
-    if bounds is not None and np.isfinite(bounds).all():
-        fig.add_scatter(
-            x=np.concatenate([layers, layers[::-1]]), y=np.concatenate([bounds[1], bounds[0][::-1]]), fill="toself", fillcolor=LINES[0],
-            opacity=0.16, mode="lines", line={"width": 0}, hoverinfo="skip", showlegend=False, row=1, col=2,
-        )  # fmt: skip
+    if (bounds := interval(result, "off_site_interval")) is not None:
+        fig.add_trace(band(layers, bounds, LINES[0]), row=1, col=2)
     fall = result["by_distance"].mean("prompt").to_numpy()
     d = result["distance"].to_numpy()
     fig.add_scatter(

@@ -1,10 +1,10 @@
 """The residual stream: its length, what is written into it, and how far it turns."""
 
-import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.bands import band, interval
 from analyses.plots.grid import chosen_prompt
 from analyses.plots.labels import model_name
 from analyses.plots.theme import DIVERGING, LINES, TEMPLATE
@@ -25,11 +25,8 @@ def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
         2, 2, column_widths=[0.55, 0.45], horizontal_spacing=0.13, vertical_spacing=0.22,
         subplot_titles=["norm of the stream", "cosine between steps", "norm of what is written", "change of the stream's norm"],
     )  # fmt: skip
-    if number is None and np.isfinite(bounds := result["mean_norm_interval"].to_numpy()).all():
-        fig.add_scatter(
-            x=[*steps, *steps[::-1]], y=np.concatenate([bounds[1], bounds[0][::-1]]), fill="toself", fillcolor=LINES[0], opacity=0.16,
-            mode="lines", line={"width": 0}, hoverinfo="skip", showlegend=False, name="95 % interval", row=1, col=1,
-        )  # fmt: skip
+    if number is None and (bounds := interval(result, "mean_norm_interval")) is not None:
+        fig.add_trace(band(steps, bounds, LINES[0]), row=1, col=1)
     for name, label, color in (
         ("mean_norm", "mean over the other tokens", LINES[0]),
         ("first_norm", "first token", LINES[1]),

@@ -1,7 +1,7 @@
 """Run every analysis that a report shows."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import xarray as xr
@@ -64,6 +64,8 @@ def collect(
     if corrupt is None and (answer is not None or wrong is not None):
         raise InterpError("report: an answer is used in patching, which needs a corrupt prompt; give --corrupt too.")
     results: dict[str, xr.Dataset] = {}
+    is_sum = model.config.norm_placement == "pre" or model.config.norm == "none"
+    twin = cache(lambda: cascade.random_twin(model, seed))  # made when it is first needed, once
     steps: list[tuple[str, Callable[[], xr.Dataset]]] = [
         ("lens", partial(logit_lens, model, clean, top_k=min(10, model.config.d_vocab)))
     ]
@@ -84,18 +86,17 @@ def collect(
         steps.append(("tuned", partial(tuned_lens, model, clean)))
     steps.append(("attention", partial(attention_patterns, model, clean)))
     steps.append(("head_table", partial(head_table, model, count=SEQUENCES, seed=seed)))
-    if model.config.norm_placement == "pre" or model.config.norm == "none":
+    if is_sum:
         steps.append(("attribution", lambda: direct_logit_attribution(model, clean, **_asked(results))))
     steps.append(("stream", partial(residual_stream, model, clean)))
     steps.append(
         ("embeddings", lambda: embedding_structure(model, _tokens(results), top_k=min(8, model.config.d_vocab - 1)))
     )
     steps.append(("gain", partial(cascade.gain, model, clean, seed=seed)))
-    steps.append(("gain_null", lambda: cascade.gain(cascade.random_twin(model, seed), clean, seed=seed)))
+    steps.append(("gain_null", lambda: cascade.gain(twin(), clean, seed=seed)))
     steps.append(("cone", partial(cascade.light_cone, model, clean, seed=seed)))
-    if "attribution" in dict(steps):
-        given = partial(cascade.ledger, model, clean, corrupt, seed=seed)
-        steps.append(("ledger", given))
+    if is_sum:
+        steps.append(("ledger", partial(cascade.ledger, model, clean, corrupt, seed=seed)))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -108,7 +109,7 @@ def collect(
             bar.update(task, description=f"report: {name.replace('_', ' ')}")
             results[name] = run()
             bar.advance(task)
-    if (theory := predicted(cascade.random_twin(model, seed), [clean])) is not None:
+    if (theory := predicted(twin(), [clean])) is not None:
         results["theory"] = theory
     return results
 

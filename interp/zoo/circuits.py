@@ -112,10 +112,10 @@ def _shift() -> Tensor:
     return torch.diag(torch.ones(CONTEXT - 1), -1)
 
 
-def _one(space: str, *indices: int, value: float = 1.0) -> Tensor:
-    """From a space to a number: `value` at the given directions (all, where none are given)."""
+def _one(space: str, *indices: int) -> Tensor:
+    """From a space to a number: 1 at the given directions (all, where none are given)."""
     vector = torch.zeros(SPACES[space], 1)
-    vector[list(indices) if indices else slice(None)] = value
+    vector[list(indices) if indices else slice(None)] = 1
     return vector
 
 

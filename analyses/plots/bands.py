@@ -1,0 +1,23 @@
+"""Uncertainty as a band around a curve."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float
+
+
+def band(x: Sequence[Any] | np.ndarray, bounds: Float[np.ndarray, "two point"], color: str) -> go.Scatter:
+    """The trace between a lower and an upper bound; it says nothing on hover and stands in no legend."""
+    low, high = bounds
+    return go.Scatter(
+        x=[*x, *reversed(list(x))], y=np.concatenate([high, low[::-1]]), fill="toself", fillcolor=color, opacity=0.16, mode="lines",
+        line={"width": 0}, hoverinfo="skip", showlegend=False, name="band",
+    )  # fmt: skip
+
+
+def interval(result: Any, name: str) -> Float[np.ndarray, "two point"] | None:
+    """An interval of a result, where it has one and it is a number everywhere."""
+    found = result.get(name)
+    return None if found is None or not np.isfinite(found).all() else np.asarray(found)
