@@ -66,10 +66,10 @@ def test_lens_colours(results, color):
 
 def test_two_lenses_share_a_scale_and_the_layers_that_both_have(results, smalltown):
     tuned = analyses.tuned_lens(smalltown, DEFAULT_PAIR.clean)
-    figure = plot_lens_pair(results["lens"], tuned, names=["<i>logit</i>", "tuned"])
+    figure = plot_lens_pair(results["lens"], tuned, names=["<i>logit</i> lens", "tuned"])
     assert [np.shape(trace.z) for trace in figure.data] == [(7, 15), (7, 15)]
     assert {trace.coloraxis for trace in figure.data} == {"coloraxis"}
-    assert [note.text for note in figure.layout.annotations] == ["&lt;i&gt;logit&lt;/i&gt;", "tuned"]
+    assert [note.text for note in figure.layout.annotations] == ["&lt;i&gt;logit&lt;/i&gt; lens", "tuned"]
     assert {axis.ticktext[-1] for axis in figure.select_yaxes()} == {"output"}
     short = plot_lens_pair(results["lens"], results["lens"], prompt=(1, 1))
     assert [np.shape(trace.z) for trace in short.data] == [(13, 2), (13, 2)]  # beside each other, and without padding

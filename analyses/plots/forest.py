@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from analyses.plots.labels import label, model_name
+from analyses.plots.labels import model_name, named
 from analyses.plots.theme import FAINT, INK, LINES, figure
 
 
@@ -54,7 +54,7 @@ def plot_forest(result: xr.Dataset) -> go.Figure:
     fig.update_xaxes(title="ln of the gain over that of random directions (nats)")
     fig.update_yaxes(
         tickvals=list(range(len(kinds))),
-        ticktext=[label(kind) for kind in kinds],
+        ticktext=[named(kind) for kind in kinds],
         range=[-0.6, len(kinds) - 0.4],
         showgrid=False,
     )

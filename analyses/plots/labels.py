@@ -24,6 +24,11 @@ def label(token: str) -> str:
     return escape(visible(token), quote=False)
 
 
+def named(name: object) -> str:
+    """A name for a plotly label: its white space is no part of a token and stays as it is."""
+    return escape(str(name), quote=False)
+
+
 def short(token: str) -> str:
     """A token cut to what a cell of a heatmap holds; the whole of it belongs on hover."""
     return token if len(token) <= LONGEST else f"{token[: LONGEST - 1]}…"
@@ -31,7 +36,7 @@ def short(token: str) -> str:
 
 def model_name(result: xr.Dataset) -> str:
     """The name of a result's model, for a title."""
-    return escape(str(result.attrs["model"]), quote=False)
+    return named(result.attrs["model"])
 
 
 def axis(tokens: Iterable[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from analyses.plots.labels import axis, label, model_name, place, short
+from analyses.plots.labels import axis, label, model_name, named, place, short
 from analyses.plots.theme import SEQUENTIAL, TEMPLATE, figure
 from interp.errors import ResultError, nearest
 
@@ -84,7 +84,7 @@ def plot_lens_pair(
     fig = make_subplots(
         *shape, shared_yaxes=beside, horizontal_spacing=0.03, vertical_spacing=0.24,
         column_widths=[count / sum(columns) for count in columns] if beside else None,
-        subplot_titles=[label(title) for title in titles],
+        subplot_titles=[named(title) for title in titles],
     )  # fmt: skip
     for number, one in enumerate(ones, start=1):
         at = {"row": 1 if beside else number, "col": number if beside else 1}

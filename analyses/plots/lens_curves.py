@@ -8,7 +8,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band, interval
-from analyses.plots.labels import label, model_name, place
+from analyses.plots.labels import label, model_name, named, place
 from analyses.plots.theme import FAINT, LINES, TEMPLATE
 from interp.errors import ResultError
 
@@ -34,7 +34,7 @@ def plot_lens_curves(results: Mapping[str, xr.Dataset]) -> go.Figure:
             if (bounds := interval(result, f"mean_{variable}_interval")) is not None:
                 fig.add_trace(band(layers, bounds, color), row=1, col=column)
             fig.add_scatter(
-                x=layers, y=mean, mode="lines+markers", name=label(name), legendgroup=name, showlegend=column == 1,
+                x=layers, y=mean, mode="lines+markers", name=named(name), legendgroup=name, showlegend=column == 1,
                 line={"color": color, "width": 2}, hovertemplate="layer %{x}<br>%{y:.3f} nats<extra></extra>", row=1, col=column,
             )  # fmt: skip
     fig.update_xaxes(title="stream entering layer")

@@ -1,12 +1,10 @@
 """The internal verdict: the slope with its interval against the margin."""
 
-from html import escape
-
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from analyses.plots.labels import model_name
+from analyses.plots.labels import model_name, named
 from analyses.plots.theme import FAINT, INK, LINES, figure
 
 
@@ -17,7 +15,7 @@ def plot_verdict(result: xr.Dataset) -> go.Figure:
         result: of `analyses.cascade.internal_verdict`.
     """
     margin, slopes = float(result["margin"]), result["slope"].to_numpy()
-    said = escape(str(result["verdict"].item()), quote=False)
+    said = named(result["verdict"].item())
     fig = figure(
         f"Inside: {said} · {model_name(result)}<br><sup>{len(slopes)} prompts; left dies away, right grows</sup>",
         720,
