@@ -11,9 +11,10 @@ from einops import einsum, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analyses.answers import Tokens
 from analyses.intervals import over_prompts
 from analyses.patching.metrics import METRICS, Metric, MetricReadout, Truth
-from analyses.patching.pairs import Tokens, read_answers
+from analyses.patching.pairs import read_answers
 from analyses.patching.replacements import means
 from analyses.results import Variable, make, token_coords
 from interp.decompose import check_sum

@@ -7,20 +7,26 @@ from scipy import stats
 from analyses.results import Variable
 
 RESAMPLES = 2000
-FEWEST_PROMPTS = 3
-"""Fewer prompts than this have no interval: it would resample almost nothing."""
+FEWEST_PROMPTS = 6
+"""Fewer prompts than this have no interval: from so few values none covers as often as it says."""
 
 LARGEST_DRAW = 2**24
 """Numbers resampled at once."""
 
 
 def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "two ..."]:
-    """95 % percentile bootstrap of the mean over prompts, for each cell; NaN where a prompt has none, or with too few prompts."""
+    """95 % bootstrap interval of the mean over prompts, for each cell; NaN where a prompt has none, or with too few prompts.
+
+    Percentiles, taken further out for few prompts so that the interval is as wide as Student's (Hesterberg 2015, arXiv 1411.5279,
+    "expanded percentile"): plain ones cover 82 % of the time at 5 prompts and 89 % at 8.
+    """
     shape = per_prompt.shape[1:]
     flat = per_prompt.reshape(len(per_prompt), -1)
+    n = len(flat)
     interval = np.full((2, flat.shape[1]), np.nan)
     usable = np.isfinite(flat).all(axis=0)
-    if len(flat) >= FEWEST_PROMPTS and usable.any():
+    if n >= FEWEST_PROMPTS and usable.any():
+        tail = stats.norm.cdf(stats.t.ppf(0.025, n - 1) * np.sqrt(n / (n - 1)))
         cells = flat[:, usable]
         drawn = stats.bootstrap(
             (cells,),
@@ -29,6 +35,7 @@ def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndar
             n_resamples=RESAMPLES,
             batch=max(1, LARGEST_DRAW // cells.size),
             method="percentile",
+            confidence_level=1 - 2 * tail,
             rng=np.random.default_rng(0),
             vectorized=True,
         )

@@ -230,18 +230,18 @@ def test_attention(monkeypatch, capsys, tmp_path, words):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "said", "figures"),
     [
-        (["--directions", 2], "piano string, 12 prompts"),
-        (["Once upon a time there was", "--layer", 2, "--directions", 2], "not worked out"),
+        (["--directions", 2], "piano string, 12 prompts", 11),
+        (["Once upon a time there was", "--layer", 2, "--directions", 2], "not worked out", 10),
     ],
 )
-def test_cascade_inside(monkeypatch, capsys, tmp_path, words, said):
+def test_cascade_inside(monkeypatch, capsys, tmp_path, words, said, figures):
     arguments = ["--out", tmp_path / "c.html", "--save", tmp_path]
     status, out, err = run(monkeypatch, capsys, "cascade", "inside", *words, *arguments)
     assert status == 0, err
     assert said in out
-    assert (tmp_path / "c.html").read_text().count('class="plotly-graph-div"') == 9
+    assert (tmp_path / "c.html").read_text().count('class="plotly-graph-div"') == figures
     assert analyses.load(tmp_path / "ledger.nc").attrs["kind"] == "cascade_ledger"
     assert run(monkeypatch, capsys, "cascade", "inside", *words, *arguments)[0] == 1
 

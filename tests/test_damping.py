@@ -54,6 +54,6 @@ def test_without_norms_there_is_nothing_to_hold():
 
 
 def test_over_prompts():
-    result = damping(tiny(), random_tokens(4, 5), n_directions=2)
+    result = damping(tiny(), random_tokens(6, 5), n_directions=2)
     low, high = result["log_damping_interval"].to_numpy()[:, -1]
     assert low <= float(result["log_damping_mean"][-1]) <= high

@@ -52,7 +52,7 @@ def test_identity_blocks_have_k_1():
 @pytest.mark.parametrize("g", [0.5, 1.3])
 def test_blocks_of_g_times_orthogonal_have_k_g(g):
     model = linear_model([g * centred_orthogonal(seed) for seed in range(5)])
-    result = gain(model, random_tokens(3, 6, vocab=30))
+    result = gain(model, random_tokens(6, 6, vocab=30))
     np.testing.assert_allclose(result["reproduction"][:, :-1], g, rtol=1e-6)
     np.testing.assert_allclose(result["gain"][0, 0, 0], g ** np.arange(6), rtol=1e-6)
     np.testing.assert_allclose(result["relative_gain"], 1, rtol=1e-6)  # the stream grows as the disturbance does

@@ -248,11 +248,11 @@ def test_the_model_card_names_the_heads_that_the_detectors_find(smalltown):
 
 
 def test_the_table_sorts_and_holds_every_score(smalltown):
-    table = analyses.head_table(smalltown, count=3)
+    table = analyses.head_table(smalltown, count=6)
     frame = table.drop_dims("bound").to_dataframe().sort_values("induction", ascending=False)
     assert frame.index[0] == (4, 2)
     assert set(KINDS) | {"entropy", "distance", "copying", "reads_by_Q", "reads_by_K_from"} <= set(frame.columns)
-    detected = analyses.detect_heads(smalltown, count=3)
+    detected = analyses.detect_heads(smalltown, count=6)
     np.testing.assert_allclose(table["induction"], detected["induction"].mean("prompt"))
     assert (table["induction_interval"][0] <= table["induction"]).all()
     figure = analyses.plot(table, scores=["induction", "copying"])

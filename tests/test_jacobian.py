@@ -9,7 +9,8 @@ from conftest import random_tokens, tiny
 from scipy.special import digamma
 from test_gain import centred_orthogonal, linear_model
 
-from analyses.cascade import jacobian_spectrum, lyapunov
+import analyses
+from analyses.cascade import jacobian_spectrum, lyapunov, participation
 from analyses.cascade.linear import blocks, centred, linearised, top_singular
 from interp.errors import InterpError, ResultError
 
@@ -145,3 +146,31 @@ def test_what_does_not_converge_is_an_error():
 def test_requests_that_cannot_be(change, message):
     with pytest.raises(InterpError, match=message):
         jacobian_spectrum(tiny(), random_tokens(1, 5), **change)
+
+
+def test_participation_of_every_place_equals_that_of_the_dense_jacobian():
+    model, tokens = tiny(), random_tokens(2, 5)
+    result = participation(model, tokens, position=3, layer=1)
+    for row in range(2):
+        for layer in (1, 2):
+            for at in range(4):
+                block = dense(model, tokens[row], layer, 3)[3, :, at]
+                s = torch.linalg.svdvals(block)
+                there = result.sel(layer=layer, position=at).isel(prompt=row)
+                assert float(there["participation"]) == pytest.approx(float((s**2).sum() ** 2 / (s**4).sum()))
+                assert float(there["log_rms_gain"]) == pytest.approx(math.log(float((s**2).sum()) / 15) / 2)
+    assert result.sel(position=4)["participation"].isnull().all()  # after the target: nothing arrives
+    figure = analyses.plot(result, prompt=1)
+    np.testing.assert_allclose(figure.data[0].z, result["participation"][1])
+    assert (figure.data[1].zmid, figure.data[0].zmid) == (0, None)
+    assert "position 3" in figure.layout.title.text
+    short = torch.cat([tokens[:, :4], torch.full((2, 1), -1)], dim=1)
+    np.testing.assert_allclose(
+        participation(model, short)["participation"][:, 1:, :4], result["participation"][..., :4]
+    )
+
+
+@pytest.mark.parametrize("place", [{"position": 5}, {"position": -6}, {"layer": 3}])
+def test_participation_of_places_that_are_not_there(place):
+    with pytest.raises(InterpError, match="layers are 0 to 2 and positions 0 to 4"):
+        participation(tiny(), random_tokens(1, 5), **place)

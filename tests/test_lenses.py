@@ -218,7 +218,14 @@ def test_any_memory_bound_gives_the_same(smalltown, monkeypatch):
 
 
 def test_means_over_positions_and_prompts(smalltown):
-    prompts = ["Mary and John went to the store", "Once upon a time", "The dogs near the"]
+    prompts = [
+        "Mary and John went to the store",
+        "Once upon a time",
+        "The dogs near the",
+        "Rose gave a book",
+        "Then Peter and Mary",
+        "The cat sat on",
+    ]
     result = analyses.logit_lens(smalltown, prompts)
     kl = result["kl"].mean("position")  # padding is NaN and left out
     np.testing.assert_allclose(result["mean_kl_mean"], kl.mean("prompt"), rtol=1e-5)

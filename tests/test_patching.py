@@ -239,9 +239,11 @@ def test_statistics_over_pairs_and_any_memory_bound():
     effect = result["effect"].to_numpy()
     np.testing.assert_allclose(result["effect_mean"], effect.mean(0))
     np.testing.assert_allclose(result["effect_standard_error"], stats.sem(effect, axis=0))
-    drawn = stats.bootstrap((effect[:, 1, 3],), np.mean, n_resamples=20_000, method="percentile", rng=1)
+    drawn = stats.bootstrap(
+        (effect[:, 1, 3],), np.mean, n_resamples=20_000, confidence_level=1 - 2 * 0.002432, rng=1, method="percentile"
+    )
     spread = result["effect_standard_error"][1, 3].item()
-    np.testing.assert_allclose(result["effect_interval"][:, 1, 3], drawn.confidence_interval, atol=0.15 * spread)
+    np.testing.assert_allclose(result["effect_interval"][:, 1, 3], drawn.confidence_interval, atol=0.3 * spread)
 
 
 @pytest.mark.parametrize(

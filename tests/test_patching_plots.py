@@ -16,7 +16,7 @@ PROMPTS = (DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt)
 
 @pytest.fixture(scope="module")
 def several(smalltown):
-    pairs = task("ioi").sample(5, seed=1)
+    pairs = task("ioi").sample(6, seed=1)
     return {name: [getattr(pair, name) for pair in pairs] for name in ("clean", "corrupt", "answer", "wrong")}
 
 
@@ -56,8 +56,8 @@ def test_noising_is_white_where_nothing_happens_and_shows_intervals(smalltown, s
     assert "%{customdata[1]}" in trace.hovertemplate
     (single,) = shown(analyses.plot(result, prompt=2), go.Heatmap)
     np.testing.assert_allclose(single.z, result["effect"][2])
-    with pytest.raises(ResultError, match="prompt 5 is not in this result"):
-        analyses.plot(result, prompt=5)
+    with pytest.raises(ResultError, match="prompt 9 is not in this result"):
+        analyses.plot(result, prompt=9)
 
 
 def test_of_neurons_the_strongest_as_bars(smalltown, several):

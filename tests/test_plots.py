@@ -13,6 +13,7 @@ from interp.errors import ResultError
 from interp.zoo import DEFAULT_PAIR
 
 NASTY = "<script>alert(1)</script>\n<b>John</b> 🎉\t&amp;"
+MORE = ["Rose gave a book", "Then Peter and Mary", "The cat sat on"]  # with three others enough for an interval
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def results(smalltown):
         "lens": analyses.logit_lens(smalltown, [DEFAULT_PAIR.clean, "Mary"]),
         "attention": analyses.attention_patterns(smalltown, [DEFAULT_PAIR.clean, "Mary"]),
         "patching": analyses.activation_patching(smalltown, DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt, **pair),
-        "gain": cascade.gain(smalltown, [DEFAULT_PAIR.clean, "Mary went", "The dogs are"], n_directions=2),
+        "gain": cascade.gain(smalltown, [DEFAULT_PAIR.clean, "Mary went", "The dogs are", *MORE], n_directions=2),
     }
 
 
@@ -76,7 +77,7 @@ def test_two_lenses_share_a_scale_and_the_layers_that_both_have(results, smallto
 
 
 def test_lens_curves_and_trajectories(smalltown):
-    prompts = [DEFAULT_PAIR.clean, "Mary went to the", "The dogs near the"]
+    prompts = [DEFAULT_PAIR.clean, "Mary went to the", "The dogs near the", *MORE]
     plain = analyses.logit_lens(smalltown, prompts, candidates=[" Mary", " John"])
     figure = plot_lens_curves({"logit": plain, "tuned": analyses.tuned_lens(smalltown, prompts)})
     lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
@@ -162,7 +163,7 @@ def test_patching_figure_of_several_pairs_is_their_mean(smalltown):
 
 def test_gain_figure(results, smalltown):
     null = cascade.gain(
-        cascade.random_twin(smalltown), [DEFAULT_PAIR.clean, "Mary went", "The dogs are"], n_directions=2
+        cascade.random_twin(smalltown), [DEFAULT_PAIR.clean, "Mary went", "The dogs are", *MORE], n_directions=2
     )
     figure = analyses.plot(results["gain"], null=null)
     names = [trace.name for trace in figure.data]

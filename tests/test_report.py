@@ -39,8 +39,8 @@ def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, 
     page.goto(path.as_uri())
     page.wait_for_function("document.querySelectorAll('.main-svg').length > 5")
     assert seen == []
-    assert page.locator(".plotly-graph-div").count() == 17
-    assert page.locator(".plotly-graph-div .heatmaplayer, .plotly-graph-div .scatterlayer").count() >= 17
+    assert page.locator(".plotly-graph-div").count() == 25
+    assert page.locator(".plotly-graph-div .heatmaplayer, .plotly-graph-div .scatterlayer").count() >= 25
     text = page.inner_text("body")
     for section in (
         "Prompt",

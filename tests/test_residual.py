@@ -66,7 +66,17 @@ def test_without_mlp_and_with_post_norm():
 
 
 def test_the_figure_shows_both_curves_and_the_cosines(smalltown):
-    result = analyses.residual_stream(smalltown, ["Mary went to the store", "Once upon a time", "The dogs are"])
+    result = analyses.residual_stream(
+        smalltown,
+        [
+            "Mary went to the store",
+            "Once upon a time",
+            "The dogs are",
+            "Rose gave a book",
+            "Then Peter and Mary",
+            "The cat sat on",
+        ],
+    )
     figure = analyses.plot(result)
     band, mean, first = (trace for trace in figure.data if isinstance(trace, go.Scatter))
     np.testing.assert_allclose(mean.y, result["mean_norm"].mean("prompt"), rtol=1e-6)

@@ -8,6 +8,7 @@ import xarray as xr
 from conftest import random_tokens, tiny
 
 import analyses
+from analyses.intervals import bootstrap_mean
 from interp.errors import InterpError, ResultError
 
 PROMPT = "When Mary and John went to the store"
@@ -74,3 +75,15 @@ def test_a_model_without_tokenizer_labels_by_id(tmp_path):
     assert str(result["token"].to_numpy()[0, 0]) == "#44"
     analyses.save(result, tmp_path / "x.nc")
     assert analyses.plot(analyses.load(tmp_path / "x.nc")).data
+
+
+@pytest.mark.parametrize("prompts", [6, 8, 12, 30])
+def test_intervals_cover_as_often_as_they_say(prompts):
+    """2000 experiments are the cells of one array; the standard error of the coverage is 0.5 %."""
+    values = np.random.default_rng(prompts).normal(3.0, 2.0, (prompts, 2000))
+    low, high = bootstrap_mean(values)
+    assert 0.92 <= ((low <= 3) & (high >= 3)).mean() <= 0.98
+
+
+def test_too_few_prompts_have_no_interval():
+    assert np.isnan(bootstrap_mean(np.random.default_rng(0).normal(size=(5, 3)))).all()

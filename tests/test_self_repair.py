@@ -14,7 +14,7 @@ from interp.errors import ConfigError, InterpError
 
 
 def test_terms_sum_to_direct_less_total():
-    model, tokens = tiny(), random_tokens(3, 6)
+    model, tokens = tiny(), random_tokens(6, 6)
     result = self_repair(model, tokens, (1, 1), answer=3, wrong=4)
     np.testing.assert_allclose(result["norm_term"] + result["term"].sum("component"), result["repair"], atol=1e-10)
     attribution = analyses.direct_logit_attribution(model, tokens, answer=3, wrong=4)
@@ -59,3 +59,19 @@ def test_damping_figure(smalltown):
         "scales of the norms held",
     ]
     assert plot_damping(result.isel(prompt=[0])).data[0].y is not None
+
+
+def test_the_figure_goes_from_direct_to_total():
+    result = self_repair(tiny(), random_tokens(6, 6), (1, 1), answer=[3, 4, 5, 6, 7, 8], wrong=9)
+    figure = analyses.plot(result)
+    direct, total, steps = figure.data
+    assert direct.y[0] == pytest.approx(float(result["direct_mean"]))
+    assert direct.error_y.array[0] > 0
+    assert steps.base[0] == pytest.approx(direct.y[0])
+    assert steps.base[-1] + steps.y[-1] == pytest.approx(total.y[0], abs=1e-9)
+    assert steps.y[0] == pytest.approx(-float(result["norm_term_mean"]))
+    one = analyses.plot(result, prompt=2)
+    assert one.data[1].y[0] == pytest.approx(float(result["total"][2]))
+    assert one.data[0].error_y.array is None
+    alone = self_repair(tiny(), random_tokens(6, 6)[2:3], (1, 1), answer=5, wrong=9)
+    np.testing.assert_allclose(result["total"][2], alone["total"][0])

@@ -25,11 +25,11 @@ def test_planted_directions_grow_by_what_was_planted():
     model = linear_model([basis @ torch.diag(factors) @ basis.T] * 5)
     result = compare_directions(
         model,
-        random_tokens(4, 4, vocab=30),
+        random_tokens(6, 4, vocab=30),
         kinds=["singular"],
         own={"planted": basis[:, 1:2].T, "still": basis[:, 2:3].T},
     )
-    isotropic = gain(model, random_tokens(4, 4, vocab=30))["log_gain"].to_numpy()[:, -1]
+    isotropic = gain(model, random_tokens(6, 4, vocab=30))["log_gain"].to_numpy()[:, -1]
     by_kind = result["log_ratio"]
     np.testing.assert_allclose(by_kind.sel(direction_kind="planted"), 5 * math.log(1.5) - isotropic, atol=1e-5)
     np.testing.assert_allclose(by_kind.sel(direction_kind="still"), -isotropic, atol=1e-5)

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from analyses.answers import Tokens
 from analyses.intervals import over_prompts
 from analyses.patching import activation_patching
-from analyses.patching.pairs import Tokens
 from analyses.results import Variable, make
 from interp.model import Transformer
 from interp.prompts import Prompt

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 import xarray as xr
 
+from analyses.answers import Tokens
 from analyses.attention.circuits import composition, copying_scores
 from analyses.attention.detectors import MASKS, SHAPE, detect_heads
 from analyses.attention.importance import head_importance
-from analyses.patching.pairs import Tokens
 from analyses.results import Variable, make
 from interp.errors import InterpError
 from interp.model import Transformer

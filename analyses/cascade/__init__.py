@@ -9,6 +9,7 @@ from analyses.cascade.ledger import ledger
 from analyses.cascade.light_cone import light_cone
 from analyses.cascade.lyapunov import lyapunov
 from analyses.cascade.mean_field import mean_field
+from analyses.cascade.participation import participation
 from analyses.cascade.self_repair import self_repair
 from analyses.cascade.twin import random_twin
 from analyses.cascade.verdict import internal_verdict
@@ -24,6 +25,7 @@ __all__ = [
     "light_cone",
     "lyapunov",
     "mean_field",
+    "participation",
     "random_twin",
     "self_repair",
 ]

@@ -51,6 +51,11 @@ def damping(
         )
         for frozen in (False, True)
     )  # fmt: skip
+    return describe_damping(model, free, held, seed)
+
+
+def describe_damping(model: Transformer, free: Injected, held: Injected, seed: int) -> xr.Dataset:
+    """The result of `damping` from injections that are made already, with the scales free and held."""
     logs = {"log_gain": _log_gain(free), "log_gain_frozen": _log_gain(held)}
     logs["log_damping"] = logs["log_gain"] - logs["log_gain_frozen"]
     described = {
@@ -67,7 +72,7 @@ def damping(
         "cascade_damping",
         variables,
         {
-            "layer": np.arange(layer, model.config.n_layers + 1),
+            "layer": np.arange(free.parameters["layer"], model.config.n_layers + 1),
             **({"bound": ["lower", "upper"]} if len(free.tokens) > 1 else {}),
             **token_coords(model, free.tokens),
         },

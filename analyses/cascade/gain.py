@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from analyses.cascade.directions import Directions
 from analyses.cascade.injection import Injected, inject
@@ -54,7 +53,7 @@ def gain(
         Per prompt and layer: `log_gain`, `log_relative_gain` (mean natural logarithms over injections and directions), `rms_gain`,
         `reproduction` k[l] = exp(mean ln sqrt(E[l+1]/E[l])) and `relative_reproduction`, k divided by the stream's own growth there,
         NaN at the last layer. `log_gain_interval`, `log_relative_gain_interval` and `log_reproduction_interval` (bound, layer): 95 %
-        percentile bootstrap over prompts, NaN below 3 prompts. `doubling_depth` (prompt): ln 2 over the mean of ln k, layers;
+        bootstrap over prompts (see `analyses.intervals`), NaN below 6 prompts. `doubling_depth` (prompt): ln 2 over the mean of ln k;
         negative is a half-life. `growth_aic` (law) of a power and an exponential of depth through the mean of ln G from one layer above the
         injection on, `growth_exponent` and `growth_rate` (nats per layer) of each: at random initialisation growth is a power (Yang and
         Schoenholz 2017). NaN with fewer than 4 layers.
@@ -69,23 +68,17 @@ def gain(
         model, prompts, dose=dose, layer=layer, directions=directions, n_directions=n_directions, seed=seed, bos=bos,
         max_bytes=max_bytes, progress=progress, who="cascade.gain",
     )  # fmt: skip
+    return describe_gain(model, found, seed)
+
+
+def describe_gain(model: Transformer, found: Injected, seed: int) -> xr.Dataset:
+    """The result of `gain` from injections that are made already."""
+    dose = found.parameters["dose"]
     prompt, position = found.places.T
     total = (found.total / found.total[..., :1]).sqrt()
     on_site = found.on_site.sqrt() / found.sizes[:, prompt, position].T[:, None] / (1.0 if dose is None else dose)
     rounding = (found.rounding / found.total.mean(1)).sqrt()
     growth = (found.sizes[:, prompt, position] / found.sizes[0, prompt, position]).T
-    return _result(model, found, total, on_site, rounding, growth, seed)
-
-
-def _result(
-    model: Transformer,
-    found: Injected,
-    total: Tensor,
-    on_site: Tensor,
-    rounding: Tensor,
-    growth: Tensor,
-    seed: int,
-) -> xr.Dataset:
     tokens = found.tokens
     total, on_site, rounding, growth = (
         found.by_prompt(values).cpu().float() for values in (total, on_site, rounding, growth)

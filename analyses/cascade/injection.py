@@ -17,7 +17,7 @@ from interp.names import block_name
 from interp.prompts import Prompt
 from interp.readouts import EachLayer
 from interp.streams import streams
-from interp.sweep import sweep
+from interp.sweep import MAX_BYTES, sweep
 from interp.tokenizer import PAD
 
 SMALLEST_DOSE = {torch.float32: 1e-4, torch.float64: 1e-10}
@@ -71,12 +71,12 @@ def inject(
     *,
     dose: float | None,
     layer: int,
-    directions: Directions,
+    directions: Directions = "isotropic",
     n_directions: int,
     seed: int,
-    bos: bool | None,
-    max_bytes: int,
-    progress: bool,
+    bos: bool | None = None,
+    max_bytes: int = MAX_BYTES,
+    progress: bool = False,
     who: str,
     frozen: bool = False,
 ) -> Injected:

@@ -47,6 +47,11 @@ def light_cone(
         model, prompts, dose=dose, layer=layer, directions=directions, n_directions=n_directions, seed=seed, bos=bos,
         max_bytes=max_bytes, progress=progress, who="cascade.light_cone",
     )  # fmt: skip
+    return describe_cone(model, found, seed)
+
+
+def describe_cone(model: Transformer, found: Injected, seed: int) -> xr.Dataset:
+    """The result of `light_cone` from injections that are made already."""
     energy = found.energies.mean(1).double()  # [place, layer, position]
     start = found.total[..., 0].mean(1).double()
     now = energy.nansum(-1)
@@ -85,7 +90,7 @@ def light_cone(
         {
             **token_coords(model, found.tokens),
             "injection": np.arange(1, length),
-            "layer": np.arange(layer, model.config.n_layers + 1),
+            "layer": np.arange(found.parameters["layer"], model.config.n_layers + 1),
             "position": np.arange(length),
             "distance": np.arange(length - 1),
             "law": list(LAWS),

@@ -8,6 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from analyses.answers import Tokens, answer_ids
 from analyses.intervals import over_prompts
 from analyses.results import Variable, array, make, token_coords
 from interp.decompose import check_sum, decompose, needed
@@ -29,8 +30,8 @@ def self_repair(
     prompts: Prompt,
     head: tuple[int, int],
     *,
-    answer: str | int,
-    wrong: str | int | None = None,
+    answer: Tokens,
+    wrong: Tokens | None = None,
     bos: bool | None = None,
 ) -> xr.Dataset:
     """Take one head out (its `z` is set to zero) and split what the logit does not lose into the parts that make up for it.
@@ -41,14 +42,15 @@ def self_repair(
 
     Args:
         head: layer and head.
-        answer: one token for all prompts; its logit at the last position is followed, or the difference to that of `wrong`.
+        answer: one token, for all prompts or for each; its logit at the last position is followed, or the difference to that of `wrong`.
 
     Returns:
         A Dataset by prompt: `direct`, `total`, `repair`, `norm_term`, and `term` (component) for every part of the model, 0 below the head;
         logits. `residual`, what the terms lack. With several prompts means with intervals.
 
     Raises:
-        ConfigError: a post-norm model. InterpError: a head that is not there, or a dtype too coarse. ResultError: terms that do not sum.
+        ConfigError: a post-norm model. InterpError: a head that is not there, or a dtype too coarse. TokenError: an answer that is not one
+            token, or not one for each prompt. ResultError: terms that do not sum.
     """
     check_sum(model, WHO)
     if model.dtype not in TOLERANCE:
@@ -58,12 +60,9 @@ def self_repair(
         raise InterpError(f"{WHO}: head {layer}.{number} is not one of {model.name}.")
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     last = (tokens != PAD).sum(1) - 1
-    ids = [
-        model.to_single_token(token) if isinstance(token, str) else token
-        for token in (answer, wrong)
-        if token is not None
-    ]
-    direction = model.W_U[:, ids[0]] - (model.W_U[:, ids[1]] if len(ids) > 1 else 0)
+    answers = answer_ids(model, "answer", answer, len(tokens), WHO)
+    wrongs = None if wrong is None else answer_ids(model, "wrong", wrong, len(tokens), WHO)
+    direction = model.W_U.mT[answers] - (0 if wrongs is None else model.W_U.mT[wrongs])  # [prompt, d_model]
     clean = _parts(model, tokens, last, direction, None)
     without = _parts(model, tokens, last, direction, head)
     labels = clean[0]
@@ -100,12 +99,19 @@ def self_repair(
     coords: dict[Any, Any] = {"component": np.array(labels, dtype=object), **token_coords(model, tokens)}
     if len(tokens) > 1:
         coords["bound"] = ["lower", "upper"]
-    parameters = {"head": [layer, number], "answer": ids[0], "wrong": ids[1] if len(ids) > 1 else None, "bos": bos}
+    coords["answer_id"] = (("prompt",), array(answers))
+    if wrongs is not None:
+        coords["wrong_id"] = (("prompt",), array(wrongs))
+    parameters = {"head": [layer, number], "bos": bos}
     return make("self_repair", variables, coords, model=model, prompts={"prompt": tokens}, parameters=parameters)
 
 
 def _parts(
-    model: Transformer, tokens: Tensor, last: Tensor, direction: Tensor, without: tuple[int, int] | None
+    model: Transformer,
+    tokens: Tensor,
+    last: Tensor,
+    direction: Float[Tensor, "prompt d_model"],
+    without: tuple[int, int] | None,
 ) -> tuple[list[str], Float[Tensor, "component prompt"], Float[Tensor, " prompt"]]:
     """Each part's product with the direction at the last position, before the norm's scale, and the inverse of that scale."""
     norm = model.ln_final if isinstance(model.ln_final, Norm) else None
@@ -124,7 +130,7 @@ def _parts(
     rows = torch.arange(len(tokens), device=tokens.device)
     there = split.parts[:, rows, last]  # [component, prompt, d_model]
     if norm is None:
-        return list(split.labels), there @ direction, there.new_ones(len(tokens))
+        return list(split.labels), (there * direction).sum(-1), there.new_ones(len(tokens))
     there = there - there.mean(-1, keepdim=True) if norm.centres else there
     inverse = 1 / cache["ln_final.hook_scale"][rows, last, 0]
-    return list(split.labels), there @ (norm.weight * direction), inverse
+    return list(split.labels), (there * (norm.weight * direction)).sum(-1), inverse

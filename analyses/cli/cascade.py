@@ -32,9 +32,12 @@ def inside(
     force: Force = False,
 ) -> None:  # fmt: skip
     """Follow a disturbance of the residual stream up the layers, beside the same model at random initialisation."""
+    import xarray as xr
+
     import analyses
-    from analyses.report.cascade import MEASURED, figures, measure, rows
     from analyses.report.html import write_figures
+    from analyses.report.inside import MEASURED, figures, inside_steps, rows
+    from analyses.report.steps import run_steps
     from interp import load
     from interp.files import check_free
     from interp.zoo import task as task_of
@@ -46,17 +49,15 @@ def inside(
     kept = {} if save is None else {name: save / f"{name}.nc" for name in MEASURED}
     for path in kept.values():
         check_free(path, overwrite=force)
-    results = measure(
-        loaded,
-        texts,
-        [pair.corrupt for pair in pairs],
-        dose=dose,
-        layer=layer,
-        n_directions=directions,
-        seed=seed,
-        progress=True,
-    )
-    write_figures(figures(results), out, overwrite=force)
+    answers = {"answer": [pair.answer for pair in pairs], "wrong": [pair.wrong for pair in pairs]} if pairs else None
+    results: dict[str, xr.Dataset] = {}
+    steps = inside_steps(
+        loaded, texts, [pair.corrupt for pair in pairs], results,
+        answers=answers, dose=dose, layer=layer, n_directions=directions, seed=seed,
+    )  # fmt: skip
+    run_steps(steps, results, title="cascade inside", progress=True)
+    drawn, read = zip(*figures(results), strict=True)
+    write_figures(drawn, out, read=read, overwrite=force)
     for name, path in kept.items():
         if name in results:
             analyses.save(results[name], path, overwrite=force)

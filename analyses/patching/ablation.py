@@ -7,9 +7,10 @@ import numpy as np
 import torch
 import xarray as xr
 
+from analyses.answers import Tokens
 from analyses.intervals import over_prompts
 from analyses.patching.metrics import METRICS, MetricReadout, Truth
-from analyses.patching.pairs import Tokens, read_answers
+from analyses.patching.pairs import read_answers
 from analyses.patching.replacements import means
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError, nearest

@@ -6,10 +6,10 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from analyses.answers import Tokens
 from analyses.patching.experiment import Experiment, Method
 from analyses.patching.grid import coordinates, normalised, patched
 from analyses.patching.metrics import Custom, metric_of
-from analyses.patching.pairs import Tokens
 from analyses.results import make
 from interp.errors import InterpError
 from interp.model import Transformer

@@ -8,11 +8,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from analyses.answers import Tokens
 from analyses.patching.experiment import Experiment, Method
 from analyses.patching.grid import coordinates, normalised
 from analyses.patching.methodology import rank_correlation
 from analyses.patching.metrics import Custom, Metric, metric_of
-from analyses.patching.pairs import Tokens
 from analyses.patching.replacements import values_of
 from analyses.patching.sites import Site
 from analyses.results import Variable, make

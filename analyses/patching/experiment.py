@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analyses.answers import Tokens
 from analyses.patching.metrics import Metric, MetricReadout, Truth
-from analyses.patching.pairs import Pairs, Tokens, read_answers, read_pairs
+from analyses.patching.pairs import Pairs, read_answers, read_pairs
 from analyses.patching.replacements import changes, check_replacement, means, values_of
 from analyses.patching.sites import Site
 from interp.errors import InterpError

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
+from analyses.answers import Tokens
 from analyses.intervals import over_prompts
 from analyses.patching.experiment import Experiment, Method
 from analyses.patching.grid import coordinates, normalised
 from analyses.patching.metrics import Metric, metric_of
-from analyses.patching.pairs import Tokens
 from analyses.results import Variable, make
 from interp.errors import InterpError
 from interp.model import Transformer

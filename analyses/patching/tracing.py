@@ -10,11 +10,12 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analyses.answers import Tokens
 from analyses.intervals import over_prompts
 from analyses.patching.experiment import Experiment, Method
 from analyses.patching.grid import coordinates, normalised
 from analyses.patching.metrics import Custom, metric_of
-from analyses.patching.pairs import Pairs, Tokens, read_answers
+from analyses.patching.pairs import Pairs, read_answers
 from analyses.results import Variable, make
 from interp.errors import InterpError, TokenError
 from interp.generation import left_aligned

@@ -22,7 +22,9 @@ from analyses.plots.lens import plot_lens, plot_lens_pair
 from analyses.plots.lens_curves import plot_lens_curves, plot_trajectories
 from analyses.plots.light_cone import plot_light_cone
 from analyses.plots.methodology import plot_methodology
+from analyses.plots.participation import plot_participation
 from analyses.plots.patching import plot_patching
+from analyses.plots.repair import plot_repair
 from analyses.plots.residual import plot_residual
 from analyses.plots.spectrum import plot_lyapunov, plot_spectrum
 from analyses.plots.verdict import plot_verdict
@@ -50,9 +52,11 @@ KINDS: dict[str, Callable[..., go.Figure]] = {
     "cascade_directions": plot_forest,
     "cascade_gain": plot_gain,
     "cascade_ledger": plot_ledger,
+    "cascade_participation": plot_participation,
     "internal_verdict": plot_verdict,
     "jacobian_spectrum": plot_spectrum,
     "light_cone": plot_light_cone,
+    "self_repair": plot_repair,
     "lyapunov": plot_lyapunov,
 }
 
@@ -90,8 +94,10 @@ __all__ = [
     "plot_light_cone",
     "plot_lyapunov",
     "plot_methodology",
+    "plot_participation",
     "plot_patching",
     "plot_positions",
+    "plot_repair",
     "plot_residual",
     "plot_spectrum",
     "plot_trajectories",

@@ -1,14 +1,10 @@
 """Run every analysis that a report shows."""
 
-from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import xarray as xr
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from analyses import cascade
 from analyses.attention import attention_patterns, head_table
 from analyses.attribution import direct_logit_attribution
 from analyses.embeddings import embedding_structure
@@ -16,13 +12,14 @@ from analyses.lenses import logit_lens, tuned_lens
 from analyses.lenses.translators import is_shipped
 from analyses.patching import activation_patching, compare_patching
 from analyses.patching.methodology import METHODS
-from analyses.report.cascade import predicted
+from analyses.report.inside import inside_steps
+from analyses.report.steps import Step, run_steps
 from analyses.residual import residual_stream
 from interp.errors import InterpError
 from interp.model import Transformer
 
-SEQUENCES = 5
-"""Random sequences on which heads are scored."""
+SEQUENCES = 6
+"""Random sequences on which heads are scored; fewer have no interval."""
 
 LOOKED_AT = 12
 """Tokens of the prompt whose embeddings are shown."""
@@ -52,10 +49,9 @@ def collect(
 
     Returns:
         `lens`, `trajectory` (the answers, at the last position), `attention`, `head_table`, `attribution` (not of a post-norm model),
-        `stream`, `embeddings`, `gain`, `gain_null` (the same shape at random initialisation), `theory` where it is worked out, `cone`,
-        `ledger` (not of a post-norm model); for a model with a shipped tuned lens
-        `tuned`; with a corrupt prompt also `lens_corrupt`, `patching` (the stream), `heads` (z), `heads_by_position`, and `methods`
-        (heads by several methods).
+        `stream`, `embeddings`, and those of `analyses.report.inside`; for a model with a shipped tuned lens `tuned`;
+        with a corrupt prompt also `lens_corrupt`, `patching` (stream), `heads` (z), `heads_by_position`, and `methods` (heads by several
+        methods).
 
     Raises:
         InterpError: an answer without a corrupt prompt; both prompts predict the same token and no answer is given; or
@@ -65,10 +61,7 @@ def collect(
         raise InterpError("report: an answer is used in patching, which needs a corrupt prompt; give --corrupt too.")
     results: dict[str, xr.Dataset] = {}
     is_sum = model.config.norm_placement == "pre" or model.config.norm == "none"
-    twin = cache(lambda: cascade.random_twin(model, seed))  # made when it is first needed, once
-    steps: list[tuple[str, Callable[[], xr.Dataset]]] = [
-        ("lens", partial(logit_lens, model, clean, top_k=min(10, model.config.d_vocab)))
-    ]
+    steps: list[Step] = [("lens", partial(logit_lens, model, clean, top_k=min(10, model.config.d_vocab)))]
     if corrupt is not None:
         steps.append(("lens_corrupt", partial(logit_lens, model, corrupt, top_k=min(10, model.config.d_vocab))))
         steps.append(
@@ -92,25 +85,11 @@ def collect(
     steps.append(
         ("embeddings", lambda: embedding_structure(model, _tokens(results), top_k=min(8, model.config.d_vocab - 1)))
     )
-    steps.append(("gain", partial(cascade.gain, model, clean, seed=seed)))
-    steps.append(("gain_null", lambda: cascade.gain(twin(), clean, seed=seed)))
-    steps.append(("cone", partial(cascade.light_cone, model, clean, seed=seed)))
-    if is_sum:
-        steps.append(("ledger", partial(cascade.ledger, model, clean, corrupt, seed=seed)))
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
+    run_steps(steps, results, title="report", progress=progress)
+    inside = inside_steps(
+        model, [clean], [] if corrupt is None else [corrupt], results, answers=_asked(results), seed=seed
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
-        task = bar.add_task("report", total=len(steps))
-        for name, run in steps:
-            bar.update(task, description=f"report: {name.replace('_', ' ')}")
-            results[name] = run()
-            bar.advance(task)
-    if (theory := predicted(twin(), [clean])) is not None:
-        results["theory"] = theory
+    run_steps(inside, results, title="cascade inside", progress=progress)
     return results
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from analyses.plots import plot, plot_head, plot_lens_pair, plot_positions, plot_trajectories
 from analyses.plots.labels import visible
+from analyses.report.inside import figures as inside_figures
 from analyses.report.pages import environment
 from analyses.report.summary import (
     attribution_sentence,
@@ -78,11 +80,7 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
             heads_by_position=_div(plot(results["heads_by_position"])) if patching is not None else None,
             methods=_div(plot(results["methods"])) if patching is not None else None,
             gain_sentence=gain_sentence(results["gain"]),
-            gain=_div(plot(results["gain"], null=results["gain_null"], theory=results.get("theory"))),
-            has_theory="theory" in results,
-            cone=_div(plot(results["cone"], injection=_injection(results))),
-            ledger=_div(plot(results["ledger"])) if "ledger" in results else None,
-            gain_parameters=json.loads(results["gain"].attrs["parameters"]),
+            inside=[(_div(figure), read) for figure, read in inside_figures(results, injection=_injection(results))],
             provenance=[(name.replace("_", " "), lens.attrs[name]) for name in PROVENANCE],
             parameters=[
                 (name, result.attrs["kind"], result.attrs["parameters"], result.attrs["seed"])
@@ -102,10 +100,13 @@ def write(
     write_whole(Path(path), lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
 
 
-def write_figures(figures: Sequence[go.Figure], path: Path, *, overwrite: bool = False, above: str = "") -> None:
+def write_figures(
+    figures: Sequence[go.Figure], path: Path, *, read: Sequence[str] = (), overwrite: bool = False, above: str = ""
+) -> None:
     """Write one figure or several as a page that loads nothing from outside, whole or not at all.
 
     Args:
+        read: how to read each, written beneath it.
         above: HTML to put before them; not escaped.
     """
     page = (
@@ -113,7 +114,7 @@ def write_figures(figures: Sequence[go.Figure], path: Path, *, overwrite: bool =
         .get_template("figures.html.j2")
         .render(
             title=str(figures[0].layout.title.text).split("<br>")[0],
-            figures=[_div(f) for f in figures],
+            figures=[(_div(f), text) for f, text in zip_longest(figures, read, fillvalue="")],
             plotly=Markup(get_plotlyjs()),
             above=Markup(above),
         )

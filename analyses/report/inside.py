@@ -1,0 +1,172 @@
+"""The cascade inside: what `interp cascade inside` and the report measure and show."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from rich.table import Table
+
+from analyses import cascade
+from analyses.attribution import direct_logit_attribution
+from analyses.cascade.damping import describe_damping
+from analyses.cascade.gain import describe_gain
+from analyses.cascade.injection import Injected, inject
+from analyses.cascade.light_cone import describe_cone
+from analyses.plots import plot
+from analyses.report.steps import Step
+from interp.errors import ConfigError
+from interp.model import Transformer
+
+QUICK = ("covariance", "token", "activation", "unembedding")
+"""Kinds of directions that are drawn at once; `singular` ones take a decomposition for every place."""
+
+SHOWN = {
+    "gain": (
+        "A disturbance is injected in random directions at each position but the first, and followed upward. G is the size of "
+        "the whole disturbance against the injected one; Γ is its size where it was injected, relative to the stream there, so "
+        "that a stream which itself grows does not count as amplification; k is the growth over one layer. Above the dotted "
+        "line it grows, below it dies away. Grey is the same architecture before training; dashed, where drawn, what mean-field "
+        "theory predicts for that."
+    ),
+    "verdict": (
+        "The slope of ln Γ against depth. Left of the shaded margin a disturbance dies away like a piano string, right of it it "
+        "grows as in a pile above critical size. The interval is over prompts; without one nothing is claimed."
+    ),
+    "cone": (
+        "Where a disturbance injected at one token goes: blank is exactly nothing. Right, how much of it is no longer where it "
+        "was injected, and how what arrives falls off with distance."
+    ),
+    "ledger": (
+        "The growth of the difference between two prompts, or of an injection where there is one prompt only, split to the last "
+        "digit: each bar is what one attention layer or MLP adds to its logarithm, each cell what one head adds, because it "
+        "looks elsewhere, because what it reads has turned, or because the norm scales it otherwise."
+    ),
+    "directions": "Which kinds of directions grow more than random ones of the same dose.",
+    "dose": "How the output answers to a larger disturbance: along the dashed line as the derivative says, below it on a plateau.",
+    "spectrum": "How many directions grow on the way from the last position's embedding to its output, and by how much.",
+    "participation": (
+        "The same for every place of the stream: of its directions, how many share what reaches the output, and how much of a "
+        "random disturbance there arrives."
+    ),
+    "exponents": "Growth rates of independent disturbances of the whole stream, layer by layer and over the whole depth.",
+    "damping": "The same injections with the scales of all norms held: the difference is what the norms take away.",
+    "repair": "One head is taken out: what it did by itself, and how much of that the final norm and later parts make up for.",
+}
+"""Each figure's result, in the order in which they are shown, and how to read it."""
+
+MEASURED = ("gain", "gain_null", "theory", *list(SHOWN)[1:])
+"""What can be kept as files; not every model has all."""
+
+
+def inside_steps(
+    model: Transformer,
+    texts: Sequence[str],
+    others: Sequence[str],
+    results: dict[str, xr.Dataset],
+    *,
+    answers: dict[str, Any] | None = None,
+    dose: float = 1e-2,
+    layer: int = 0,
+    n_directions: int = 8,
+    seed: int = 0,
+) -> list[Step]:
+    """How to get every result of `MEASURED`, in order; None of those that the model's architecture does not have.
+
+    Args:
+        others: corrupt partners of the texts, whose difference the ledger follows; without them it follows an injection.
+        results: where the earlier steps' results will be.
+        answers: `answer` and perhaps `wrong`, after which self-repair is measured; without them it is not.
+    """
+    request: dict[str, Any] = {"dose": dose, "layer": layer, "n_directions": n_directions, "seed": seed}
+    is_sum = model.config.norm_placement == "pre" or model.config.norm == "none"
+    twin = cache(lambda: cascade.random_twin(model, seed))
+
+    @cache
+    def injected(frozen: bool = False) -> Injected:
+        return inject(model, texts, who="cascade inside", frozen=frozen, **request)
+
+    def repair() -> xr.Dataset | None:
+        if answers is None or not is_sum:
+            return None
+        effect = direct_logit_attribution(model, texts, **answers)["head_effect"].mean("prompt").to_numpy()
+        found = np.unravel_index(int(effect.argmax()), effect.shape)
+        return cascade.self_repair(model, texts, (int(found[0]), int(found[1])), **answers)
+
+    return [
+        ("gain", lambda: describe_gain(model, injected(), seed)),
+        ("gain_null", lambda: cascade.gain(twin(), texts, **request)),
+        ("theory", lambda: predicted(twin(), texts, layer)),
+        ("verdict", lambda: cascade.internal_verdict(results["gain"], null=results["gain_null"])),
+        ("cone", lambda: describe_cone(model, injected(), seed)),
+        ("ledger", lambda: cascade.ledger(model, texts, others or None, dose=dose, layer=layer, seed=seed) if is_sum else None),
+        ("directions", partial(cascade.compare_directions, model, texts, kinds=QUICK, **request)),
+        ("dose", partial(cascade.dose_response, model, texts, layer=layer, seed=seed)),
+        ("spectrum", partial(cascade.jacobian_spectrum, model, texts, source=(layer, -1), k=min(10, model.config.d_model - 1), seed=seed)),
+        ("participation", partial(cascade.participation, model, texts, layer=layer)),
+        ("exponents", partial(cascade.lyapunov, model, texts, k=min(32, model.config.d_model - 1), seed=seed)),
+        ("damping", lambda: describe_damping(model, injected(), injected(True), seed) if model.config.norm != "none" else None),
+        ("repair", repair),
+    ]  # fmt: skip
+
+
+def predicted(twin: Transformer, texts: Sequence[str], layer: int = 0) -> xr.Dataset | None:
+    """The mean-field prediction; None for an injection above layer 0 or a shape that it does not cover."""
+    if layer != 0:
+        return None
+    try:
+        return cascade.mean_field(twin, texts)
+    except ConfigError:
+        return None
+
+
+def figures(results: Mapping[str, xr.Dataset], *, injection: int | None = None) -> list[tuple[go.Figure, str]]:
+    """Each figure of `SHOWN` that there is a result for, and how to read it.
+
+    Args:
+        injection: the position whose light cone is drawn; None is the first but one.
+    """
+    options: dict[str, dict[str, Any]] = {
+        "gain": {"null": results["gain_null"], "theory": results.get("theory")},
+        "cone": {} if injection is None else {"injection": injection},
+    }
+    return [(plot(results[name], **options.get(name, {})), read) for name, read in SHOWN.items() if name in results]
+
+
+def rows(results: Mapping[str, xr.Dataset]) -> Table:
+    """The verdict and the figures that it rests on."""
+    verdict, gain, null = (results[name] for name in ("verdict", "gain", "gain_null"))
+    low, high = verdict["slope_interval"].to_numpy()
+    interval = "" if np.isnan(low) else f" ({low:+.3f} to {high:+.3f})"
+    table = Table("", "value", title="cascade inside", title_justify="left")
+    said = f"{verdict['verdict'].item()}, {int(verdict['prompts'])} prompts"
+    table.add_row("verdict", f"{said}; at random init {verdict['null_verdict'].item()}")
+    table.add_row(
+        "slope of ln Γ, nats per layer",
+        f"{float(verdict['slope_mean']):+.3f}{interval}; margin ±{float(verdict['margin']):.3f}",
+    )
+    table.add_row("the same at random init", f"{float(verdict['null_slope']):+.3f}")
+    for name, title in (("log_gain", "G at the output (typical)"), ("log_relative_gain", "Γ at the output (typical)")):
+        own, other = (float(np.exp(result[name][:, -1].mean())) for result in (gain, null))
+        table.add_row(title, f"{own:.2f}; at random init {other:.2f}")
+    table.add_row("share that has left its position", f"{float(results['cone']['off_site'][:, -1].mean()):.0%}")
+    if "ledger" in results:
+        entry = results["ledger"]["head_entry"].mean("prompt").to_series()
+        best = ", ".join(f"{layer}.{head} ({value:+.2f})" for (layer, head), value in entry.nlargest(3).items())
+        table.add_row("heads that add most, nats", best)
+    for title, result in (("growth goes with depth as", gain), ("the same at random init", null)):
+        aic = result["growth_aic"].to_numpy()
+        better = "too few layers to tell" if np.isnan(aic).any() else str(result["law"].to_numpy()[int(aic.argmin())])
+        table.add_row(title, better if np.isnan(aic).any() else f"{better}, by {abs(aic[0] - aic[1]):.1f} of AIC")
+    theory = results.get("theory")
+    expected = (
+        "not worked out for this shape or layer"
+        if theory is None
+        else f"{float(np.exp(theory['log_gain'][:, -1].mean())):.2f}"
+    )
+    table.add_row("G by mean field at random init", expected)
+    rounding = float(gain["rounding"].max())
+    table.add_row("zero-dose control, computed again", f"{rounding:.1e} of the disturbance at most")
+    return table
