@@ -111,10 +111,13 @@ class Draw:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.sampling.temperature == 0:
             return logits.argmax(-1)
-        exponential = torch.stack(
-            [torch.empty(logits.shape[-1], dtype=torch.float64).exponential_(generator=g) for g in self.generators]
-        )
-        return (self.sampling.kept(logits) - exponential.log().to(logits.device)).argmax(-1)
+        return (self.sampling.kept(logits) + gumbel(self.generators, logits.shape[-1]).to(logits.device)).argmax(-1)
+
+
+def gumbel(generators: Sequence[torch.Generator], vocab: int) -> Float[Tensor, "row vocab"]:
+    """Standard Gumbel noise, each row from its own generator, float64: the argmax of log-probabilities plus it is a draw."""
+    drawn = [torch.empty(vocab, dtype=torch.float64).exponential_(generator=one) for one in generators]
+    return -torch.stack(drawn).log()
 
 
 @torch.no_grad()
@@ -132,30 +135,59 @@ def decode(
     Raises:
         TokenError: the longest row and the new tokens together exceed the context. ConfigError: the model is not causal.
     """
-    if not model.config.causal:
-        raise ConfigError(f"generate: {model.name} is bidirectional, so a token would depend on those that follow it.")
-    tokens = left_aligned(tokens)
-    lengths = (tokens != PAD).sum(1)
-    room = model.config.n_ctx - int(lengths.max())
-    if max_new_tokens < 1:
-        raise TokenError(f"generate: max_new_tokens must be at least 1, got {max_new_tokens}.")
-    if max_new_tokens > room:
-        raise TokenError(
-            f"generate: a prompt of {int(lengths.max())} tokens leaves room for {room} more in {model.name}'s context of "
-            f"{model.config.n_ctx}, but {max_new_tokens} were asked for."
-        )
-    capacity = tokens.shape[1] + max_new_tokens
-    past = KeyValues(model.config, len(tokens), capacity, model.dtype, tokens.device) if use_cache else None
+    reading = Reading(model, tokens, max_new_tokens, use_cache, record)
     stops = torch.tensor(list(stop), dtype=torch.long, device=tokens.device)
     running = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
-    step = tokens
     for _, draw in zip(range(max_new_tokens), sampling.draws(), strict=False):
-        following = draw(next_logits(model, step, past, record)).masked_fill(~running, PAD)
+        following = draw(reading.logits()).masked_fill(~running, PAD)
         yield following
         running = running & ~torch.isin(following, stops)
         if not bool(running.any()):
             return
-        step = following[:, None] if past is not None else appended(step, following)
+        reading.add(following)
+
+
+class Reading:
+    """Texts that are read and continued together, each by any token.
+
+    Args:
+        tokens: the beginnings; PAD stands where a shorter one has no token.
+        max_new_tokens: how many tokens each will be continued by, at most.
+        use_cache: keep keys and values; False reads the whole text anew for each token.
+        record: notes activations.
+
+    Raises:
+        TokenError: the longest row and the new tokens together exceed the context. ConfigError: the model is not causal.
+    """
+
+    def __init__(
+        self, model: Decoder, tokens: Int[Tensor, "batch position"], max_new_tokens: int, use_cache: bool = True,
+        record: "Recorder | None" = None,
+    ) -> None:  # fmt: skip
+        if not model.config.causal:
+            raise ConfigError(f"generate: {model.name} is bidirectional, so a token would depend on those that follow it.")
+        tokens = left_aligned(tokens)
+        longest = int((tokens != PAD).sum(1).max())
+        room = model.config.n_ctx - longest
+        if max_new_tokens < 1:
+            raise TokenError(f"generate: max_new_tokens must be at least 1, got {max_new_tokens}.")
+        if max_new_tokens > room:
+            raise TokenError(
+                f"generate: a prompt of {longest} tokens leaves room for {room} more in {model.name}'s context of "
+                f"{model.config.n_ctx}, but {max_new_tokens} were asked for."
+            )
+        self._model, self._record, self._unread = model, record, tokens
+        capacity = tokens.shape[1] + max_new_tokens
+        self._past = KeyValues(model.config, len(tokens), capacity, model.dtype, tokens.device) if use_cache else None
+
+    @torch.no_grad()
+    def logits(self) -> Float[Tensor, "batch vocab"]:
+        """Logits after the last token of each row; to be asked for once after each token."""
+        return next_logits(self._model, self._unread, self._past, self._record)
+
+    def add(self, following: Int[Tensor, " batch"]) -> None:
+        """Continue each row; PAD adds nothing to it."""
+        self._unread = following[:, None] if self._past is not None else appended(self._unread, following)
 
 
 def next_logits(

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from interp.errors import HookError
@@ -20,6 +18,7 @@ from interp.generation import left_aligned
 from interp.hooks import attached_hooks
 from interp.interventions import Edit, Intervention, Row
 from interp.model import Transformer
+from interp.progress import progress_bar
 from interp.readouts import EachLayer, Readout
 from interp.wave import Base, Member, Wave, stage_of
 
@@ -95,16 +94,9 @@ def sweep(
     by_prompt = defaultdict(list)
     for number, row in enumerate(rows):
         by_prompt[row.prompt].append(number)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     values: Tensor | None = None
     base_values = []
-    with Progress(*columns, console=Console(stderr=True), disable=progress is None) as bar:
+    with progress_bar(progress is not None) as bar:
         task = bar.add_task(progress or "", total=len(rows))
         for together in _prompt_groups(model, lengths, names, max_bytes // 2):
             base = Base.of(

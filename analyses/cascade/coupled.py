@@ -1,0 +1,280 @@
+"""Two generations on the same noise, from a clean and a disturbed beginning."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from analyses.cascade.agreement import disagreement, divergence, total_variation
+from analyses.cascade.alignment import align
+from analyses.cascade.disturbances import Disturbance, Nudge, Swap, Unrelated
+from analyses.cascade.kept import Arrays, Kept
+from analyses.intervals import RESAMPLES, over_prompts
+from analyses.results import Variable, make, token_coords, token_strings
+from interp.errors import InterpError
+from interp.generation import Reading, Sampling, gumbel, left_aligned
+from interp.model import Transformer
+from interp.progress import progress_bar
+from interp.prompts import Prompt
+from interp.sweep import MAX_BYTES
+from interp.tokenizer import PAD
+
+WHO = "cascade.coupled"
+
+
+@dataclass(frozen=True, eq=False)
+class Coupled:
+    """Pairs of texts continued on the same noise: what the results of the cascade outside are made of.
+
+    Args:
+        clean, other: [prompt, position], the beginnings.
+        disturbance: what makes them differ.
+        tokens: [stream, prompt, seed, time], what was generated; stream 0 is the clean one.
+        h, kl, tv: [prompt, seed, time], between the streams' next-token distributions, each in its own context.
+        entropy: [prompt, seed, time], of the clean distribution, nats.
+        margin: [prompt, seed, time], the clean logit of the most probable token less that of the next.
+        parameters: what shaped the numbers, for provenance.
+        seed: of the noise.
+    """
+
+    clean: Int[Tensor, "prompt position"]
+    other: Int[Tensor, "prompt other_position"]
+    disturbance: Disturbance
+    tokens: Int[np.ndarray, "stream prompt seed time"]
+    h: Float[np.ndarray, "prompt seed time"]
+    kl: Float[np.ndarray, "prompt seed time"]
+    tv: Float[np.ndarray, "prompt seed time"]
+    entropy: Float[np.ndarray, "prompt seed time"]
+    margin: Float[np.ndarray, "prompt seed time"]
+    parameters: dict[str, Any]
+    seed: int
+
+    @property
+    def damage(self) -> Int[np.ndarray, "prompt seed time"]:
+        """1 where the two texts have different tokens."""
+        return (self.tokens[0] != self.tokens[1]).astype(np.int64)
+
+
+def coupled(
+    model: Transformer,
+    prompts: Prompt,
+    disturbance: Disturbance | None = None,
+    *,
+    seeds: int = 8,
+    steps: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
+    bos: bool | None = None,
+    use_cache: bool = True,
+    max_bytes: int = MAX_BYTES,
+    progress: bool = False,
+    folder: Path | None = None,
+) -> xr.Dataset:
+    """Continue each prompt twice, as it is and disturbed, both by y_t = argmax(logit / T + g_t) on the same Gumbel noise g_t.
+
+    Where the two contexts give the same distribution the draws are equal; where they nearly do, nearly always (Daliri, Musco and Suresh
+    2024, arXiv 2408.07978). So differences come from the disturbance, not from chance. End-of-text is a token like others: the texts go
+    on through it, and every run has all steps.
+
+    Args:
+        prompts: a text, several, or token ids. The prompt is the unit of replication; seeds are nested in it.
+        disturbance: `Swap`, `Nudge` or `Unrelated` of `analyses.cascade`; None swaps the last token for the most probable other.
+        seeds: draws of the noise for each prompt. At temperature 0 there is none, and one text for each prompt.
+        steps: tokens to generate.
+        temperature: of sampling; 0 is greedy. KL, TV and entropy are those of the distributions drawn from; for greedy, of those at
+            temperature 1, while h says whether the most probable tokens differ.
+        seed: row r, counted over prompts and seeds, draws with seed + r, as `generate` does.
+        use_cache: keep keys and values; False reads each text anew for each token, for comparison.
+        max_bytes: bound on the memory of what runs together; one prompt with its seeds always does.
+        folder: where finished parts are kept; a run that was stopped goes on from there.
+
+    Returns:
+        A Dataset over prompt, seed and time. Texts: `token`, `token_id` of the clean, `other_token`, `other_token_id` of the disturbed.
+        `damage`, 1 where they differ; `aligned_damage`, 1 where a clean token has no equal partner once the texts are aligned, so that an
+        insertion counts once; `edit_distance` (prompt, seed), tokens; `first_divergence` (prompt, seed), NaN where there is none; `h`, the
+        probability that the step's draws differ; `kl`, nats, and `tv`, of the clean against the disturbed distribution; `entropy` of the
+        clean, nats; `margin`, the gap of its two largest logits. `damage`, `aligned_damage`, `h`, `kl` and `tv` have means over prompts
+        with standard errors and intervals at each time.
+
+    Raises:
+        InterpError: a disturbance that is not possible, or no seeds. TokenError: prompts and steps beyond the context.
+    """
+    run = couple(
+        model, prompts, disturbance or Swap(), seeds=seeds, steps=steps, temperature=temperature, seed=seed, bos=bos,
+        use_cache=use_cache, max_bytes=max_bytes, progress=progress, folder=folder,
+    )  # fmt: skip
+    return describe_coupled(model, run)
+
+
+def describe_coupled(model: Transformer, run: Coupled) -> xr.Dataset:
+    """The result of `coupled` from texts that are there already."""
+    flat = run.tokens.reshape(2, -1, run.tokens.shape[-1])
+    aligned, distance = align(flat[0], flat[1])
+    shape = run.tokens.shape[1:]
+    damage, aligned = run.damage, aligned.reshape(shape).astype(np.int64)
+    first = np.where(damage.any(-1), damage.argmax(-1), np.nan)
+    each = ("prompt", "seed", "time")
+    described: dict[str, tuple[np.ndarray, str, str]] = {
+        "damage": (damage, "damage: the tokens differ", "1"),
+        "aligned_damage": (aligned, "damage after alignment", "1"),
+        "h": (run.h, "probability that the draws differ", "1"),
+        "kl": (run.kl, "KL(clean || disturbed)", "nats"),
+        "tv": (run.tv, "total variation", "1"),
+    }
+    variables: dict[str, Variable] = {}
+    for name, (values, long_name, units) in described.items():
+        variables[name] = (each, values, long_name, units)
+        if shape[0] > 1:
+            variables |= over_prompts(name, values.mean(1), ("time",), long_name, units)
+    variables |= {
+        "entropy": (each, run.entropy, "entropy of the clean distribution", "nats"),
+        "margin": (each, run.margin, "gap of the two largest clean logits", "logits"),
+        "edit_distance": (("prompt", "seed"), distance.reshape(shape[:2]), "edits between the texts", "tokens"),
+        "first_divergence": (("prompt", "seed"), first, "step at which the texts first differ", "tokens"),
+        "token_id": (each, run.tokens[0], "clean token", "1"),
+        "other_token_id": (each, run.tokens[1], "disturbed token", "1"),
+        "token": (each, token_strings(model, run.tokens[0]), "clean token", "1"),
+        "other_token": (each, token_strings(model, run.tokens[1]), "disturbed token", "1"),
+    }
+    return make(
+        "cascade_coupled", variables, coords_of(model, run),
+        model=model, prompts={"clean": run.clean, "disturbed": run.other},
+        parameters=run.parameters | {"resamples": RESAMPLES}, seed=run.seed,
+    )  # fmt: skip
+
+
+def coords_of(model: Transformer, run: Coupled) -> dict[Any, Any]:
+    """Coordinates of what is measured at each step, and the prompts' tokens."""
+    return {
+        "seed": np.arange(run.tokens.shape[2]),
+        "time": np.arange(run.tokens.shape[3]),
+        **({"bound": ["lower", "upper"]} if run.tokens.shape[1] > 1 else {}),
+        **token_coords(model, run.clean, prefix="prompt_"),
+    }
+
+
+def couple(
+    model: Transformer,
+    prompts: Prompt,
+    disturbance: Disturbance,
+    *,
+    seeds: int = 8,
+    steps: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
+    bos: bool | None = None,
+    use_cache: bool = True,
+    max_bytes: int = MAX_BYTES,
+    progress: bool = False,
+    folder: Path | None = None,
+) -> Coupled:
+    """Make the texts of `coupled`, whose arguments and errors these are."""
+    Sampling(temperature)  # checks it
+    if seeds < 1:
+        raise InterpError(f"{WHO}: seeds must be at least 1, got {seeds}.")
+    seeds = seeds if temperature > 0 else 1
+    clean = left_aligned(model.to_tokens(prompts, bos=bos))
+    other = left_aligned(disturbance.begin(model, clean, WHO))
+    if isinstance(disturbance, Nudge) and disturbance.step >= steps:
+        raise InterpError(f"{WHO}: a nudge at step {disturbance.step} comes after all {steps} steps.")
+    parameters = {
+        "disturbance": disturbance.about(), "seeds": seeds, "steps": steps, "temperature": temperature, "bos": bos,
+    }  # fmt: skip
+    kept = Kept(folder, request_of(model, [clean, other], parameters, seed))
+    together = max(1, max_bytes // (seeds * _bytes_per_pair(model, clean.shape[1] + steps)))
+    parts = []
+    with progress_bar(progress) as bar:
+        task = bar.add_task("continuing texts", total=len(clean) * steps)
+        for start in range(0, len(clean), together):
+            rows = range(start, min(start + together, len(clean)))
+            part = kept.part(
+                f"texts-{rows.start}-{rows.stop}",
+                lambda rows=rows: _continue(
+                    model, clean, other, disturbance, rows, seeds, steps, temperature, seed, use_cache,
+                    lambda n: bar.advance(task, n),
+                ),
+            )  # fmt: skip
+            parts.append(part)
+            bar.update(task, completed=rows.stop * steps)
+    joined = {name: np.concatenate([part[name] for part in parts], axis=-3) for name in parts[0]}
+    return Coupled(clean, other, disturbance, **joined, parameters=parameters, seed=seed)  # type: ignore[arg-type]
+
+
+def request_of(model: Transformer, prompts: Sequence[Tensor], parameters: dict[str, Any], seed: int) -> dict[str, Any]:
+    """What kept parts depend on."""
+    about = {"model": model.weight_hash(), "prompts": [rows.tolist() for rows in prompts], "seed": seed}
+    return about | {"parameters": parameters}
+
+
+def _bytes_per_pair(model: Transformer, length: int) -> int:
+    config = model.config
+    kept = 2 * config.n_layers * config.kv_heads * config.d_head * min(length, config.n_ctx) * model.W_E.element_size()
+    return 2 * (kept + 8 * 8 * config.d_vocab)
+
+
+@torch.no_grad()
+def _continue(
+    model: Transformer, clean: Tensor, other: Tensor, disturbance: Disturbance, which: range, seeds: int, steps: int,
+    temperature: float, seed: int, use_cache: bool, advance: Any,
+) -> Arrays:  # fmt: skip
+    """The pairs of some prompts, [prompt, seed, time]."""
+    prompts = torch.arange(which.start, which.stop, device=clean.device).repeat_interleave(seeds)
+    lengths = (clean[prompts] != PAD).sum(1)
+    n = len(prompts)
+    rows = torch.cat([clean[prompts], other[prompts]])
+    generators = [torch.Generator().manual_seed(seed + int(p) * seeds + r % seeds) for r, p in enumerate(prompts)]
+    reading = Reading(model, rows, steps, use_cache)
+    texts = np.empty((2, n, steps), dtype=np.int64)
+    measured = {name: np.empty((n, steps)) for name in ("h", "kl", "tv", "entropy", "margin")}
+    nudged = nullcontext()
+    if isinstance(disturbance, Nudge):
+        nudged = disturbance.attached(model, torch.arange(n, 2 * n, device=rows.device), prompts, lengths)  # type: ignore[assignment]
+    with nudged:
+        for time in range(steps):
+            if time:
+                reading.add(drawn.flatten())
+            logits = reading.logits()
+            drawn = drawn_pairs(logits, temperature, generators)  # [stream, row]
+            texts[:, :, time] = drawn.cpu().numpy()
+            found = compared(logits, drawn, temperature)
+            for name, values in found.items():
+                measured[name][:, time] = values.cpu().numpy()
+            advance(len(which))
+    by_prompt = {name: values.reshape(len(which), seeds, steps) for name, values in measured.items()}
+    return {"tokens": texts.reshape(2, len(which), seeds, steps), **by_prompt}
+
+
+def drawn_pairs(
+    logits: Float[Tensor, "rows vocab"], temperature: float, generators: Sequence[torch.Generator]
+) -> Int[Tensor, "stream row"]:
+    """The next token of each row of several streams, laid one after the other, which share the noise of their row."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    streams = logits.reshape(-1, len(generators), logits.shape[1])
+    if temperature == 0:
+        return streams.argmax(-1)
+    return (streams / temperature + gumbel(generators, logits.shape[1]).to(logits.device)).argmax(-1)
+
+
+def compared(
+    logits: Float[Tensor, "rows vocab"], drawn: Int[Tensor, "two row"], temperature: float
+) -> dict[str, Float[Tensor, " row"]]:
+    """`h`, `kl`, `tv`, `entropy` and `margin` of two streams."""
+    log_p, log_q = (logits.double() / (temperature or 1.0)).log_softmax(-1).chunk(2)
+    top = logits[: len(log_p)].topk(min(2, logits.shape[1]), dim=-1).values
+    return {
+        "h": disagreement(log_p, log_q) if temperature else (drawn[0] != drawn[1]).double(),
+        "kl": divergence(log_p, log_q),
+        "tv": total_variation(log_p, log_q),
+        "entropy": torch.special.entr(log_p.exp()).sum(-1),
+        "margin": (top[:, 0] - top[:, -1]).double(),
+    }
+
+
+__all__ = ["Coupled", "Nudge", "Swap", "Unrelated", "couple", "coupled", "describe_coupled"]

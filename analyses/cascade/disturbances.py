@@ -1,0 +1,150 @@
+"""What makes two generations begin apart."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from analyses.cascade.linear import centred
+from interp.errors import InterpError
+from interp.hooks import HookPoint
+from interp.model import Transformer
+from interp.names import block_name
+from interp.tokenizer import PAD
+
+
+@dataclass(frozen=True)
+class Swap:
+    """One token of the prompt is another.
+
+    Args:
+        position: of the token; negative counts from each prompt's end.
+        token: what stands there instead; None is, for each prompt, the most probable other token after those before it.
+    """
+
+    position: int = -1
+    token: str | int | None = None
+
+    def begin(self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str) -> Int[Tensor, "prompt position"]:
+        """The disturbed prompts."""
+        swapped = tokens.clone()
+        for row, length in zip(swapped, (tokens != PAD).sum(1).tolist(), strict=True):
+            if not -length <= self.position < length:
+                raise InterpError(f"{who}: a prompt has {length} tokens, so there is none at position {self.position} to swap.")
+            at = self.position % length
+            row[at] = self._instead(model, row[:length], at, who)
+        return swapped
+
+    def _instead(self, model: Transformer, prompt: Tensor, at: int, who: str) -> int:
+        if self.token is not None:
+            token = model.to_single_token(self.token) if isinstance(self.token, str) else self.token
+            if not 0 <= token < model.config.d_vocab:
+                raise InterpError(f"{who}: token id {token} is out of range: ids are 0 to {model.config.d_vocab - 1}.")
+            if token == int(prompt[at]):
+                raise InterpError(f"{who}: the token to put in at position {self.position} is there already.")
+            return token
+        if at == 0:
+            raise InterpError(f"{who}: nothing predicts the token at position 0, so say which is to stand there: Swap(position, token).")
+        with torch.no_grad():
+            logits = model(prompt[None, :at])[0, -1]
+        logits[prompt[at]] = -torch.inf
+        return int(logits.argmax())
+
+    def about(self) -> dict[str, Any]:
+        """What shaped the numbers, for provenance."""
+        return {"kind": "swap", "position": self.position, "token": self.token}
+
+
+@dataclass(frozen=True, eq=False)
+class Nudge:
+    """The stream is nudged at the last token, once: a random disturbance, or a steering vector applied for one step.
+
+    Args:
+        layer: where, in the stream that enters it.
+        dose: length of the nudge over that of the mean-centred stream there; None adds `vector` as it is.
+        vector: [d_model], its direction; None is a random one for each prompt.
+        step: at the last token of the prompt (0), or at the token generated so many steps later.
+        seed: of the random directions.
+    """
+
+    layer: int = 0
+    dose: float | None = 0.1
+    vector: Float[Tensor, " d_model"] | None = None
+    step: int = 0
+    seed: int = 0
+
+    def begin(self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str) -> Int[Tensor, "prompt position"]:
+        """The prompts as they are; raises InterpError where the request makes no sense."""
+        if not 0 <= self.layer < model.config.n_layers or self.step < 0:
+            raise InterpError(f"{who}: a nudge at layer {self.layer}, step {self.step}: layers are 0 to {model.config.n_layers - 1}, steps from 0.")
+        if self.vector is None and self.dose is None:
+            raise InterpError(f"{who}: a nudge needs a dose, a vector, or both.")
+        if self.vector is not None and tuple(self.vector.shape) != (model.config.d_model,):
+            raise InterpError(f"{who}: the vector has shape {tuple(self.vector.shape)}; expected ({model.config.d_model},).")
+        return tokens
+
+    @contextmanager
+    def attached(
+        self, model: Transformer, rows: Int[Tensor, " row"], prompts: Int[Tensor, " row"], lengths: Int[Tensor, " row"]
+    ) -> Iterator[None]:
+        """Within the block, nudge these rows of a batch.
+
+        Args:
+            prompts: which prompt each row continues, of which its direction depends.
+            lengths: of the prompts, so that the nudged position is known.
+        """
+        at = lengths - 1 + self.step
+        unit = self._directions(model, prompts)
+
+        def nudge(value: Tensor, hook: HookPoint) -> Tensor | None:
+            positions = hook.positions
+            assert positions is not None
+            here, column = (positions.expand(len(value), -1)[rows] == at[:, None]).nonzero(as_tuple=True)
+            if not len(here):
+                return None
+            value = value.clone()
+            stream = value[rows[here], column]
+            size = 1.0 if self.dose is None else self.dose * centred(stream).norm(dim=-1, keepdim=True)
+            value[rows[here], column] = stream + size * unit[here]
+            return value
+
+        with model.hooks({block_name(self.layer, "hook_resid_pre"): nudge}):
+            yield
+
+    def _directions(self, model: Transformer, prompts: Tensor) -> Float[Tensor, "row d_model"]:
+        if self.vector is not None:
+            vector = self.vector.to(model.W_E)
+            return (vector if self.dose is None else vector / vector.norm()).expand(len(prompts), -1)
+        drawn = {}
+        for prompt in prompts.unique().tolist():
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + prompt)
+            direction = centred(torch.randn(model.config.d_model, generator=generator, dtype=torch.float64))
+            drawn[prompt] = (direction / direction.norm()).to(model.W_E)
+        return torch.stack([drawn[prompt] for prompt in prompts.tolist()])
+
+    def about(self) -> dict[str, Any]:
+        """What shaped the numbers, for provenance."""
+        vector = "random" if self.vector is None else "given"
+        return {"kind": "nudge", "layer": self.layer, "dose": self.dose, "vector": vector, "step": self.step, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Unrelated:
+    """The next prompt of the list in place of each: how far apart texts are that have nothing to do with each other."""
+
+    def begin(self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str) -> Int[Tensor, "prompt position"]:
+        """The other prompts."""
+        if len(tokens) < 2:
+            raise InterpError(f"{who}: unrelated texts need two prompts at least.")
+        return tokens.roll(-1, dims=0)
+
+    def about(self) -> dict[str, Any]:
+        """What shaped the numbers, for provenance."""
+        return {"kind": "unrelated"}
+
+
+Disturbance = Swap | Nudge | Unrelated

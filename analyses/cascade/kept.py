@@ -1,0 +1,54 @@
+"""Parts of long work, kept as they are finished, so that a run that is stopped goes on from there."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.errors import InterpError
+from interp.files import write_whole
+
+Arrays = dict[str, np.ndarray]
+
+
+class Kept:
+    """A folder of finished parts.
+
+    Args:
+        folder: is made where it does not exist; None keeps nothing.
+        request: JSON values on which the numbers depend. A folder that holds parts of another request is an error.
+    """
+
+    def __init__(self, folder: Path | None, request: Mapping[str, Any]) -> None:
+        self._folder = folder
+        if folder is None:
+            return
+        about, said = folder / "request.json", json.dumps(dict(request), sort_keys=True, indent=1)
+        if folder.exists() and not about.exists() and any(folder.iterdir()):
+            raise InterpError(f"{folder} is no folder of kept parts; name another, or an empty one.")
+        if about.exists() and about.read_text(encoding="utf-8") != said:
+            raise InterpError(f"{folder} holds parts of another request (other model, prompts or options). Name another folder, or delete it.")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(about, lambda path: path.write_text(said, encoding="utf-8"))
+
+    def part(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
+        """The part of that name: read where it is there, else computed and kept."""
+        if self._folder is None:
+            return compute()
+        path = self._folder / f"{name}.npz"
+        if path.exists():
+            try:
+                with np.load(path, allow_pickle=False) as arrays:
+                    return dict(arrays)
+            except (OSError, ValueError, EOFError) as error:
+                raise InterpError(f"{path} is damaged: {error}. Delete it; it will be computed again.") from error
+        found = compute()
+        write_whole(path, lambda temporary: _save(temporary, found))
+        return found
+
+
+def _save(path: Path, arrays: Arrays) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
