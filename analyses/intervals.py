@@ -1,5 +1,7 @@
 """Uncertainty over prompts."""
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
@@ -26,7 +28,6 @@ def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndar
     interval = np.full((2, flat.shape[1]), np.nan)
     usable = np.isfinite(flat).all(axis=0)
     if n >= FEWEST_PROMPTS and usable.any():
-        tail = stats.norm.cdf(stats.t.ppf(0.025, n - 1) * np.sqrt(n / (n - 1)))
         cells = flat[:, usable]
         drawn = stats.bootstrap(
             (cells,),
@@ -35,12 +36,35 @@ def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndar
             n_resamples=RESAMPLES,
             batch=max(1, LARGEST_DRAW // cells.size),
             method="percentile",
-            confidence_level=1 - 2 * tail,
+            confidence_level=1 - 2 * tail(n),
             rng=np.random.default_rng(0),
             vectorized=True,
         )
         interval[:, usable] = drawn.confidence_interval
     return interval.reshape(2, *shape)
+
+
+def resampled(
+    by_prompt: Float[np.ndarray, "prompt ..."], statistic: Callable[[np.ndarray], float | np.ndarray]
+) -> Float[np.ndarray, "two ..."]:
+    """95 % bootstrap interval over prompts of a statistic that is no mean of theirs; NaN with too few prompts, and where it is NaN.
+
+    Args:
+        statistic: of values of some prompts, drawn with replacement, [prompt, ...].
+    """
+    n = len(by_prompt)
+    shape = np.shape(statistic(by_prompt))
+    if n < FEWEST_PROMPTS:
+        return np.full((2, *shape), np.nan)
+    rng = np.random.default_rng(0)
+    drawn = np.stack([np.asarray(statistic(by_prompt[rng.integers(0, n, n)])) for _ in range(RESAMPLES // 2)])
+    bounds: np.ndarray = np.quantile(drawn, [tail(n), 1 - tail(n)], axis=0)
+    return bounds
+
+
+def tail(prompts: int) -> float:
+    """The probability to leave out on either side so that a percentile interval of so few prompts is as wide as Student's."""
+    return float(stats.norm.cdf(stats.t.ppf(0.025, prompts - 1) * np.sqrt(prompts / (prompts - 1))))
 
 
 def over_prompts(

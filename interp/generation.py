@@ -165,7 +165,9 @@ class Reading:
         record: "Recorder | None" = None,
     ) -> None:  # fmt: skip
         if not model.config.causal:
-            raise ConfigError(f"generate: {model.name} is bidirectional, so a token would depend on those that follow it.")
+            raise ConfigError(
+                f"generate: {model.name} is bidirectional, so a token would depend on those that follow it."
+            )
         tokens = left_aligned(tokens)
         longest = int((tokens != PAD).sum(1).max())
         room = model.config.n_ctx - longest

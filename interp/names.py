@@ -37,6 +37,7 @@ AXES: dict[str, str] = {
     "path": "ways of making a disturbance larger",
     "dose": "size of a disturbance over that of the stream where it is injected",
     "part": "what a head's change comes from: where it looks, what it reads there, how the norm scales that",
+    "rival": "laws that a power law is compared with",
     "law": "a power and an exponential, which are compared",
     "injection": "places where a disturbance is injected",
     "direction": "directions of a disturbance",

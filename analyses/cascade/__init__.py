@@ -1,7 +1,9 @@
 """Does a disturbance die away like a piano string's, or grow as in a pile above critical size?"""
 
 from analyses.cascade.contrast import compare_directions
+from analyses.cascade.coupled import coupled
 from analyses.cascade.damping import damping
+from analyses.cascade.disturbances import Nudge, Replace, Swap, Unrelated
 from analyses.cascade.dose_response import dose_response
 from analyses.cascade.gain import gain
 from analyses.cascade.jacobian import jacobian_spectrum
@@ -10,12 +12,19 @@ from analyses.cascade.light_cone import light_cone
 from analyses.cascade.lyapunov import lyapunov
 from analyses.cascade.mean_field import mean_field
 from analyses.cascade.participation import participation
+from analyses.cascade.reproduction import reproduction
 from analyses.cascade.self_repair import self_repair
+from analyses.cascade.survival import survival
 from analyses.cascade.twin import random_twin
 from analyses.cascade.verdict import internal_verdict
 
 __all__ = [
+    "Nudge",
+    "Replace",
+    "Swap",
+    "Unrelated",
     "compare_directions",
+    "coupled",
     "damping",
     "dose_response",
     "gain",
@@ -27,5 +36,7 @@ __all__ = [
     "mean_field",
     "participation",
     "random_twin",
+    "reproduction",
     "self_repair",
+    "survival",
 ]

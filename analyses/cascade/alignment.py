@@ -36,17 +36,19 @@ def _block(clean: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray
         best[:, 1:] = np.minimum(best[:, 1:], above[:, :-1] + differs)
         table[i] = np.minimum.accumulate(best - across, axis=1) + across  # insertions, from the left
     damage = np.zeros((rows, length), dtype=bool)
-    row, i, j = np.arange(rows), np.full(rows, length), np.full(rows, width)
-    while (i > 0).any():
-        here = table[i, row, j]
-        inside = (i > 0) & (j > 0)
-        before = np.maximum(i - 1, 0), np.maximum(j - 1, 0)
+    row = np.arange(rows)
+    at: np.ndarray = np.full(rows, length)
+    to: np.ndarray = np.full(rows, width)
+    while (at > 0).any():
+        here = table[at, row, to]
+        inside = (at > 0) & (to > 0)
+        before = np.maximum(at - 1, 0), np.maximum(to - 1, 0)
         equal = inside & (clean[row, before[0]] == other[row, before[1]]) & (table[before[0], row, before[1]] == here)
-        left = ~equal & (j > 0) & (table[i, row, before[1]] + 1 == here) & (i > 0)
+        left = ~equal & (to > 0) & (table[at, row, before[1]] + 1 == here) & (at > 0)
         swapped = ~equal & ~left & inside & (table[before[0], row, before[1]] + 1 == here)
-        deleted = ~equal & ~left & ~swapped & (i > 0)
+        deleted = ~equal & ~left & ~swapped & (at > 0)
         lost = swapped | deleted
-        damage[row[lost], i[lost] - 1] = True
-        i = i - (equal | lost)
-        j = j - (equal | swapped | left)
+        damage[row[lost], at[lost] - 1] = True
+        at = at - (equal | lost)
+        to = to - (equal | swapped | left)
     return damage, table[length, :, width]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement, divergence, total_variation
 from analyses.cascade.alignment import align
-from analyses.cascade.disturbances import Disturbance, Nudge, Swap, Unrelated
+from analyses.cascade.disturbances import Disturbance, Nudge, Swap
 from analyses.cascade.kept import Arrays, Kept
 from analyses.intervals import RESAMPLES, over_prompts
 from analyses.results import Variable, make, token_coords, token_strings
@@ -59,7 +60,8 @@ class Coupled:
     @property
     def damage(self) -> Int[np.ndarray, "prompt seed time"]:
         """1 where the two texts have different tokens."""
-        return (self.tokens[0] != self.tokens[1]).astype(np.int64)
+        damage: np.ndarray = (self.tokens[0] != self.tokens[1]).astype(np.int64)
+        return damage
 
 
 def coupled(
@@ -85,7 +87,7 @@ def coupled(
 
     Args:
         prompts: a text, several, or token ids. The prompt is the unit of replication; seeds are nested in it.
-        disturbance: `Swap`, `Nudge` or `Unrelated` of `analyses.cascade`; None swaps the last token for the most probable other.
+        disturbance: `Swap`, `Nudge`, `Replace` or `Unrelated` of `analyses.cascade`; None swaps the last token for the most probable other.
         seeds: draws of the noise for each prompt. At temperature 0 there is none, and one text for each prompt.
         steps: tokens to generate.
         temperature: of sampling; 0 is greedy. KL, TV and entropy are those of the distributions drawn from; for greedy, of those at
@@ -194,17 +196,14 @@ def couple(
         task = bar.add_task("continuing texts", total=len(clean) * steps)
         for start in range(0, len(clean), together):
             rows = range(start, min(start + together, len(clean)))
-            part = kept.part(
-                f"texts-{rows.start}-{rows.stop}",
-                lambda rows=rows: _continue(
-                    model, clean, other, disturbance, rows, seeds, steps, temperature, seed, use_cache,
-                    lambda n: bar.advance(task, n),
-                ),
+            compute = partial(
+                _continue, model, clean, other, disturbance, rows, seeds, steps, temperature, seed, use_cache, partial(bar.advance, task)
             )  # fmt: skip
+            part = kept.part(f"texts-{rows.start}-{rows.stop}", compute)
             parts.append(part)
             bar.update(task, completed=rows.stop * steps)
     joined = {name: np.concatenate([part[name] for part in parts], axis=-3) for name in parts[0]}
-    return Coupled(clean, other, disturbance, **joined, parameters=parameters, seed=seed)  # type: ignore[arg-type]
+    return Coupled(clean, other, disturbance, **joined, parameters=parameters, seed=seed)
 
 
 def request_of(model: Transformer, prompts: Sequence[Tensor], parameters: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -238,8 +237,6 @@ def _continue(
         nudged = disturbance.attached(model, torch.arange(n, 2 * n, device=rows.device), prompts, lengths)  # type: ignore[assignment]
     with nudged:
         for time in range(steps):
-            if time:
-                reading.add(drawn.flatten())
             logits = reading.logits()
             drawn = drawn_pairs(logits, temperature, generators)  # [stream, row]
             texts[:, :, time] = drawn.cpu().numpy()
@@ -247,6 +244,8 @@ def _continue(
             for name, values in found.items():
                 measured[name][:, time] = values.cpu().numpy()
             advance(len(which))
+            if time + 1 < steps:
+                reading.add(drawn.flatten())
     by_prompt = {name: values.reshape(len(which), seeds, steps) for name, values in measured.items()}
     return {"tokens": texts.reshape(2, len(which), seeds, steps), **by_prompt}
 
@@ -275,6 +274,3 @@ def compared(
         "entropy": torch.special.entr(log_p.exp()).sum(-1),
         "margin": (top[:, 0] - top[:, -1]).double(),
     }
-
-
-__all__ = ["Coupled", "Nudge", "Swap", "Unrelated", "couple", "coupled", "describe_coupled"]

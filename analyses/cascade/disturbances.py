@@ -14,6 +14,7 @@ from interp.errors import InterpError
 from interp.hooks import HookPoint
 from interp.model import Transformer
 from interp.names import block_name
+from interp.prompts import Prompt
 from interp.tokenizer import PAD
 
 
@@ -29,12 +30,16 @@ class Swap:
     position: int = -1
     token: str | int | None = None
 
-    def begin(self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str) -> Int[Tensor, "prompt position"]:
+    def begin(
+        self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
+    ) -> Int[Tensor, "prompt position"]:
         """The disturbed prompts."""
         swapped = tokens.clone()
         for row, length in zip(swapped, (tokens != PAD).sum(1).tolist(), strict=True):
             if not -length <= self.position < length:
-                raise InterpError(f"{who}: a prompt has {length} tokens, so there is none at position {self.position} to swap.")
+                raise InterpError(
+                    f"{who}: a prompt has {length} tokens, so there is none at position {self.position} to swap."
+                )
             at = self.position % length
             row[at] = self._instead(model, row[:length], at, who)
         return swapped
@@ -48,7 +53,9 @@ class Swap:
                 raise InterpError(f"{who}: the token to put in at position {self.position} is there already.")
             return token
         if at == 0:
-            raise InterpError(f"{who}: nothing predicts the token at position 0, so say which is to stand there: Swap(position, token).")
+            raise InterpError(
+                f"{who}: nothing predicts the token at position 0, so say which is to stand there: Swap(position, token)."
+            )
         with torch.no_grad():
             logits = model(prompt[None, :at])[0, -1]
         logits[prompt[at]] = -torch.inf
@@ -77,14 +84,20 @@ class Nudge:
     step: int = 0
     seed: int = 0
 
-    def begin(self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str) -> Int[Tensor, "prompt position"]:
+    def begin(
+        self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
+    ) -> Int[Tensor, "prompt position"]:
         """The prompts as they are; raises InterpError where the request makes no sense."""
         if not 0 <= self.layer < model.config.n_layers or self.step < 0:
-            raise InterpError(f"{who}: a nudge at layer {self.layer}, step {self.step}: layers are 0 to {model.config.n_layers - 1}, steps from 0.")
+            raise InterpError(
+                f"{who}: a nudge at layer {self.layer}, step {self.step}: layers are 0 to {model.config.n_layers - 1}, steps from 0."
+            )
         if self.vector is None and self.dose is None:
             raise InterpError(f"{who}: a nudge needs a dose, a vector, or both.")
         if self.vector is not None and tuple(self.vector.shape) != (model.config.d_model,):
-            raise InterpError(f"{who}: the vector has shape {tuple(self.vector.shape)}; expected ({model.config.d_model},).")
+            raise InterpError(
+                f"{who}: the vector has shape {tuple(self.vector.shape)}; expected ({model.config.d_model},)."
+            )
         return tokens
 
     @contextmanager
@@ -120,7 +133,7 @@ class Nudge:
             vector = self.vector.to(model.W_E)
             return (vector if self.dose is None else vector / vector.norm()).expand(len(prompts), -1)
         drawn = {}
-        for prompt in prompts.unique().tolist():
+        for prompt in sorted(set(prompts.tolist())):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + prompt)
             direction = centred(torch.randn(model.config.d_model, generator=generator, dtype=torch.float64))
             drawn[prompt] = (direction / direction.norm()).to(model.W_E)
@@ -129,14 +142,43 @@ class Nudge:
     def about(self) -> dict[str, Any]:
         """What shaped the numbers, for provenance."""
         vector = "random" if self.vector is None else "given"
-        return {"kind": "nudge", "layer": self.layer, "dose": self.dose, "vector": vector, "step": self.step, "seed": self.seed}
+        return {
+            "kind": "nudge",
+            "layer": self.layer,
+            "dose": self.dose,
+            "vector": vector,
+            "step": self.step,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Replace:
+    """Other prompts, one for each: the corrupt partners of a task, or a text edited by hand. Lengths may differ."""
+
+    prompts: Prompt
+
+    def begin(
+        self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
+    ) -> Int[Tensor, "prompt other"]:
+        """The disturbed prompts."""
+        other = model.to_tokens(self.prompts)
+        if len(other) != len(tokens):
+            raise InterpError(f"{who}: {len(tokens)} prompts but {len(other)} to replace them by.")
+        return other
+
+    def about(self) -> dict[str, Any]:
+        """What shaped the numbers, for provenance; the prompts themselves are with the result's."""
+        return {"kind": "replace"}
 
 
 @dataclass(frozen=True)
 class Unrelated:
     """The next prompt of the list in place of each: how far apart texts are that have nothing to do with each other."""
 
-    def begin(self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str) -> Int[Tensor, "prompt position"]:
+    def begin(
+        self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
+    ) -> Int[Tensor, "prompt position"]:
         """The other prompts."""
         if len(tokens) < 2:
             raise InterpError(f"{who}: unrelated texts need two prompts at least.")
@@ -147,4 +189,4 @@ class Unrelated:
         return {"kind": "unrelated"}
 
 
-Disturbance = Swap | Nudge | Unrelated
+Disturbance = Swap | Nudge | Replace | Unrelated

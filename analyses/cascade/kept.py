@@ -29,7 +29,9 @@ class Kept:
         if folder.exists() and not about.exists() and any(folder.iterdir()):
             raise InterpError(f"{folder} is no folder of kept parts; name another, or an empty one.")
         if about.exists() and about.read_text(encoding="utf-8") != said:
-            raise InterpError(f"{folder} holds parts of another request (other model, prompts or options). Name another folder, or delete it.")
+            raise InterpError(
+                f"{folder} holds parts of another request (other model, prompts or options). Name another folder, or delete it."
+            )
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(about, lambda path: path.write_text(said, encoding="utf-8"))
 

@@ -1,0 +1,156 @@
+"""Avalanches: how many tokens one disturbance changes before it comes to rest."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import powerlaw
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from scipy import optimize, special, stats
+
+from analyses.cascade.reproduction import branching_ratio
+from analyses.cascade.survival import runs_of
+from analyses.intervals import resampled
+from interp.errors import ResultError
+
+RIVALS = ("lognormal", "exponential", "borel")
+FEWEST = 20
+"""Avalanches that came to rest below which no law is fitted."""
+
+
+def avalanches(result: xr.Dataset, *, gap: int = 8) -> xr.Dataset:
+    """Sizes and durations of the avalanches that a disturbance sets off, and the laws they follow.
+
+    An avalanche begins with the disturbance and ends with the last changed token before `gap` unchanged ones. Its size is 1 (the
+    disturbance) plus the changed tokens, its duration the step of the last of them, 0 where there is none. One that has not come to rest
+    when the text ends is known to be at least as large as seen.
+
+    The exponent is the discrete maximum likelihood up to the largest size that can come to rest in the text (the cutoff); against
+    lognormal and exponential, likelihood-ratio tests of the powerlaw package (Alstott, Bullmore and Plenz 2014, arXiv 1305.0215), against
+    Borel's law, which a Poisson branching process gives exactly, Vuong's. A power law alone is no evidence of criticality.
+
+    Args:
+        result: of `analyses.cascade.coupled`.
+        gap: unchanged tokens after which an avalanche is at rest.
+
+    Returns:
+        A Dataset with the provenance of the result: `avalanche_size`, `avalanche_duration`, `at_rest` (prompt, seed); `ccdf` (size),
+        P(S >= size) by Kaplan and Meier, and `borel_ccdf` of the branching ratio found; `branching_ratio`, children over parents summed
+        over avalanches (Harris), which is also Borel's maximum likelihood, with its interval over prompts; `exponent` with its interval;
+        `log_ratio` and `ratio_p` (rival): positive where the power law is more likely, and the p of no difference. NaN with fewer than 20
+        avalanches at rest, or all of one size.
+
+    Raises:
+        ResultError: no result of `coupled`, or fewer steps than the gap and one.
+    """
+    if result.attrs.get("kind") != "cascade_coupled" or result.sizes["time"] <= gap or gap < 1:
+        raise ResultError(
+            f"avalanches: expected a result of analyses.cascade.coupled over more than {gap} steps, and a gap of at least 1."
+        )
+    damage = result["damage"].to_numpy().astype(bool)
+    size, duration, rest = measure(damage, gap)
+    ended = size[rest]
+    largest = damage.shape[-1] - gap + 1
+    fits = len(ended) >= FEWEST and len(np.unique(ended)) > 1
+    ratio = branching_ratio(size - 1, size)
+    by_prompt = np.stack([(size - 1).sum(1), size.sum(1)], axis=1)
+    sizes = np.arange(1, int(size.max()) + 1)
+    data = stats.CensoredData(uncensored=ended, right=size[~rest])
+    log_ratio, p = (
+        _compare(ended, largest, ratio) if fits else (np.full(len(RIVALS), np.nan), np.full(len(RIVALS), np.nan))
+    )
+    shown: dict[str, tuple[tuple[str, ...], Any, str, str]] = {
+        "avalanche_size": (("prompt", "seed"), size, "size of the avalanche", "tokens"),
+        "avalanche_duration": (("prompt", "seed"), duration, "duration of the avalanche", "tokens"),
+        "at_rest": (("prompt", "seed"), rest, "whether it came to rest", "1"),
+        "ccdf": (
+            ("size",),
+            np.asarray(stats.ecdf(data).sf.evaluate(sizes - 1)),
+            "share of avalanches at least as large",
+            "1",
+        ),
+        "borel_ccdf": (("size",), borel_ccdf(ratio, len(sizes)), "the same of Borel's law", "1"),
+        "branching_ratio": ((), ratio, "branching ratio", "1"),
+        "branching_ratio_interval": (("bound",), resampled(by_prompt, _ratio), "95 % interval over prompts", "1"),
+        "exponent": ((), power_law(ended, largest) if fits else np.nan, "exponent of the power law", "1"),
+        "exponent_interval": (
+            ("bound",),
+            _exponents(size, rest, largest) if fits else np.full(2, np.nan),
+            "95 % interval over prompts",
+            "1",
+        ),
+        "log_ratio": (("rival",), log_ratio, "ln likelihood of the power law over its rival's", "nats"),
+        "ratio_p": (("rival",), p, "p of no difference", "1"),
+    }
+    return xr.Dataset(
+        {name: (dims, values, {"long_name": long_name, "units": units}) for name, (dims, values, long_name, units) in shown.items()},
+        coords={"size": sizes, "rival": list(RIVALS), "bound": ["lower", "upper"]},
+        attrs={**result.attrs, "kind": "cascade_avalanches"},
+    )  # fmt: skip
+
+
+def measure(
+    damage: Bool[np.ndarray, "*run time"], gap: int
+) -> tuple[Int[np.ndarray, "*run"], Int[np.ndarray, "*run"], Bool[np.ndarray, "*run"]]:
+    """Size, duration and whether it came to rest, of the avalanche that begins before step 0."""
+    quiet = runs_of(~damage, gap)
+    rest = np.asarray(quiet.any(-1))
+    end = np.where(rest, quiet.argmax(-1), damage.shape[-1])
+    counted = damage & (np.arange(damage.shape[-1]) < end[..., None])
+    last = damage.shape[-1] - counted[..., ::-1].argmax(-1)
+    return 1 + counted.sum(-1), np.where(counted.any(-1), last, 0), rest
+
+
+def borel(n: Int[np.ndarray, " size"], sigma: float) -> Float[np.ndarray, " size"]:
+    """ln P(S = n) of the total progeny of a Poisson branching process (Borel 1942): (sigma n)^(n-1) e^(-sigma n) / n!"""
+    n = np.asarray(n, dtype=float)
+    return np.asarray(special.xlogy(n - 1, sigma * n) - sigma * n - special.gammaln(n + 1))
+
+
+def borel_ccdf(sigma: float, largest: int) -> Float[np.ndarray, " size"]:
+    """P(S >= n) for n from 1 to `largest`."""
+    below = np.exp(borel(np.arange(1, largest + 1), sigma)).cumsum()
+    return np.concatenate([[1.0], 1 - below[:-1]])
+
+
+def power_law(sizes: Int[np.ndarray, " avalanche"], largest: int) -> float:
+    """The exponent of P(S = n) ~ n^-a on 1 to `largest`, by maximum likelihood."""
+    n = np.arange(1, largest + 1)
+    mean = float(np.log(sizes).mean())
+
+    def surplus(a: float) -> float:
+        weights = np.exp(-a * np.log(n) - special.logsumexp(-a * np.log(n)))
+        return float((weights * np.log(n)).sum() - mean)
+
+    return float(optimize.brentq(surplus, -20.0, 60.0))
+
+
+def _exponents(size: np.ndarray, rest: np.ndarray, largest: int) -> Float[np.ndarray, " bound"]:
+    pairs = np.stack([size, rest], axis=-1)
+
+    def of(drawn: np.ndarray) -> float:
+        ended = drawn[..., 0][drawn[..., 1].astype(bool)]
+        return power_law(ended, largest) if np.log(ended).mean() > 0 else np.nan
+
+    return resampled(pairs, of)
+
+
+def _ratio(counts: np.ndarray) -> float:
+    return branching_ratio(counts[:, 0], counts[:, 1])
+
+
+def _compare(sizes: np.ndarray, largest: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """ln likelihood ratio of the power law over each rival, and its p."""
+    with warnings.catch_warnings():
+        # An exponential may fit best at the edge of the range that the package tries; the ratio says so by itself.
+        warnings.filterwarnings("ignore", message="Fitted parameters are very close to the edge", category=UserWarning)
+        fit = powerlaw.Fit(sizes, discrete=True, xmin=1, xmax=largest, verbose=0)
+        found = [fit.distribution_compare("power_law", rival) for rival in RIVALS[:-1]]
+    n = np.arange(1, largest + 1)
+    own = -power_law(sizes, largest) * np.log(n)
+    own -= special.logsumexp(own)
+    each = own[sizes - 1] - (borel(n, sigma) - special.logsumexp(borel(n, sigma)))[sizes - 1]
+    spread = each.std() * np.sqrt(len(each))
+    found.append((each.sum(), special.erfc(abs(each.sum()) / (np.sqrt(2) * spread)) if spread > 0 else 1.0))
+    return np.array([float(one[0]) for one in found]), np.array([float(one[1]) for one in found])

@@ -1,0 +1,228 @@
+"""The token reproduction number: how many later tokens one changed token changes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from scipy import optimize
+from torch import Tensor
+
+from analyses.cascade.agreement import disagreement
+from analyses.cascade.coupled import Coupled
+from analyses.intervals import bootstrap_mean, resampled
+from analyses.results import Variable, make, token_coords
+from interp.errors import InterpError
+from interp.generation import left_aligned
+from interp.interventions import Intervention, Row, Set
+from interp.model import Transformer
+from interp.progress import progress_bar
+from interp.prompts import Prompt
+from interp.sweep import MAX_BYTES, sweep
+from interp.tokenizer import PAD
+
+WHO = "cascade.reproduction"
+
+
+def reproduction(
+    model: Transformer,
+    prompts: Prompt,
+    *,
+    sources: int = 8,
+    horizon: int = 32,
+    temperature: float = 1.0,
+    loop: Coupled | None = None,
+    seed: int = 0,
+    bos: bool | None = None,
+    max_bytes: int = MAX_BYTES,
+    progress: bool = False,
+) -> xr.Dataset:
+    """k(tau), the probability that a changed token changes the one tau later, and R_H = sum_{tau <= H} k(tau).
+
+    Each prompt is continued by 2 H tokens. At some of the positions that have H tokens after them the token is swapped for another, drawn
+    from the model's own distribution there; the rest of the text stays, and h at each later position is K(s -> s + tau). One run through
+    the sweep gives all tau. R_H grows with H where k falls slowly, so it means nothing without H; and it alone makes no pile, since
+    in the closed loop children coincide: `r_loop` is what is left there.
+
+    Args:
+        sources: positions that are swapped, of each prompt, evenly spread over those with `horizon` tokens after them.
+        horizon: H, tokens that are followed.
+        temperature: of the texts and of h; positive.
+        loop: coupled texts of `analyses.cascade.coupled.couple`, from which R in the closed loop is taken.
+        seed: of texts and replacements.
+
+    The other arguments are those of `analyses.cascade.coupled`.
+
+    Returns:
+        A Dataset over prompt and lag (1 to H): `influence` k(tau) of each prompt, mean over its sources, `influence_mean`,
+        `influence_interval`; `reproduction` R_lag (lag), the running sum, with `reproduction_interval`. `malthusian`, nu with
+        sum k(tau) e^(-nu tau) = 1, per token: positive where R_H > 1; `exponent`, p in k ~ tau^-p by least squares through the logarithms
+        of the mean; each with an interval over prompts. With a loop: `r_loop`, damage over parents that were followed for H tokens (the
+        disturbance itself and each damaged token), its interval, and `deficit`, R_H - R_loop.
+
+    Raises:
+        InterpError: temperature 0, or no position with `horizon` tokens after it. TokenError: texts beyond the context.
+    """
+    if not temperature > 0 or sources < 1 or horizon < 1:
+        raise InterpError(
+            f"{WHO}: temperature, sources and horizon must be positive; greedy texts have no probabilities to compare."
+        )
+    tokens = left_aligned(model.to_tokens(prompts, bos=bos))
+    texts = [
+        _continued(model, row[row != PAD], 2 * horizon, temperature, seed + number) for number, row in enumerate(tokens)
+    ]
+    influence = np.empty((len(texts), horizon))
+    with progress_bar(progress) as bar:
+        task = bar.add_task("swapping tokens", total=len(texts))
+        for number, text in enumerate(texts):
+            places = _places(len(text), sources, horizon)
+            influence[number] = _influence(model, text, places, horizon, temperature, seed + number, max_bytes).mean(0)
+            bar.advance(task)
+    variables = _summary(influence)
+    parameters: dict[str, Any] = {"sources": sources, "horizon": horizon, "temperature": temperature, "bos": bos}
+    if loop is not None:
+        variables |= _loop(loop.damage, horizon, float(influence.mean(0).sum()))
+        parameters |= {"loop": loop.parameters}
+    return make(
+        "cascade_reproduction",
+        variables,
+        {
+            "lag": np.arange(1, horizon + 1),
+            "bound": ["lower", "upper"],
+            **token_coords(model, tokens, prefix="prompt_"),
+        },
+        model=model,
+        prompts={"prompt": tokens},
+        parameters=parameters,
+        seed=seed,
+    )
+
+
+def _continued(
+    model: Transformer, prompt: Tensor, steps: int, temperature: float, seed: int
+) -> Int[Tensor, " position"]:
+    text: Tensor = model.generate(prompt[None], max_new_tokens=steps, temperature=temperature, seed=seed, stop=[])[0]
+    return text
+
+
+def _places(length: int, sources: int, horizon: int) -> list[int]:
+    """Positions from 1 on with `horizon` tokens after them."""
+    last = length - 1 - horizon
+    if last < 1:
+        raise InterpError(
+            f"{WHO}: a text of {length} tokens has no position from 1 on with {horizon} tokens after it; lower the horizon."
+        )
+    return sorted({int(place) for place in np.linspace(1, last, sources).round()})
+
+
+def _influence(
+    model: Transformer, text: Tensor, places: Sequence[int], horizon: int, temperature: float, seed: int, max_bytes: int
+) -> Float[np.ndarray, "source lag"]:
+    """h at each lag after each swapped position."""
+    with torch.no_grad():
+        log_p = (model(text[None])[0].double() / temperature).log_softmax(-1)
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for place in places:
+        others = log_p[place - 1].exp().cpu()
+        others[text[place]] = 0
+        drawn = int(torch.multinomial(others, 1, generator=generator))
+        rows.append(Row([Intervention("hook_embed", Set(model.W_E[drawn]), positions=place)]))
+    found = sweep(
+        model, text[None], rows, _Disagreement(log_p, temperature), max_bytes=max_bytes
+    ).values  # [source, position]
+    # The logits at s + tau - 1 draw the token at s + tau.
+    return torch.stack([row[place : place + horizon] for row, place in zip(found, places, strict=True)]).cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class _Disagreement:
+    """h at every position between a row's distribution and the base run's."""
+
+    log_p: Float[Tensor, "position vocab"]
+    temperature: float
+
+    def positions(self, length: int) -> Sequence[int]:
+        return range(length)
+
+    def read(
+        self, model: Transformer, normed: Float[Tensor, "row read d_model"], prompts: Int[Tensor, " row"]
+    ) -> Tensor:
+        return torch.stack(
+            [
+                disagreement(self.log_p, (model.to_logits(one[None])[0].double() / self.temperature).log_softmax(-1))
+                for one in normed
+            ]
+        )
+
+
+def _summary(influence: Float[np.ndarray, "prompt lag"]) -> dict[str, Variable]:
+    running = influence.cumsum(-1)
+    single: dict[str, tuple[Any, str, str]] = {
+        "malthusian": (malthusian, "Malthusian rate", "per token"),
+        "exponent": (exponent, "exponent of influence as a power of the lag", "1"),
+    }
+    mean = influence.mean(0)
+    variables: dict[str, Variable] = {
+        "influence": (("prompt", "lag"), influence, "influence k: probability that the token differs", "1"),
+        "influence_mean": (("lag",), mean, "mean over prompts of k", "1"),
+        "influence_interval": (("bound", "lag"), bootstrap_mean(influence), "95 % interval over prompts", "1"),
+        "reproduction": (("lag",), running.mean(0), "reproduction number R up to a lag", "1"),
+        "reproduction_interval": (("bound", "lag"), bootstrap_mean(running), "95 % interval over prompts", "1"),
+    }
+    for name, (function, long_name, units) in single.items():
+        variables[name] = ((), function(mean), long_name, units)
+        interval = resampled(influence, partial(_of_mean, function))
+        variables[f"{name}_interval"] = (("bound",), interval, "95 % interval over prompts", units)
+    return variables
+
+
+def _of_mean(function: Callable[[np.ndarray], float], influence: Float[np.ndarray, "prompt lag"]) -> float:
+    return function(influence.mean(0))
+
+
+def _loop(damage: Int[np.ndarray, "prompt seed time"], horizon: int, r: float) -> dict[str, Variable]:
+    children, parents = loop_counts(damage, horizon)
+    counts = np.stack([children, parents], axis=1)
+    found = branching_ratio(children, parents)
+    interval = resampled(counts, lambda c: branching_ratio(c[:, 0], c[:, 1]))
+    return {
+        "r_loop": ((), found, "reproduction number in the closed loop", "1"),
+        "r_loop_interval": (("bound",), interval, "95 % interval over prompts", "1"),
+        "deficit": ((), r - found, "R less that in the closed loop", "1"),
+    }
+
+
+def loop_counts(damage: Int[np.ndarray, "prompt seed time"], horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each prompt: damaged tokens, and parents with `horizon` tokens after them, the disturbance itself among them."""
+    followed = max(0, damage.shape[-1] - horizon)
+    return damage.sum((1, 2)), damage.shape[1] + damage[..., :followed].sum((1, 2))
+
+
+def branching_ratio(children: np.ndarray, parents: np.ndarray) -> float:
+    """Children over parents, each summed first (Harris 1948); the mean of the ratios would be biased."""
+    return float(children.sum() / parents.sum())
+
+
+def malthusian(k: Float[np.ndarray, " lag"]) -> float:
+    """nu with sum k(tau) e^(-nu tau) = 1, per token; minus infinity where k is zero."""
+    lags, there = np.arange(1, len(k) + 1), k > 0
+    if not there.any():
+        return float("-inf")
+
+    def excess(nu: float) -> float:
+        return float(np.logaddexp.reduce(np.log(k[there]) - nu * lags[there]))
+
+    return float(optimize.brentq(excess, -60.0, 60.0))
+
+
+def exponent(k: Float[np.ndarray, " lag"]) -> float:
+    """p of k ~ lag^-p, by least squares through the logarithms; NaN with fewer than 3 lags that have an influence."""
+    there = k > 0
+    if there.sum() < 3:
+        return float("nan")
+    return -float(np.polyfit(np.log(np.arange(1, len(k) + 1)[there]), np.log(k[there]), 1)[0])
