@@ -12,6 +12,9 @@ RESAMPLES = 2000
 FEWEST_PROMPTS = 6
 """Fewer prompts than this have no interval: from so few values none covers as often as it says."""
 
+LEAST_USABLE = 0.95
+"""Share of resamples in which a statistic must exist for it to have an interval."""
+
 LARGEST_DRAW = 2**24
 """Numbers resampled at once."""
 
@@ -47,7 +50,8 @@ def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndar
 def resampled(
     by_prompt: Float[np.ndarray, "prompt ..."], statistic: Callable[[np.ndarray], float | np.ndarray]
 ) -> Float[np.ndarray, "two ..."]:
-    """95 % bootstrap interval over prompts of a statistic that is no mean of theirs; NaN with too few prompts, and where it is NaN.
+    """95 % bootstrap interval over prompts of a statistic that is no mean of theirs; NaN with too few prompts, and where it
+    does not exist in more than one resample of twenty.
 
     Args:
         statistic: of values of some prompts, drawn with replacement, [prompt, ...].
@@ -58,7 +62,11 @@ def resampled(
         return np.full((2, *shape), np.nan)
     rng = np.random.default_rng(0)
     drawn = np.stack([np.asarray(statistic(by_prompt[rng.integers(0, n, n)])) for _ in range(RESAMPLES // 2)])
-    bounds: np.ndarray = np.quantile(drawn, [tail(n), 1 - tail(n)], axis=0)
+    bounds = np.full((2, *shape), np.nan)
+    usable = np.isfinite(drawn).mean(0) >= LEAST_USABLE
+    bounds[:, usable] = np.nanquantile(
+        np.where(np.isfinite(drawn), drawn, np.nan)[:, usable], [tail(n), 1 - tail(n)], axis=0
+    )
     return bounds
 
 

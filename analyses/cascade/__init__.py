@@ -1,12 +1,16 @@
 """Does a disturbance die away like a piano string's, or grow as in a pile above critical size?"""
 
+from analyses.cascade.avalanches import avalanches
+from analyses.cascade.channels import channels
 from analyses.cascade.contrast import compare_directions
 from analyses.cascade.coupled import coupled
 from analyses.cascade.damping import damping
 from analyses.cascade.disturbances import Nudge, Replace, Swap, Unrelated
 from analyses.cascade.dose_response import dose_response
+from analyses.cascade.external import external_verdict
 from analyses.cascade.gain import gain
 from analyses.cascade.jacobian import jacobian_spectrum
+from analyses.cascade.joined import joined_verdict
 from analyses.cascade.ledger import ledger
 from analyses.cascade.light_cone import light_cone
 from analyses.cascade.lyapunov import lyapunov
@@ -15,6 +19,7 @@ from analyses.cascade.participation import participation
 from analyses.cascade.reproduction import reproduction
 from analyses.cascade.self_repair import self_repair
 from analyses.cascade.survival import survival
+from analyses.cascade.temperature import temperature_sweep
 from analyses.cascade.twin import random_twin
 from analyses.cascade.verdict import internal_verdict
 
@@ -23,13 +28,17 @@ __all__ = [
     "Replace",
     "Swap",
     "Unrelated",
+    "avalanches",
+    "channels",
     "compare_directions",
     "coupled",
     "damping",
     "dose_response",
+    "external_verdict",
     "gain",
     "internal_verdict",
     "jacobian_spectrum",
+    "joined_verdict",
     "ledger",
     "light_cone",
     "lyapunov",
@@ -39,4 +48,5 @@ __all__ = [
     "reproduction",
     "self_repair",
     "survival",
+    "temperature_sweep",
 ]

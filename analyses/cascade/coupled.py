@@ -29,6 +29,9 @@ from interp.tokenizer import PAD
 
 WHO = "cascade.coupled"
 
+LARGEST_PART = 256
+"""Pairs of texts that are continued together at most, so that little is lost where a run is stopped."""
+
 
 @dataclass(frozen=True, eq=False)
 class Coupled:
@@ -190,7 +193,8 @@ def couple(
         "disturbance": disturbance.about(), "seeds": seeds, "steps": steps, "temperature": temperature, "bos": bos,
     }  # fmt: skip
     kept = Kept(folder, request_of(model, [clean, other], parameters, seed))
-    together = max(1, max_bytes // (seeds * _bytes_per_pair(model, clean.shape[1] + steps)))
+    pairs = min(LARGEST_PART, max_bytes // _bytes_per_pair(model, clean.shape[1] + steps))
+    together = max(1, pairs // seeds)
     parts = []
     with progress_bar(progress) as bar:
         task = bar.add_task("continuing texts", total=len(clean) * steps)

@@ -1,13 +1,16 @@
 """`interp cascade`: Does a disturbance die away or grow?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from analyses.cli.app import Force, Model, app
+
+if TYPE_CHECKING:
+    from analyses.cascade.disturbances import Disturbance
 
 cascade_app = typer.Typer(no_args_is_help=True, help="Measure whether a disturbance dies away or grows.")
 app.add_typer(cascade_app, name="cascade")
@@ -64,3 +67,83 @@ def inside(
     console = Console(highlight=False)
     console.print(rows(results))
     console.print(f"Figures: {escape(str(out))}", soft_wrap=True)
+
+
+@cascade_app.command()
+def outside(
+    prompt: Annotated[list[str] | None, typer.Argument(help="One text, or several for a verdict. Default: a task's pairs.")] = None,
+    task: Annotated[str, typer.Option(help="The task whose pairs are taken, clean and disturbed into corrupt.")] = "ioi",
+    count: Annotated[int, typer.Option(help="How many of them.")] = 32,
+    swap: Annotated[str | None, typer.Option(help="POSITION=TOKEN to put there, or POSITION for the next best.")] = None,
+    nudge: Annotated[float | None, typer.Option(help="Nudge the stream at the last token by this dose instead.")] = None,
+    layer: Annotated[int, typer.Option(help="Where to nudge.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Draws of the noise for each prompt.")] = 8,
+    steps: Annotated[int, typer.Option(help="Tokens to generate.")] = 64,
+    temperature: Annotated[float, typer.Option(help="Of sampling; 0 is greedy.")] = 1.0,
+    model: Model = "smalltown",
+    out: Annotated[Path, typer.Option(help="The HTML file to write the figures to.")] = Path("outside.html"),
+    save: Annotated[Path | None, typer.Option(help="Also keep the numbers, as netCDF files in this folder.")] = None,
+    seed: Annotated[int, typer.Option(help="Of noise, prompts and nudges.")] = 0,
+    force: Force = False,
+) -> None:  # fmt: skip
+    """Follow a disturbance through the model's own words: coupled texts, survival, reproduction, avalanches, channels, temperature.
+
+    Finished parts are kept in OUT.parts until all is done: after a stop, the same command goes on from there.
+    """
+    import shutil
+
+    import xarray as xr
+
+    import analyses
+    from analyses.report.html import write_figures
+    from analyses.report.outside import MEASURED, figures, outside_steps, rows
+    from analyses.report.steps import run_steps
+    from interp import load
+    from interp.files import check_free
+    from interp.zoo import task as task_of
+
+    check_free(out, overwrite=force)
+    kept = {} if save is None else {name: save / f"{name}.nc" for name in MEASURED}
+    for path in kept.values():
+        check_free(path, overwrite=force)
+    loaded = load(model)
+    pairs = [] if prompt else task_of(task).sample(count, seed, loaded.tokenizer)
+    texts = list(prompt) if prompt else [pair.clean for pair in pairs]
+    disturbance = _disturbance(swap, nudge, layer, [pair.corrupt for pair in pairs])
+    parts = out.with_name(out.name + ".parts")
+    results: dict[str, xr.Dataset] = {}
+    stages = outside_steps(
+        loaded, texts, disturbance, results, seeds=seeds, steps=steps, temperature=temperature, seed=seed, folder=parts
+    )
+    try:
+        run_steps(stages, results, title="cascade outside", progress=True)
+    except KeyboardInterrupt:
+        Console(stderr=True, highlight=False).print(
+            f"Stopped. Finished parts are in {escape(str(parts))}; the same command goes on from there.", soft_wrap=True
+        )
+        raise
+    drawn, read = zip(*figures(results), strict=True)
+    write_figures(drawn, out, read=read, overwrite=force)
+    for name, path in kept.items():
+        if name in results:
+            analyses.save(results[name], path, overwrite=force)
+    shutil.rmtree(parts)
+    console = Console(highlight=False)
+    console.print(rows(results))
+    console.print(f"Figures: {escape(str(out))}", soft_wrap=True)
+
+
+def _disturbance(swap: str | None, nudge: float | None, layer: int, others: list[str]) -> "Disturbance":
+    """What the options ask for: a nudge, a swap, else the corrupt partners, else the last token swapped."""
+    from analyses.cascade import Nudge, Replace, Swap
+
+    if swap is not None and nudge is not None:
+        raise typer.BadParameter("give --swap or --nudge, not both")
+    if nudge is not None:
+        return Nudge(layer=layer, dose=nudge)
+    if swap is not None:
+        position, _, token = swap.partition("=")
+        if not position.lstrip("-").isdigit():
+            raise typer.BadParameter(f"--swap is POSITION or POSITION=TOKEN, got {swap!r}")
+        return Swap(int(position), token or None)
+    return Replace(others) if others else Swap()

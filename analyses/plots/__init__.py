@@ -9,11 +9,15 @@ import xarray as xr
 from analyses.plots.ablation import plot_ablation
 from analyses.plots.attention import plot_attention, plot_head
 from analyses.plots.attribution import plot_attribution
+from analyses.plots.avalanches import plot_avalanches
+from analyses.plots.channels import plot_channels
 from analyses.plots.component_lens import plot_component_lens
+from analyses.plots.coupled import plot_coupled
 from analyses.plots.damping import plot_damping
 from analyses.plots.direct import plot_direct
 from analyses.plots.dose_response import plot_dose_response
 from analyses.plots.embeddings import plot_embeddings, plot_positions
+from analyses.plots.external import plot_external, plot_joined
 from analyses.plots.forest import plot_forest
 from analyses.plots.gain import plot_gain
 from analyses.plots.heads import plot_composition, plot_heads
@@ -25,8 +29,11 @@ from analyses.plots.methodology import plot_methodology
 from analyses.plots.participation import plot_participation
 from analyses.plots.patching import plot_patching
 from analyses.plots.repair import plot_repair
+from analyses.plots.reproduction import plot_reproduction
 from analyses.plots.residual import plot_residual
 from analyses.plots.spectrum import plot_lyapunov, plot_spectrum
+from analyses.plots.survival import plot_survival
+from analyses.plots.temperature import plot_temperature
 from analyses.plots.verdict import plot_verdict
 from interp.errors import ResultError, nearest
 
@@ -53,6 +60,14 @@ KINDS: dict[str, Callable[..., go.Figure]] = {
     "cascade_gain": plot_gain,
     "cascade_ledger": plot_ledger,
     "cascade_participation": plot_participation,
+    "cascade_avalanches": plot_avalanches,
+    "cascade_channels": plot_channels,
+    "cascade_coupled": plot_coupled,
+    "external_verdict": plot_external,
+    "cascade_reproduction": plot_reproduction,
+    "cascade_survival": plot_survival,
+    "cascade_temperature": plot_temperature,
+    "joined_verdict": plot_joined,
     "internal_verdict": plot_verdict,
     "jacobian_spectrum": plot_spectrum,
     "light_cone": plot_light_cone,
@@ -77,16 +92,21 @@ __all__ = [
     "plot_ablation",
     "plot_attention",
     "plot_attribution",
+    "plot_avalanches",
+    "plot_channels",
     "plot_component_lens",
     "plot_composition",
+    "plot_coupled",
     "plot_damping",
     "plot_direct",
     "plot_dose_response",
     "plot_embeddings",
+    "plot_external",
     "plot_forest",
     "plot_gain",
     "plot_head",
     "plot_heads",
+    "plot_joined",
     "plot_ledger",
     "plot_lens",
     "plot_lens_curves",
@@ -98,8 +118,11 @@ __all__ = [
     "plot_patching",
     "plot_positions",
     "plot_repair",
+    "plot_reproduction",
     "plot_residual",
     "plot_spectrum",
+    "plot_survival",
+    "plot_temperature",
     "plot_trajectories",
     "plot_verdict",
 ]

@@ -1,0 +1,51 @@
+"""What carries a disturbance on."""
+
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+
+from analyses.plots.labels import model_name, named
+from analyses.plots.theme import LINES, TEMPLATE
+
+OPEN = {"both": "both open", "activations": "activations only", "tokens": "tokens only"}
+
+
+def plot_channels(result: xr.Dataset) -> go.Figure:
+    """Left h at each step with both channels open and with one shut; right the share that each carries, with its 95 % interval.
+
+    Args:
+        result: of `analyses.cascade.channels`.
+    """
+    fig = make_subplots(
+        1, 2, column_widths=[0.66, 0.34], subplot_titles=["h: the draws differ", "carried by"], horizontal_spacing=0.12
+    )
+    times, curves = result["time"].to_numpy(), result["h"].mean(("prompt", "seed"))
+    for (cell, said), color in zip(OPEN.items(), LINES, strict=False):
+        fig.add_scatter(
+            x=times, y=curves.sel(cell=cell).to_numpy(), mode="lines", name=said, line={"color": color, "width": 2},
+            hovertemplate="step %{x}<br>%{y:.4f}<extra></extra>", row=1, col=1,
+        )  # fmt: skip
+    mean = result["shapley"].mean("prompt").to_numpy()
+    error = None
+    if "shapley_interval" in result:
+        low, high = result["shapley_interval"].to_numpy()
+        error = {"array": high - mean, "arrayminus": mean - low, "thickness": 1.6, "width": 5}
+    fig.add_bar(
+        x=[named(name) for name in result["channel"].to_numpy()], y=mean, error_y=error, marker={"color": [LINES[1], LINES[2]]},
+        showlegend=False, hovertemplate="%{x}<br>%{y:.4f}<extra></extra>", row=1, col=2,
+    )  # fmt: skip
+    fig.update_xaxes(title="generated token", row=1, col=1)
+    fig.update_yaxes(title="probability", rangemode="tozero", row=1, col=1)
+    fig.update_yaxes(title="mean h (Shapley)", rangemode="tozero", row=1, col=2)
+    prompts = result.sizes["prompt"]
+    fig.update_layout(
+        template=TEMPLATE,
+        title=f"What carries a disturbance on · {model_name(result)}<br><sup>mean over {prompts} prompt{'s' if prompts > 1 else ''} of "
+        f"{result.sizes['seed']} draws</sup>",
+        width=980,
+        height=420,
+        margin={"t": 96, "b": 100},
+        legend={"y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"},
+    )  # fmt: skip
+    fig.update_annotations(font={"size": 13})
+    return fig

@@ -1,0 +1,184 @@
+"""The cascade outside: what `interp cascade outside` and the report measure and show."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from rich.table import Table
+
+from analyses import cascade
+from analyses.cascade.coupled import Coupled, couple, describe_coupled
+from analyses.cascade.disturbances import Disturbance, Nudge, Unrelated
+from analyses.cascade.survival import describe_survival
+from analyses.plots import plot
+from analyses.report.steps import Step
+from interp.model import Transformer
+
+SHOWN = {
+    "external": (
+        "Changed tokens in the last half of a text, at three lengths. Below the dotted line the disturbance counts as gone; it "
+        "dies like a piano string's where the damage also falls faster with length than a critical process' would (dashed). It "
+        "is a pile where the damage stays above the line and does not fall. Where the intervals do not say, nothing is claimed."
+    ),
+    "joined": "Each prompt: growth inside the model against what happens outside it. The two verdicts need not agree.",
+    "coupled": (
+        "The same prompt as it is and disturbed, continued on the same random numbers, so that what differs is due to the "
+        "disturbance. Beneath, how far apart the next-token distributions are, and how often the next draws would differ."
+    ),
+    "survival": (
+        "How long the two texts stay the same: exactly, from the probabilities along the clean text, and counted in the coupled "
+        "texts."
+    ),
+    "reproduction": (
+        "One token of a text is swapped and the rest kept: how often would each later token have been another? The sum up to a "
+        "horizon is the number of tokens that one changed token changes; in the closed loop, where changes coincide, it is "
+        "less."
+    ),
+    "avalanches": (
+        "How many tokens a disturbance changes before it comes to rest, against a power law and against Borel's law, which a "
+        "branching process of the same ratio gives. A power law alone would prove nothing."
+    ),
+    "channels": (
+        "After one nudge the disturbance lives on in the keys and values that are kept and in the tokens that are drawn. Each "
+        "is shut in turn."
+    ),
+    "temperature": (
+        "The same against the temperature of sampling, at several lengths. At a critical temperature the peak of the "
+        "susceptibility grows with length; where it does not, it is a crossover."
+    ),
+}
+"""Each figure's result, in the order in which they are shown, and how to read it."""
+
+MEASURED = tuple(SHOWN)
+"""What can be kept as files."""
+
+HORIZON = 32
+
+
+def outside_steps(
+    model: Transformer,
+    texts: Sequence[str],
+    disturbance: Disturbance,
+    results: dict[str, xr.Dataset],
+    *,
+    seeds: int,
+    steps: int,
+    temperature: float,
+    seed: int = 0,
+    folder: Path | None = None,
+) -> list[Step]:
+    """How to get every result of `MEASURED`, in an order in which each finds those it is made of; None where it cannot be.
+
+    Args:
+        results: where the earlier steps' results will be.
+        folder: where finished parts are kept.
+    """
+    request: dict[str, Any] = {"seeds": seeds, "steps": steps, "temperature": temperature, "seed": seed}
+
+    def parts(name: str) -> Path | None:
+        return None if folder is None else folder / name
+
+    @cache
+    def run() -> Coupled:
+        return couple(model, texts, disturbance, folder=parts("coupled"), **request)
+
+    def survival() -> xr.Dataset:
+        several = len(run().clean) > 1
+        unrelated = couple(model, texts, Unrelated(), folder=parts("unrelated"), **request) if several else None
+        return describe_survival(model, run(), unrelated)
+
+    def joined() -> xr.Dataset:
+        gain = cascade.gain(model, texts, seed=seed)
+        inside = cascade.internal_verdict(gain)
+        return cascade.joined_verdict(inside, results["external"], gain=gain, coupled=results["coupled"])
+
+    greedy = temperature == 0
+    lengths = [steps // 4, steps // 2, steps]
+    nudge = disturbance if isinstance(disturbance, Nudge) else Nudge(dose=0.5)
+    horizon = min(HORIZON, steps // 2)
+    return [
+        ("coupled", lambda: describe_coupled(model, run())),
+        ("external", lambda: cascade.external_verdict(results["coupled"])),
+        ("joined", joined),
+        ("survival", survival),
+        ("avalanches", lambda: cascade.avalanches(results["coupled"])),
+        (
+            "reproduction",
+            lambda: None if greedy
+            else cascade.reproduction(model, texts, temperature=temperature, horizon=horizon, loop=run(), seed=seed),
+        ),
+        ("channels", lambda: None if greedy else cascade.channels(model, texts, nudge, folder=parts("channels"), **request)),
+        (
+            "temperature",
+            partial(
+                cascade.temperature_sweep, model, texts, disturbance, lengths=lengths, seeds=seeds, seed=seed, folder=parts("temperature")
+            ),
+        ),
+    ]  # fmt: skip
+
+
+def figures(results: Mapping[str, xr.Dataset]) -> list[tuple[go.Figure, str]]:
+    """Each figure of `SHOWN` that there is a result for, and how to read it."""
+    return [(plot(results[name]), read) for name, read in SHOWN.items() if name in results]
+
+
+def rows(results: Mapping[str, xr.Dataset]) -> Table:
+    """The verdicts and the figures that they rest on."""
+    verdict, coupled, joined = (results[name] for name in ("external", "coupled", "joined"))
+    table = Table("", "value", title="cascade outside", title_justify="left")
+    table.add_row(
+        "verdict", f"{verdict['verdict'].item()}, {int(verdict['prompts'])} prompts of {coupled.sizes['seed']} draws"
+    )
+    table.add_row(
+        "the cascade inside",
+        f"{joined['inside'].item()}; rank correlation with h {_with(joined, 'rank_correlation', '+.2f')}",
+    )
+    late, bounds = verdict["late_damage_mean"].to_numpy(), verdict["late_damage_interval"].to_numpy()
+    said = ", ".join(f"{value:.3f}{_bounds(bounds[:, at], '.3f')}" for at, value in enumerate(late))
+    table.add_row(
+        f"late damage at {', '.join(str(int(n)) for n in verdict['horizon'])} tokens",
+        f"{said}; gone below {float(verdict['epsilon'])}",
+    )
+    parted = coupled["first_divergence"].notnull()
+    table.add_row(
+        "texts that part",
+        f"{float(parted.mean()):.0%}, the typical one at step {float(coupled['first_divergence'].median()):.0f}"
+        if parted.any()
+        else "none",
+    )
+    together, chance = (float(results["survival"][name]) for name in ("came_together", "came_together_unrelated"))
+    if np.isfinite(together):
+        table.add_row(
+            "of these come together again",
+            f"{together:.0%}" + ("" if np.isnan(chance) else f"; unrelated texts {chance:.0%}"),
+        )
+    if "reproduction" in results:
+        one = results["reproduction"]
+        r, r_bounds = float(one["reproduction"][-1]), one["reproduction_interval"].to_numpy()[:, -1]
+        table.add_row(
+            f"R up to {one.sizes['lag']} tokens",
+            f"{r:.2f}{_bounds(r_bounds, '.2f')}; in the closed loop {_with(one, 'r_loop', '.2f')}",
+        )
+        table.add_row("influence falls with the lag to the power", _with(one, "exponent", ".2f"))
+    table.add_row("branching ratio of avalanches", _with(results["avalanches"], "branching_ratio", ".2f"))
+    if "channels" in results:
+        shares = results["channels"]["shapley"].mean("prompt")
+        table.add_row("carried by activations, by tokens", ", ".join(f"{float(value):.3f}" for value in shares))
+    sweep = results["temperature"]
+    damage = sweep["late_damage_mean"][:, -1]
+    table.add_row(
+        "against temperature", f"{sweep['said'].item()}; least damage at T = {float(damage.idxmin('temperature')):g}"
+    )
+    return table  # fmt: skip
+
+
+def _with(result: xr.Dataset, name: str, form: str) -> str:
+    return f"{float(result[name]):{form}}{_bounds(result[f'{name}_interval'].to_numpy(), form)}"
+
+
+def _bounds(bounds: np.ndarray, form: str) -> str:
+    return "" if np.isnan(bounds).any() else f" ({bounds[0]:{form}} to {bounds[1]:{form}})"
