@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from scipy import stats
 
 from analyses.results import Variable
@@ -50,8 +50,8 @@ def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndar
 def resampled(
     by_prompt: Float[np.ndarray, "prompt ..."], statistic: Callable[[np.ndarray], float | np.ndarray]
 ) -> Float[np.ndarray, "two ..."]:
-    """95 % bootstrap interval over prompts of a statistic that is no mean of theirs; NaN with too few prompts, and where it
-    does not exist in more than one resample of twenty.
+    """95 % bootstrap interval over prompts of a statistic that is no mean of theirs, by percentiles as in `bootstrap_mean`; NaN with too
+    few prompts, and where the statistic does not exist in more than one resample of twenty.
 
     Args:
         statistic: of values of some prompts, drawn with replacement, [prompt, ...].
@@ -61,13 +61,25 @@ def resampled(
     if n < FEWEST_PROMPTS:
         return np.full((2, *shape), np.nan)
     rng = np.random.default_rng(0)
-    drawn = np.stack([np.asarray(statistic(by_prompt[rng.integers(0, n, n)])) for _ in range(RESAMPLES // 2)])
+    drawn = np.stack([np.asarray(statistic(by_prompt[rng.integers(0, n, n)]), float) for _ in range(RESAMPLES // 2)])
+    there = np.isfinite(drawn)
+    usable = there.mean(0) >= LEAST_USABLE
     bounds = np.full((2, *shape), np.nan)
-    usable = np.isfinite(drawn).mean(0) >= LEAST_USABLE
-    bounds[:, usable] = np.nanquantile(
-        np.where(np.isfinite(drawn), drawn, np.nan)[:, usable], [tail(n), 1 - tail(n)], axis=0
-    )
+    bounds[:, usable] = np.nanquantile(np.where(there, drawn, np.nan)[:, usable], [tail(n), 1 - tail(n)], axis=0)
     return bounds
+
+
+def ratio_interval(
+    above: Shaped[np.ndarray, " prompt"], below: Shaped[np.ndarray, " prompt"]
+) -> Float[np.ndarray, " two"]:
+    """95 % interval of sum(above) / sum(below) over prompts, Student's about the linearised ratio (Cochran 1977, section 6.4); NaN with
+    too few prompts. For a skewed ratio it covers better than resampling does."""
+    n, total = len(above), float(below.sum())
+    if n < FEWEST_PROMPTS or total == 0:
+        return np.full(2, np.nan)
+    ratio = float(above.sum()) / total
+    error = float(np.sqrt(((above - ratio * below) ** 2).sum() * n / (n - 1)) / total)
+    return np.asarray(ratio + stats.t.ppf([0.025, 0.975], n - 1) * error)
 
 
 def tail(prompts: int) -> float:

@@ -294,3 +294,69 @@ def test_help_loads_no_torch_and_appears_at_once():
     assert "loaded: []" in done.stdout
     assert "--corrupt" in done.stdout
     assert time.monotonic() - start < 20  # a stuck import; the bar of one second is measured by hand
+
+
+def test_cascade_outside(monkeypatch, capsys, tmp_path):
+    arguments = ["--seeds", 2, "--steps", 16, "--count", 7, "--out", tmp_path / "o.html", "--save", tmp_path]
+    status, out, err = run(monkeypatch, capsys, "cascade", "outside", *arguments)
+    assert status == 0, err
+    assert "7 prompts of 2 draws" in out
+    assert "rank correlation" in out
+    assert (tmp_path / "o.html").read_text().count('class="plotly-graph-div"') == 8
+    assert analyses.load(tmp_path / "coupled.nc").attrs["kind"] == "cascade_coupled"
+    assert not (tmp_path / "o.html.parts").exists()
+    assert run(monkeypatch, capsys, "cascade", "outside", *arguments)[0] == 1
+
+
+def test_cascade_outside_goes_on_after_a_stop(monkeypatch, capsys, tmp_path):
+    import sys
+
+    module = sys.modules["analyses.cascade.coupled"]
+    original, calls = module._continue, []
+
+    def stopping(*given):
+        calls.append(given[8])
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    monkeypatch.setattr(module, "_continue", stopping)
+    words = [
+        "Once upon a time",
+        "He <b>was</b>",
+        "--nudge",
+        0.5,
+        "--seeds",
+        2,
+        "--steps",
+        16,
+        "--out",
+        tmp_path / "o.html",
+    ]
+    status, _, err = run(monkeypatch, capsys, "cascade", "outside", *words)
+    assert status == 130
+    assert "the same command goes on from there" in err.replace("\n", " ")
+    assert (tmp_path / "o.html.parts" / "coupled").is_dir()
+    done = len(calls) - 1
+    status, out, err = run(monkeypatch, capsys, "cascade", "outside", *words)
+    assert status == 0, err
+    assert len(calls) == done + 1 + 11 - done  # 9 temperatures, the texts, and unrelated ones; none twice
+    assert "undetermined, 2 prompts" in out
+    assert "<b>was" not in (tmp_path / "o.html").read_text().split("plotly.js", 1)[-1].split("<body>")[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["Mary went", "--swap", "1=x", "--nudge", 0.1], "not both"),
+        (["Mary went", "--swap", "one"], "POSITION=TOKEN"),
+        (["Mary went", "--swap", "9"], "none at position 9"),
+        (["Mary went", "--steps", 300], "leaves room for"),
+        (["Mary went", "--temperature", -1.0], "temperature must be 0"),
+    ],
+)
+def test_cascade_outside_requests_that_cannot_be(monkeypatch, capsys, tmp_path, words, said):
+    status, _, err = run(monkeypatch, capsys, "cascade", "outside", *words, "--out", tmp_path / "o.html")
+    assert status != 0
+    assert said in " ".join(err.replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == []

@@ -5,10 +5,13 @@ import re
 import numpy as np
 import pytest
 
+from analyses.cascade import Replace
 from analyses.report import collect, render, summary, write
+from analyses.report.outside import MEASURED, outside_steps
+from analyses.report.steps import run_steps
 from analyses.report.summary import chosen_head, lens_sentence, parse_head
 from interp.errors import InterpError, ResultError
-from interp.zoo import DEFAULT_PAIR
+from interp.zoo import DEFAULT_PAIR, task
 
 NASTY = "<script>document.title='owned'</script>\n</script><b>John</b> 🎉 \u202e{{ 7*7 }} went to"
 
@@ -51,7 +54,8 @@ def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, 
         "Direct logit attribution",
         "The residual stream",
         "Embeddings",
-        "Cascade",
+        "Cascade inside",
+        "Cascade outside",
         "Provenance",
     ):
         assert section in text
@@ -144,3 +148,28 @@ def test_requests_that_cannot_be(smalltown):
         collect(smalltown, "Mary went", answer=" to")
     with pytest.raises(InterpError, match="predicts .* after both prompts"):
         collect(smalltown, "Mary went", corrupt="John went")
+
+
+@pytest.mark.browser
+def test_the_cascade_outside_is_shown_where_it_was_asked_for(results, smalltown, page, tmp_path):
+    assert "Ask for it with <code>--cascade</code>" in render(results)
+    pairs = task("ioi").sample(6, 0, smalltown.tokenizer)
+    found = dict(results)
+    disturbance = Replace([pair.corrupt for pair in pairs])
+    steps = outside_steps(
+        smalltown, [pair.clean for pair in pairs], disturbance, found, seeds=2, steps=16, temperature=1.0
+    )
+    run_steps(steps, found, title="cascade outside", progress=False)
+    assert set(MEASURED) <= set(found)
+    path = tmp_path / "report.html"
+    write(found, path)
+    seen = watch(page)
+    page.goto(path.as_uri())
+    page.wait_for_function("document.querySelectorAll('.main-svg').length > 5")
+    assert seen == []
+    assert page.locator(".plotly-graph-div").count() == 25 + len(MEASURED)
+    verdict = found["external"]["verdict"].item()
+    assert f"(6 prompts of 2 draws): {verdict}." in page.inner_text("body")
+    assert summary(found)[-1].endswith(f"{verdict}.")
+    widths = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert widths[0] <= widths[1]

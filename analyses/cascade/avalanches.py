@@ -11,7 +11,7 @@ from scipy import optimize, special, stats
 
 from analyses.cascade.reproduction import branching_ratio
 from analyses.cascade.survival import runs_of
-from analyses.intervals import resampled
+from analyses.intervals import ratio_interval, resampled
 from interp.errors import ResultError
 
 RIVALS = ("lognormal", "exponential", "borel")
@@ -54,7 +54,6 @@ def avalanches(result: xr.Dataset, *, gap: int = 8) -> xr.Dataset:
     largest = damage.shape[-1] - gap + 1
     fits = len(ended) >= FEWEST and len(np.unique(ended)) > 1
     ratio = branching_ratio(size - 1, size)
-    by_prompt = np.stack([(size - 1).sum(1), size.sum(1)], axis=1)
     sizes = np.arange(1, int(size.max()) + 1)
     data = stats.CensoredData(uncensored=ended, right=size[~rest])
     log_ratio, p = (
@@ -72,7 +71,12 @@ def avalanches(result: xr.Dataset, *, gap: int = 8) -> xr.Dataset:
         ),
         "borel_ccdf": (("size",), borel_ccdf(ratio, len(sizes)), "the same of Borel's law", "1"),
         "branching_ratio": ((), ratio, "branching ratio", "1"),
-        "branching_ratio_interval": (("bound",), resampled(by_prompt, _ratio), "95 % interval over prompts", "1"),
+        "branching_ratio_interval": (
+            ("bound",),
+            ratio_interval((size - 1).sum(1), size.sum(1)),
+            "95 % interval over prompts",
+            "1",
+        ),
         "exponent": ((), power_law(ended, largest) if fits else np.nan, "exponent of the power law", "1"),
         "exponent_interval": (
             ("bound",),
@@ -127,17 +131,13 @@ def power_law(sizes: Int[np.ndarray, " avalanche"], largest: int) -> float:
 
 
 def _exponents(size: np.ndarray, rest: np.ndarray, largest: int) -> Float[np.ndarray, " bound"]:
-    pairs = np.stack([size, rest], axis=-1)
+    pairs = np.stack([size, rest], axis=-1).astype(float)
 
     def of(drawn: np.ndarray) -> float:
-        ended = drawn[..., 0][drawn[..., 1].astype(bool)]
+        ended = drawn[..., 0][drawn[..., 1].astype(bool)].astype(int)
         return power_law(ended, largest) if np.log(ended).mean() > 0 else np.nan
 
     return resampled(pairs, of)
-
-
-def _ratio(counts: np.ndarray) -> float:
-    return branching_ratio(counts[:, 0], counts[:, 1])
 
 
 def _compare(sizes: np.ndarray, largest: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ class Kept:
     """A folder of finished parts.
 
     Args:
-        folder: is made where it does not exist; None keeps nothing.
+        folder: is made with the first part; None keeps nothing.
         request: JSON values on which the numbers depend. A folder that holds parts of another request is an error.
     """
 
@@ -32,8 +32,7 @@ class Kept:
             raise InterpError(
                 f"{folder} holds parts of another request (other model, prompts or options). Name another folder, or delete it."
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(about, lambda path: path.write_text(said, encoding="utf-8"))
+        self._said = said
 
     def part(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """The part of that name: read where it is there, else computed and kept."""
@@ -47,6 +46,8 @@ class Kept:
             except (OSError, ValueError, EOFError) as error:
                 raise InterpError(f"{path} is damaged: {error}. Delete it; it will be computed again.") from error
         found = compute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self._folder / "request.json", lambda about: about.write_text(self._said, encoding="utf-8"))
         write_whole(path, lambda temporary: _save(temporary, found))
         return found
 

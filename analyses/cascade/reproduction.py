@@ -14,7 +14,7 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.coupled import Coupled
-from analyses.intervals import bootstrap_mean, resampled
+from analyses.intervals import bootstrap_mean, ratio_interval, resampled
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
 from interp.generation import left_aligned
@@ -187,9 +187,8 @@ def _of_mean(function: Callable[[np.ndarray], float], influence: Float[np.ndarra
 
 def _loop(damage: Int[np.ndarray, "prompt seed time"], horizon: int, r: float) -> dict[str, Variable]:
     children, parents = loop_counts(damage, horizon)
-    counts = np.stack([children, parents], axis=1)
     found = branching_ratio(children, parents)
-    interval = resampled(counts, lambda c: branching_ratio(c[:, 0], c[:, 1]))
+    interval = ratio_interval(children, parents)
     return {
         "r_loop": ((), found, "reproduction number in the closed loop", "1"),
         "r_loop_interval": (("bound",), interval, "95 % interval over prompts", "1"),

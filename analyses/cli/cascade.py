@@ -127,7 +127,7 @@ def outside(
     for name, path in kept.items():
         if name in results:
             analyses.save(results[name], path, overwrite=force)
-    shutil.rmtree(parts)
+    shutil.rmtree(parts, ignore_errors=True)
     console = Console(highlight=False)
     console.print(rows(results))
     console.print(f"Figures: {escape(str(out))}", soft_wrap=True)

@@ -1,13 +1,20 @@
 """`interp report`: One HTML page about a prompt."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from analyses.cli.app import Force, Model, app
+
+if TYPE_CHECKING:
+    from analyses.cascade.disturbances import Disturbance
+    from interp.model import Transformer
+
+PAIRS = 32
+"""How many pairs of its task are followed outside where no prompt is given."""
 
 
 @app.command()
@@ -30,6 +37,12 @@ def report(
     head: Annotated[
         str | None, typer.Option(help="LAYER.HEAD whose pattern is shown large. Default: chosen by its attention.")
     ] = None,
+    cascade: Annotated[
+        bool,
+        typer.Option(
+            "--cascade", help="Also follow disturbances through the model's own words; takes a minute or more."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the injected directions and of the random-init twin.")] = 0,
     force: Force = False,
 ) -> None:
@@ -41,6 +54,7 @@ def report(
     from interp.zoo import DEFAULT_PAIR
 
     check_free(out, overwrite=force)
+    own = prompt is not None
     if prompt is None:
         given = [
             name
@@ -56,7 +70,10 @@ def report(
             DEFAULT_PAIR.wrong,
         )
     loaded = load(model)
-    results = collect(loaded, prompt, corrupt=corrupt, answer=answer, wrong=wrong, seed=seed, progress=True)
+    outside = _outside(loaded, prompt, corrupt, own, seed) if cascade else None
+    results = collect(
+        loaded, prompt, corrupt=corrupt, answer=answer, wrong=wrong, outside=outside, seed=seed, progress=True
+    )
     shown = parse_head(head, results["attention"]) if head is not None else None
     write(results, out, head=shown, overwrite=force)
     console = Console(highlight=False)
@@ -64,3 +81,16 @@ def report(
     for sentence in summary(results):
         console.print(f"  • {escape(sentence)}")
     console.print(f"Report: {escape(str(out))}", soft_wrap=True)
+
+
+def _outside(
+    model: "Transformer", prompt: str, corrupt: str | None, own: bool, seed: int
+) -> "tuple[list[str], Disturbance]":
+    """The prompts whose cascade outside is followed: the user's own, else pairs like the one that is shown."""
+    from analyses.cascade import Replace, Swap
+    from interp.zoo import task
+
+    if own:
+        return [prompt], Swap() if corrupt is None else Replace([corrupt])
+    pairs = task("ioi").sample(PAIRS, seed, model.tokenizer)
+    return [pair.clean for pair in pairs], Replace([pair.corrupt for pair in pairs])

@@ -1,5 +1,6 @@
 """Run every analysis that a report shows."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -7,12 +8,14 @@ import xarray as xr
 
 from analyses.attention import attention_patterns, head_table
 from analyses.attribution import direct_logit_attribution
+from analyses.cascade.disturbances import Disturbance
 from analyses.embeddings import embedding_structure
 from analyses.lenses import logit_lens, tuned_lens
 from analyses.lenses.translators import is_shipped
 from analyses.patching import activation_patching, compare_patching
 from analyses.patching.methodology import METHODS
 from analyses.report.inside import inside_steps
+from analyses.report.outside import outside_steps
 from analyses.report.steps import Step, run_steps
 from analyses.residual import residual_stream
 from interp.errors import InterpError
@@ -35,6 +38,7 @@ def collect(
     corrupt: str | None = None,
     answer: str | None = None,
     wrong: str | None = None,
+    outside: tuple[Sequence[str], Disturbance] | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, xr.Dataset]:
@@ -44,12 +48,14 @@ def collect(
         clean: the prompt to look into.
         corrupt: a prompt of equal token length that differs in what matters; without it nothing is patched.
         answer, wrong: single tokens; default, the model's top prediction after the clean and the corrupt prompt.
+        outside: prompts and a disturbance, whose cascade outside is measured too; it takes a minute or more.
         seed: of the injected directions, and of the random-init twin.
         progress: show a progress bar on standard error.
 
     Returns:
         `lens`, `trajectory` (the answers, at the last position), `attention`, `head_table`, `attribution` (not of a post-norm model),
-        `stream`, `embeddings`, and those of `analyses.report.inside`; for a model with a shipped tuned lens `tuned`;
+        `stream`, `embeddings`, and those of `analyses.report.inside`, with `outside` those of
+        `analyses.report.outside`; for a model with a shipped tuned lens `tuned`;
         with a corrupt prompt also `lens_corrupt`, `patching` (stream), `heads` (z), `heads_by_position`, and `methods` (heads by several
         methods).
 
@@ -90,6 +96,9 @@ def collect(
         model, [clean], [] if corrupt is None else [corrupt], results, answers=_asked(results), seed=seed
     )
     run_steps(inside, results, title="cascade inside", progress=progress)
+    if outside is not None:
+        followed_out = outside_steps(model, *outside, results, seeds=8, steps=64, temperature=1.0, seed=seed)
+        run_steps(followed_out, results, title="cascade outside", progress=progress)
     return results
 
 

@@ -14,11 +14,13 @@ from plotly.offline import get_plotlyjs
 from analyses.plots import plot, plot_head, plot_lens_pair, plot_positions, plot_trajectories
 from analyses.plots.labels import visible
 from analyses.report.inside import figures as inside_figures
+from analyses.report.outside import figures as outside_figures
 from analyses.report.pages import environment
 from analyses.report.summary import (
     attribution_sentence,
     chosen_head,
     detectors_sentence,
+    external_sentence,
     gain_sentence,
     heads_sentence,
     lens_sentence,
@@ -80,6 +82,8 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
             heads_by_position=_div(plot(results["heads_by_position"])) if patching is not None else None,
             methods=_div(plot(results["methods"])) if patching is not None else None,
             gain_sentence=gain_sentence(results["gain"]),
+            outside=[(_div(figure), read) for figure, read in outside_figures(results)],
+            outside_sentence=external_sentence(results["external"]) if "external" in results else "",
             inside=[(_div(figure), read) for figure, read in inside_figures(results, injection=_injection(results))],
             provenance=[(name.replace("_", " "), lens.attrs[name]) for name in PROVENANCE],
             parameters=[

@@ -1,5 +1,6 @@
 """What the numbers say, in sentences. Each sentence states figures of the results and no more."""
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,7 +20,8 @@ def summary(results: Mapping[str, xr.Dataset]) -> list[str]:
     if "attribution" in results:
         lines.append(attribution_sentence(results["attribution"]))
     lines.append(stream_sentence(results["stream"]))
-    return [*lines, gain_sentence(results["gain"])]
+    lines.append(gain_sentence(results["gain"]))
+    return [*lines, external_sentence(results["external"])] if "external" in results else lines
 
 
 def lens_sentence(lens: xr.Dataset) -> str:
@@ -123,6 +125,19 @@ def gain_sentence(gain: xr.Dataset) -> str:
     return (
         f"A disturbance injected at layer {int(gain['layer'][0])} is {absolute:.2f} times as large at the output (typical G); "
         f"relative to the stream it sits in, it {verb} on site by a factor of {relative:.2f} (typical Γ)."
+    )
+
+
+def external_sentence(verdict: xr.Dataset) -> str:
+    """What becomes of a disturbance outside, and on what that rests."""
+    about = json.loads(verdict.attrs["parameters"])
+    late, bounds = float(verdict["late_damage_mean"][-1]), verdict["late_damage_interval"][:, -1].to_numpy()
+    interval = "" if np.isnan(bounds).any() else f" ({bounds[0]:.3f} to {bounds[1]:.3f})"
+    prompts = int(verdict["prompts"])
+    over = f"{prompts} prompt{'s' if prompts > 1 else ''} of {about['seeds']} draws"
+    return (
+        f"As the model reads its own words, at temperature {about['temperature']:g}, {late:.3f}{interval} of the tokens of the last half "
+        f"of {about['steps']} are changed ({over}): {verdict['verdict'].item()}."
     )
 
 

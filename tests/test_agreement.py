@@ -1,0 +1,118 @@
+"""How often coupled draws agree: exactly, by the formula of V^2 terms, and counted."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from markov import TRANSITION, both
+
+from analyses.cascade.agreement import disagreement, divergence, stays, total_variation
+from analyses.cascade.alignment import align
+
+
+def slowly(p: torch.Tensor, q: torch.Tensor) -> float:
+    return 1 - sum(float(1 / torch.maximum(p / p[k], q / q[k]).sum()) for k in range(len(p)))
+
+
+@given(st.integers(0, 10_000), st.integers(2, 40), st.sampled_from([1e-3, 0.1, 1.0, 10.0]))
+def test_sorting_equals_the_double_sum(seed, size, spread):
+    generator = torch.Generator().manual_seed(seed)
+    a, b = torch.randn(2, size, generator=generator, dtype=torch.float64) * 2
+    log_p, log_q = a.log_softmax(-1), (a + spread * b).log_softmax(-1)
+    h, tv = float(disagreement(log_p, log_q)), float(total_variation(log_p, log_q))
+    assert h == pytest.approx(slowly(log_p.exp(), log_q.exp()), abs=1e-12)
+    assert tv - 1e-12 <= h <= 2 * tv / (1 + tv) + 1e-12
+    kept = torch.stack([stays(log_p, log_q, torch.tensor(k)) for k in range(size)])
+    assert float((log_p.exp() * kept).sum()) == pytest.approx(1 - h, abs=1e-12)
+
+
+def test_equals_what_is_counted():
+    p, q = (torch.tensor(row) for row in (TRANSITION[0], TRANSITION[2]))
+    generator = torch.Generator().manual_seed(0)
+    noise = -torch.empty(400_000, 4, dtype=torch.float64).exponential_(generator=generator).log()
+    drawn_p, drawn_q = ((row.log() + noise).argmax(-1) for row in (p, q))
+    h = float(disagreement(p.log(), q.log()))
+    assert float((drawn_p != drawn_q).double().mean()) == pytest.approx(h, abs=4 * (h * (1 - h) / 400_000) ** 0.5)
+    joint = both(TRANSITION[0], TRANSITION[2])
+    counted = np.histogram2d(drawn_p, drawn_q, bins=4)[0] / 400_000
+    np.testing.assert_allclose(joint, counted, atol=0.004)
+    assert joint.sum() == pytest.approx(1)
+
+
+def test_small_disagreement_keeps_its_digits():
+    a = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    b = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    one, ten = (float(disagreement(a.log_softmax(-1), (a + size * b).log_softmax(-1))) for size in (1e-9, 1e-8))
+    assert ten / one == pytest.approx(10, rel=1e-4)
+
+
+def test_tokens_that_cannot_come():
+    log = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0]], dtype=torch.float64).log()
+    # In both tokens 1 has the only shared chance: it is drawn by both where its clock is first of the three.
+    assert float(disagreement(log[0], log[1])) == pytest.approx(2 / 3)
+    assert float(disagreement(log[0], log[0])) == 0
+    apart = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64).log()
+    assert float(disagreement(apart[0], apart[1])) == 1
+    assert float(divergence(apart[0], apart[1])) == float("inf")
+
+
+def test_inverse_transform_sampling_agrees_less():
+    """Why the noise is Gumbel's: two orders of nearly equal probabilities, which one uniform number would tear apart."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(200, dtype=torch.float64, generator=generator)
+    q = p * torch.exp(0.4 * torch.randn(200, dtype=torch.float64, generator=generator))
+    p, q = p / p.sum(), q / q.sum()
+    uniform = torch.rand(20_000, dtype=torch.float64, generator=generator)
+    torn = (torch.searchsorted(p.cumsum(0), uniform) == torch.searchsorted(q.cumsum(0), uniform)).double().mean()
+    gumbel, best = 1 - float(disagreement(p.log(), q.log())), 1 - float(total_variation(p.log(), q.log()))
+    assert float(torn) < gumbel - 0.2
+    assert gumbel < best
+
+
+def test_divergence_and_total_variation_by_hand():
+    p, q = torch.tensor([0.5, 0.5]).double().log(), torch.tensor([0.25, 0.75]).double().log()
+    assert float(total_variation(p, q)) == pytest.approx(0.25)
+    assert float(divergence(p, q)) == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+
+
+def test_one_insertion_is_one_difference():
+    clean, other = np.array([[1, 2, 3, 4, 5, 6]]), np.array([[1, 9, 2, 3, 4, 5]])
+    damage, distance = align(clean, other)
+    assert distance.tolist() == [2]  # the token put in, and the one that fell off the end
+    assert damage[0].tolist() == [False] * 5 + [True]
+    same, none = align(clean, clean)
+    assert not same.any()
+    assert none.tolist() == [0]
+    swapped, one = align(clean, np.array([[1, 2, 9, 4, 5, 6]]))
+    assert swapped[0].tolist() == [False, False, True, False, False, False]
+    assert one.tolist() == [1]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 3), min_size=7, max_size=7), st.lists(st.integers(0, 3), min_size=7, max_size=7)
+        ),
+        min_size=1,
+        max_size=70,
+    )
+)
+def test_alignment_is_a_cheapest_one(pairs):
+    clean, other = (np.array(side) for side in zip(*pairs, strict=True))
+    damage, distance = align(clean, other)
+    for row in range(len(clean)):
+        assert distance[row] == levenshtein(clean[row], other[row])
+        # Tokens that are paired are a common subsequence, and no edit is spared by pairing fewer.
+        kept = clean[row][~damage[row]].tolist()
+        rest = iter(other[row].tolist())
+        assert all(token in rest for token in kept)
+
+
+def levenshtein(a, b) -> int:
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row, before = [i], row
+        for j, y in enumerate(b, 1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (x != y)))
+    return row[-1]

@@ -1,0 +1,239 @@
+"""Coupled generations: against Markov chains, against `generate`, and kept parts."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_tokens, tiny
+from markov import TRANSITION, chain, coalescence
+
+import analyses
+from analyses.cascade import Nudge, Replace, Swap, Unrelated, coupled
+from analyses.cascade.agreement import disagreement
+from analyses.cascade.coupled import couple
+from interp.errors import InterpError, ResultError, TokenError
+
+
+def test_coalescence_time_of_a_markov_chain():
+    expected = coalescence(TRANSITION)
+    run = couple(chain(TRANSITION), torch.tensor([[0], [2]]), Replace(torch.tensor([[1], [3]])), seeds=3000, steps=60)
+    together = run.damage == 0
+    assert together[..., -1].all()
+    times = together.argmax(-1) + 1
+    for row, (a, b) in enumerate([(0, 1), (2, 3)]):
+        error = times[row].std() / np.sqrt(3000)
+        assert times[row].mean() == pytest.approx(expected[a, b], abs=4 * error)
+        assert error < 0.05 * expected[a, b]
+    np.testing.assert_allclose(np.diff(run.damage, axis=-1).max(), 0)  # once together, always
+    np.testing.assert_allclose(run.h[run.damage.cumsum(-1) == run.damage.cumsum(-1)[..., -1:]][-5:], 0, atol=1e-12)
+
+
+def test_temperature_is_that_of_the_chain():
+    """At temperature T the chain's probabilities are p^(1/T), normalised."""
+    run = couple(
+        chain(TRANSITION), torch.tensor([[0]]), Replace(torch.tensor([[1]])), seeds=1, steps=1, temperature=2.0
+    )
+    hot = torch.from_numpy(TRANSITION).sqrt()
+    log = (hot / hot.sum(1, keepdim=True)).log()
+    assert run.h[0, 0, 0] == pytest.approx(float(disagreement(log[0], log[1])))
+    assert run.entropy[0, 0, 0] == pytest.approx(float(-(log[0].exp() * log[0]).sum()))
+
+
+def test_the_clean_text_is_that_of_generate_and_everything_else_its_own_run():
+    model, tokens = tiny(), random_tokens(3, 6)
+    tokens[1, 4:] = -1
+    run = couple(model, tokens, Swap(2, token=7), seeds=2, steps=10, temperature=0.8, seed=5)
+    for prompt in range(3):
+        for k in range(2):
+            row = tokens[prompt : prompt + 1]
+            swapped = row.clone()
+            swapped[0, 2] = 7
+            for stream, begun in enumerate((row, swapped)):
+                text = model.generate(begun, max_new_tokens=10, temperature=0.8, seed=5 + 2 * prompt + k, stop=[])
+                length = int((begun != -1).sum())
+                assert text[0, length:].tolist() == run.tokens[stream, prompt, k].tolist()
+    whole = couple(model, tokens, Swap(2, token=7), seeds=2, steps=10, temperature=0.8, seed=5, use_cache=False)
+    np.testing.assert_array_equal(whole.tokens, run.tokens)
+    np.testing.assert_allclose(whole.kl, run.kl, atol=1e-10)
+    small = couple(model, tokens, Swap(2, token=7), seeds=2, steps=10, temperature=0.8, seed=5, max_bytes=1)
+    np.testing.assert_array_equal(small.tokens, run.tokens)
+    np.testing.assert_allclose(small.h, run.h, atol=1e-10)
+    alone = couple(model, tokens[2:], Swap(2, token=7), seeds=2, steps=10, temperature=0.8, seed=9)
+    np.testing.assert_array_equal(alone.tokens[:, 0], run.tokens[:, 2])
+
+
+def test_numbers_are_those_of_the_two_texts():
+    model, tokens = tiny(), random_tokens(2, 5)
+    run = couple(model, tokens, Swap(3, token=7), seeds=2, steps=6, temperature=1.3)
+    begun = [run.clean, run.other]
+    for prompt, k, time in ((0, 0, 0), (1, 1, 3), (0, 1, 5)):
+        log = []
+        for stream in range(2):
+            text = torch.cat([begun[stream][prompt], torch.from_numpy(run.tokens[stream, prompt, k, :time])])
+            log.append((model(text[None])[0, -1] / 1.3).log_softmax(-1))
+        p, q = log[0].exp(), log[1].exp()
+        assert run.h[prompt, k, time] == pytest.approx(float(disagreement(*log)), abs=1e-10)
+        assert run.kl[prompt, k, time] == pytest.approx(float((p * (log[0] - log[1])).sum()), abs=1e-10)
+        assert run.tv[prompt, k, time] == pytest.approx(float((p - q).abs().sum() / 2), abs=1e-10)
+        assert run.entropy[prompt, k, time] == pytest.approx(float(-(p * log[0]).sum()), abs=1e-10)
+        top = (1.3 * log[0]).topk(2).values
+        assert run.margin[prompt, k, time] == pytest.approx(float(top[0] - top[1]), abs=1e-10)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_nudge_is_one_change_at_one_place(step, use_cache):
+    model, tokens = tiny(), random_tokens(2, 5)
+    tokens[0, 3:] = -1
+    vector = torch.randn(16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    run = couple(
+        model, tokens, Nudge(layer=1, dose=None, vector=vector, step=step), seeds=2, steps=8, use_cache=use_cache
+    )
+    for prompt, length in enumerate((3, 5)):
+
+        def nudge(value, hook, at=length - 1 + step):
+            where = (hook.positions == at)[..., None]
+            return value + where * vector
+
+        for k in range(2):
+            with model.hooks({"blocks.1.hook_resid_pre": nudge}):
+                text = model.generate(tokens[prompt : prompt + 1], max_new_tokens=8, seed=2 * prompt + k, stop=[])
+            assert text[0, length:].tolist() == run.tokens[1, prompt, k].tolist()
+    assert (run.damage[..., :step] == 0).all()
+    assert (run.h[..., :step] == 0).all()
+    assert run.h[..., step:].max() > 0.01
+
+
+def test_a_nudge_of_nothing_changes_nothing():
+    model, tokens = tiny(), random_tokens(2, 5)
+    run = couple(model, tokens, Nudge(dose=None, vector=torch.zeros(16)), seeds=2, steps=8)
+    assert run.damage.sum() == 0
+    np.testing.assert_allclose(run.h, 0, atol=1e-12)
+
+
+def test_random_nudges_have_their_dose():
+    model, tokens = tiny(), random_tokens(2, 5)
+    seen = []
+    nudge = Nudge(layer=1, dose=0.3, seed=4)
+
+    def look(value, hook):
+        seen.append(value.clone())
+
+    rows = torch.arange(2)
+    with nudge.attached(model, rows, rows, torch.tensor([5, 5])), model.hooks({"blocks.1.hook_resid_pre": look}):
+        model(tokens)
+    _, cache = model.run_with_cache(tokens, ["blocks.1.hook_resid_pre"])
+    clean = cache["resid_pre", 1]
+    delta = seen[0] - clean
+    size = (clean - clean.mean(-1, keepdim=True)).norm(dim=-1)
+    np.testing.assert_allclose(delta.norm(dim=-1)[:, 4], 0.3 * size[:, 4])
+    np.testing.assert_allclose(delta[:, :4], 0)
+    np.testing.assert_allclose(delta.mean(-1), 0, atol=1e-12)
+
+
+def test_greedy_is_its_own_case():
+    model, tokens = tiny(), random_tokens(3, 5)
+    run = couple(model, tokens, Swap(1, token=7), seeds=8, steps=6, temperature=0.0)
+    assert run.tokens.shape == (2, 3, 1, 6)
+    text = model.generate(tokens, max_new_tokens=6, temperature=0.0, stop=[])
+    np.testing.assert_array_equal(run.tokens[0, :, 0], text[:, 5:])
+    np.testing.assert_array_equal(run.h, run.damage)
+    assert (run.margin >= 0).all()
+    assert run.kl.max() > 0
+
+
+def test_the_result_and_its_figure(smalltown, tmp_path):
+    prompts = [
+        "Once upon a time",
+        "Mary and John went to",
+        "The dogs near the",
+        "Then she gave a",
+        "He was",
+        "They saw a <b>duck</b>",
+    ]
+    result = coupled(smalltown, prompts, Nudge(dose=0.5), seeds=2, steps=20)
+    damage = result["token_id"].to_numpy() != result["other_token_id"].to_numpy()
+    np.testing.assert_array_equal(result["damage"], damage)
+    first = result["first_divergence"].to_numpy()
+    assert np.isnan(first[~damage.any(-1)]).all()
+    np.testing.assert_array_equal(first[damage.any(-1)], damage.argmax(-1)[damage.any(-1)])
+    assert (result["edit_distance"] <= result["damage"].sum("time")).all()
+    np.testing.assert_allclose(result["h_mean"], result["h"].mean(("prompt", "seed")))
+    low, high = result["h_interval"].to_numpy()
+    assert (low <= result["h_mean"] + 1e-12).all()
+    assert (result["h_mean"] <= high + 1e-12).all()
+    analyses.save(result, tmp_path / "c.nc")
+    again = analyses.load(tmp_path / "c.nc")
+    figure = analyses.plot(again, prompt=5, seed=1)
+    texts = figure.data[0].text
+    assert "".join(texts[0][:3]).replace("…", "") in "".join(str(x) for x in texts[0])
+    z = np.array(figure.data[0].z, dtype=float)
+    one = damage[5, 1]
+    np.testing.assert_array_equal(z[0], one[:12])
+    np.testing.assert_array_equal(z[1], 2 * one[:12])
+    np.testing.assert_array_equal(z[3][:8], one[12:])
+    curves = {trace.name: trace.y for trace in figure.data if trace.name}
+    np.testing.assert_allclose(curves["h: the draws differ"], result["h_mean"])
+    with pytest.raises(ResultError, match="prompt 9"):
+        analyses.plot(result, prompt=9)
+
+
+def test_parts_are_kept_and_a_stopped_run_goes_on(tmp_path, monkeypatch):
+    model, tokens = tiny(), random_tokens(5, 5)
+    request = {"seeds": 2, "steps": 6, "max_bytes": 1}
+    expected = couple(model, tokens, Swap(1, token=7), **request)
+    module = sys.modules["analyses.cascade.coupled"]
+    original, calls = module._continue, []
+
+    def stopping(*arguments):
+        calls.append(arguments[4])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(module, "_continue", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        couple(model, tokens, Swap(1, token=7), **request, folder=tmp_path / "parts")
+    assert len(list((tmp_path / "parts").glob("*.npz"))) == 2
+    found = couple(model, tokens, Swap(1, token=7), **request, folder=tmp_path / "parts")
+    assert [part.start for part in calls] == [0, 1, 2, 2, 3, 4]
+    for name in ("tokens", "h", "kl", "tv", "entropy", "margin"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    with pytest.raises(InterpError, match="parts of another request"):
+        couple(model, tokens, Swap(1, token=8), **request, folder=tmp_path / "parts")
+    (tmp_path / "parts" / "texts-1-2.npz").write_bytes(b"not a file")
+    with pytest.raises(InterpError, match="damaged"):
+        couple(model, tokens, Swap(1, token=7), **request, folder=tmp_path / "parts")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("keep me")
+    with pytest.raises(InterpError, match="no folder of kept parts"):
+        couple(model, tokens, Swap(1, token=7), **request, folder=tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("disturbance", "options", "said"),
+    [
+        (Swap(9, token=1), {}, "none at position 9"),
+        (Swap(0), {}, "nothing predicts the token at position 0"),
+        (Swap(1, token=99), {}, "token id 99 is out of range"),
+        (Nudge(layer=7), {}, "layers are 0 to 2"),
+        (Nudge(dose=None), {}, "a dose, a vector, or both"),
+        (Nudge(vector=torch.zeros(3)), {}, r"expected \(16,\)"),
+        (Nudge(step=9), {}, "comes after all 5 steps"),
+        (Unrelated(), {}, "two prompts at least"),
+        (Replace(torch.zeros(3, 5, dtype=torch.long)), {}, "1 prompts but 3"),
+        (Swap(1, token=7), {"seeds": 0}, "seeds must be at least 1"),
+    ],
+)
+def test_requests_that_cannot_be(disturbance, options, said):
+    with pytest.raises(InterpError, match=said):
+        coupled(tiny(), random_tokens(1, 5), disturbance, **({"steps": 5} | options))
+
+
+def test_texts_beyond_the_context():
+    with pytest.raises(TokenError, match="leaves room for 19"):
+        coupled(tiny(), random_tokens(1, 5), Swap(1, token=7), steps=20)
+    tokens = random_tokens(1, 5)
+    with pytest.raises(InterpError, match="is there already"):
+        coupled(tiny(), tokens, Swap(1, token=int(tokens[0, 1])), steps=5)
