@@ -65,6 +65,4 @@ def _better(result: xr.Dataset) -> str:
     if np.isnan(ratio).any():
         return "too few for a law"
     worse = [str(name) for name, r, q in zip(result["rival"].to_numpy(), ratio, p, strict=True) if q < 0.05 and r < 0]
-    return (
-        f"the power law fits worse than {' and '.join(worse)}" if worse else "no rival fits better than the power law"
-    )
+    return f"the power law fits worse than {', '.join(worse)}" if worse else "no rival fits better than the power law"

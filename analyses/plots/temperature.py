@@ -39,7 +39,8 @@ def plot_temperature(result: xr.Dataset) -> go.Figure:
             x=grid, y=result[f"{name}_mean"].to_numpy(), mode="lines+markers", showlegend=False, line={"color": FAINT, "width": 2},
             marker={"size": 5}, hovertemplate="T = %{x:g}<br>%{y:.3g}<extra></extra>", row=2, col=column,
         )  # fmt: skip
-    if np.isfinite(found := float(result["critical_temperature"])):
+    found = float(result["critical_temperature"])
+    if np.isfinite(result["critical_temperature_interval"]).all():
         fig.add_vline(x=found, line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=2)
     fig.update_xaxes(title="temperature", row=2)
     fig.update_yaxes(rangemode="tozero")
