@@ -143,9 +143,8 @@ def _exponents(size: np.ndarray, rest: np.ndarray, largest: int) -> Float[np.nda
 def _compare(sizes: np.ndarray, largest: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """ln likelihood ratio of the power law over each rival, and its p."""
     with warnings.catch_warnings():
-        # A rival may fit best at the edge of the range that the package tries, or begin outside it; the ratio then says how well.
-        warnings.filterwarnings("ignore", message="Fitted parameters are very close to the edge", category=UserWarning)
-        warnings.filterwarnings("ignore", message="Initial guess is not within", category=optimize.OptimizeWarning)
+        # The package warns where a rival fits at the edge of its range or not at all; the ratio, NaN if need be, says so too.
+        warnings.simplefilter("ignore")
         fit = powerlaw.Fit(sizes, discrete=True, xmin=1, xmax=largest, verbose=0)
         found = [fit.distribution_compare("power_law", rival) for rival in RIVALS[:-1]]
     n = np.arange(1, largest + 1)

@@ -43,17 +43,35 @@ def report(
             "--cascade", help="Also follow disturbances through the model's own words; takes a minute or more."
         ),
     ] = False,
+    results: Annotated[
+        Path | None, typer.Option(help="A folder of saved results: the page is made from these, and no model is run.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Also keep the numbers, as netCDF files in this folder.")] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also print the page to PDF, through Chrome or Chromium.")] = False,
     seed: Annotated[int, typer.Option(help="Of the injected directions and of the random-init twin.")] = 0,
     force: Force = False,
 ) -> None:
     """Write one HTML page about a prompt: predictions, logit lens, attention, patching, cascade."""
+    import analyses
     from analyses.report import collect, summary, write
+    from analyses.report.printing import browser
+    from analyses.report.saved import load_folder, write_saved
     from analyses.report.summary import parse_head
     from interp import load
     from interp.files import check_free
     from interp.zoo import DEFAULT_PAIR
 
     check_free(out, overwrite=force)
+    printed = out.with_suffix(".pdf") if pdf else None
+    if printed is not None:
+        check_free(printed, overwrite=force)
+        browser()
+    if results is not None:
+        if prompt is not None or save is not None:
+            raise typer.BadParameter("--results takes no PROMPT and no --save: what is shown is saved already")
+        write_saved(load_folder(results), out, overwrite=force)
+        _tell(out, printed, force)
+        return
     own = prompt is not None
     if prompt is None:
         given = [
@@ -71,16 +89,19 @@ def report(
         )
     loaded = load(model)
     outside = _outside(loaded, prompt, corrupt, own, seed) if cascade else None
-    results = collect(
+    found = collect(
         loaded, prompt, corrupt=corrupt, answer=answer, wrong=wrong, outside=outside, seed=seed, progress=True
     )
-    shown = parse_head(head, results["attention"]) if head is not None else None
-    write(results, out, head=shown, overwrite=force)
+    shown = parse_head(head, found["attention"]) if head is not None else None
+    write(found, out, head=shown, overwrite=force)
     console = Console(highlight=False)
     console.print(f"[bold]{escape(loaded.name)}[/] on {escape(repr(prompt))}")
-    for sentence in summary(results):
+    for sentence in summary(found):
         console.print(f"  • {escape(sentence)}")
-    console.print(f"Report: {escape(str(out))}", soft_wrap=True)
+    if save is not None:
+        for name, result in found.items():
+            analyses.save(result, save / f"{name}.nc", overwrite=force)
+    _tell(out, printed, force)
 
 
 def _outside(
@@ -94,3 +115,14 @@ def _outside(
         return [prompt], Swap() if corrupt is None else Replace([corrupt])
     pairs = task("ioi").sample(PAIRS, seed, model.tokenizer)
     return [pair.clean for pair in pairs], Replace([pair.corrupt for pair in pairs])
+
+
+def _tell(out: Path, printed: Path | None, force: bool) -> None:
+    """Print the page if it is to be printed, and say where everything is."""
+    from analyses.report.printing import print_page
+
+    console = Console(highlight=False)
+    console.print(f"Report: {escape(str(out))}", soft_wrap=True)
+    if printed is not None:
+        print_page(out, printed, overwrite=force)
+        console.print(f"PDF: {escape(str(printed))}", soft_wrap=True)

@@ -79,7 +79,7 @@ def _grids(result: xr.Dataset) -> dict[str, np.ndarray]:
         of_prompts = any(
             name.removesuffix(end) in result for end in ("_interval", "_mean", "_standard_error") if name.endswith(end)
         )
-        if of_prompts or values.dtype == object:
+        if of_prompts or not np.issubdtype(values.dtype, np.number):
             continue
         if not {"layer", "head"} <= set(values.dims):
             continue

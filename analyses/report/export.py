@@ -1,0 +1,139 @@
+"""Figures for papers: a saved result as HTML, PNG, SVG and PDF in a size that is printed, with its data and provenance beside it."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io
+import xarray as xr
+
+from analyses.plots import plot
+from analyses.plots.sizes import SIZES, fitting, sized
+from analyses.report.html import write_figures
+from interp.errors import InterpError, nearest
+from interp.files import check_free, write_whole
+
+STATIC = ("png", "svg", "pdf")
+FORMATS = ("html", *STATIC)
+NO_BROWSER = (
+    "static figures are drawn by kaleido with Chrome or Chromium, and {what}. Install kaleido (pip install 'criticalpile[export]') and a "
+    "browser: on Debian or Ubuntu `apt install chromium`, elsewhere Chrome itself, or `plotly_get_chrome`, which fetches one. "
+    "HTML needs neither."
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written for a result.
+
+    Args:
+        name: of the result, the stem of its files.
+        size: that it was drawn at: `double` where it has panels side by side, which one column would make unreadable.
+        files: all that belong to it: figures, data, provenance.
+    """
+
+    name: str
+    size: str
+    files: Sequence[Path]
+
+
+def export(
+    results: Iterable[tuple[str, xr.Dataset]],
+    folder: Path,
+    *,
+    formats: Sequence[str] = FORMATS,
+    size: str = "double",
+    overwrite: bool = False,
+) -> list[Exported]:
+    """Write each result's figure, its data as CSV and its provenance as JSON into a folder, all named after it.
+
+    Args:
+        results: names and results; a result of a kind that has no figure is an error.
+        formats: of `html`, `png`, `svg`, `pdf`. PNG has 300 dots to an inch of the printed size.
+        size: a name of `analyses.plots.sizes.SIZES`.
+
+    Raises:
+        InterpError: an unknown format or size, a file that is there already, or no browser for static formats.
+    """
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise InterpError(f"export: unknown format {unknown[0]!r}. {nearest(unknown[0], list(FORMATS))}")
+    if size not in SIZES:
+        raise InterpError(f"export: unknown size {size!r}. {nearest(size, list(SIZES))}")
+    given = list(results)
+    planned = {name: [folder / f"{name}.{kind}" for kind in (*formats, "csv", "json")] for name, _ in given}
+    for path in (path for paths in planned.values() for path in paths):
+        check_free(path, overwrite=overwrite)
+    plain = {name: plot(result) for name, result in given}
+    sizes = {name: fitting(figure, size) for name, figure in plain.items()}
+    figures = {name: sized(figure, sizes[name]) for name, figure in plain.items()}
+    static = [(figure, name, kind) for name, figure in figures.items() for kind in formats if kind in STATIC]
+    _draw(static, folder, sizes)
+    for name, result in given:
+        if "html" in formats:
+            write_figures([figures[name]], folder / f"{name}.html", overwrite=overwrite)
+        _write(folder / f"{name}.csv", partial(table(result).to_csv, index=False))
+        about = json.dumps(provenance(result), indent=1)
+        _write(folder / f"{name}.json", partial(Path.write_text, data=about, encoding="utf-8"))
+    return [Exported(name, sizes[name], paths) for name, paths in planned.items()]
+
+
+def table(result: xr.Dataset) -> pd.DataFrame:
+    """Every number of a result, one in a row: variable, where it stands along each dimension, value, units."""
+    frames = []
+    for name, values in result.data_vars.items():
+        kept = [str(dim) for dim in values.dims]
+        bare = values.drop_vars([name for name in values.coords if name not in values.dims])
+        frame = (
+            bare.to_dataframe(name="value").reset_index()[[*kept, "value"]]
+            if kept
+            else pd.DataFrame({"value": [values.item()]})
+        )
+        frames.append(frame.assign(variable=str(name), units=str(values.attrs.get("units", ""))))
+    whole = pd.concat(frames, ignore_index=True)
+    dims = [str(dim) for dim in result.sizes if str(dim) in whole]
+    return whole[["variable", *dims, "value", "units"]]
+
+
+def provenance(result: xr.Dataset) -> dict[str, Any]:
+    """The attributes of a result, with what is JSON within them taken apart."""
+    taken: dict[str, Any] = {}
+    for name, value in result.attrs.items():
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        try:
+            taken[str(name)] = json.loads(text)
+        except json.JSONDecodeError:
+            taken[str(name)] = text
+    return taken
+
+
+def _draw(wanted: Sequence[tuple[go.Figure, str, str]], folder: Path, sizes: Mapping[str, str]) -> None:
+    """All static figures by one browser; each is drawn beside its place and then put there."""
+    if not wanted:
+        return
+    drawn = [folder / f".{name}.drawing.{kind}" for _, name, kind in wanted]
+    scales = [SIZES[sizes[name]].scale(figure.layout.width, kind) for figure, name, kind in wanted]
+    try:
+        plotly.io.write_images(
+            [figure for figure, _, _ in wanted], [str(path) for path in drawn], format=[kind for *_, kind in wanted], scale=scales,
+            width=[figure.layout.width for figure, _, _ in wanted], height=[figure.layout.height for figure, _, _ in wanted],
+        )  # fmt: skip
+        for path, (_, name, kind) in zip(drawn, wanted, strict=True):
+            _write(folder / f"{name}.{kind}", partial(shutil.copyfile, path))
+    except (ValueError, RuntimeError, ImportError) as error:  # kaleido missing, or its browser
+        if isinstance(error, InterpError):
+            raise
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InterpError("export: " + NO_BROWSER.format(what=f"that failed here ({said})")) from error
+    finally:
+        for path in drawn:
+            path.unlink(missing_ok=True)
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    write_whole(path, write, overwrite=True)  # what is there was asked about before any work

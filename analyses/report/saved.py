@@ -1,0 +1,51 @@
+"""A report from results that were saved: no model is needed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import xarray as xr
+from markupsafe import Markup, escape
+
+from analyses.plots import KINDS, plot
+from analyses.report.html import PROVENANCE, write, write_figures
+from analyses.results import load
+from interp.errors import InterpError, ResultError
+
+WHOLE = ("lens", "trajectory", "attention", "head_table", "stream", "embeddings", "gain", "gain_null")
+"""Results of `collect` without which the whole page cannot be made."""
+
+
+def load_folder(folder: Path) -> dict[str, xr.Dataset]:
+    """Every result in a folder, by the stem of its file. Raises InterpError where there is none."""
+    if not folder.is_dir():
+        raise InterpError(f"report: {folder} is no folder of saved results.")
+    files = sorted(folder.glob("*.nc"))
+    if not files:
+        raise InterpError(f"report: {folder} holds no results (.nc). Make some with --save.")
+    return {file.stem: load(file) for file in files}
+
+
+def write_saved(results: Mapping[str, xr.Dataset], path: Path, *, overwrite: bool = False) -> None:
+    """The whole page where the results of one report are there, all of one model; else a page of each result's figure and provenance.
+
+    Raises:
+        ResultError: not one of the results has a figure. InterpError: the file exists and may not be overwritten.
+    """
+    weights = {result.attrs["weight_hash"] for name, result in results.items() if name in WHOLE and name != "gain_null"}
+    if set(WHOLE) <= set(results) and len(weights) == 1:
+        write(results, path, overwrite=overwrite)
+        return
+    shown = {name: result for name, result in results.items() if result.attrs["kind"] in KINDS}
+    if not shown:
+        raise ResultError("report: none of these results has a figure.")
+    read = [_provenance(name, result) for name, result in shown.items()]
+    write_figures([plot(result) for result in shown.values()], path, read=read, overwrite=overwrite)
+
+
+def _provenance(name: str, result: xr.Dataset) -> Markup:
+    said = "; ".join(
+        f"{key.replace('_', ' ')} {result.attrs[key]}"
+        for key in (*PROVENANCE, "parameters", "seed")
+        if key in result.attrs
+    )
+    return Markup("<b>{}</b> ({}): {}").format(escape(name), escape(result.attrs["kind"]), escape(said))
