@@ -117,7 +117,7 @@ def _draw(wanted: Sequence[tuple[go.Figure, str, str]], folder: Path, sizes: Map
     if not wanted:
         return
     drawn = [folder / f".{name}.drawing.{kind}" for _, name, kind in wanted]
-    scales = [SIZES[sizes[name]].scale(figure.layout.width, kind) for figure, name, kind in wanted]
+    scales = [SIZES[sizes[name]].scale(float(figure.layout.width), kind) for figure, name, kind in wanted]
     try:
         plotly.io.write_images(
             [figure for figure, _, _ in wanted], [str(path) for path in drawn], format=[kind for *_, kind in wanted], scale=scales,

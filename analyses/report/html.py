@@ -31,6 +31,9 @@ from analyses.report.summary import (
 from analyses.report.viewer import attention_viewer
 from interp.files import write_whole
 
+LONGEST = 400
+"""Characters of parameters that a page shows."""
+
 PROVENANCE = ("model", "weight_hash", "tokenizer_hash", "dtype", "device", "versions", "created")
 
 
@@ -87,7 +90,7 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
             inside=[(_div(figure), read) for figure, read in inside_figures(results, injection=_injection(results))],
             provenance=[(name.replace("_", " "), lens.attrs[name]) for name in PROVENANCE],
             parameters=[
-                (name, result.attrs["kind"], result.attrs["parameters"], result.attrs["seed"])
+                (name, result.attrs["kind"], _brief(result.attrs["parameters"]), result.attrs["seed"])
                 for name, result in results.items()
             ],
             plotly=Markup(get_plotlyjs()),
@@ -124,6 +127,11 @@ def write_figures(
         )
     )
     write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
+
+
+def _brief(parameters: str) -> str:
+    """Parameters without what would fill a page, such as the course of a training; the saved result has them whole."""
+    return parameters if len(parameters) <= LONGEST else f"{parameters[:LONGEST]} …"
 
 
 def _pair(results: Mapping[str, xr.Dataset], first: str, second: str, names: Sequence[str]) -> go.Figure:

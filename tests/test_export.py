@@ -1,0 +1,157 @@
+"""Figures for papers: what is written, how large, and that nothing is lost."""
+
+import json
+import re
+import struct
+import sys
+
+import numpy as np
+import pandas as pd
+import plotly.io
+import pytest
+
+import analyses
+from analyses import cascade, cli
+from analyses.plots.sizes import SIZES, fitting, sized
+from analyses.plots.theme import NAME, TEMPLATE
+from analyses.report.export import export, provenance, table
+from analyses.report.printing import browser, print_page
+from interp.errors import InterpError
+from interp.zoo import DEFAULT_PAIR
+
+
+@pytest.fixture(scope="module")
+def results(smalltown):
+    gain = cascade.gain(smalltown, [DEFAULT_PAIR.clean, "Mary went", "<script>"], n_directions=2)
+    return {
+        "lens": analyses.logit_lens(smalltown, DEFAULT_PAIR.clean),
+        "verdict": cascade.internal_verdict(gain),
+        "gain": gain,
+    }
+
+
+def run(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["interp", *map(str, words)])
+    try:
+        cli.main()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status or 0, captured.out, captured.err
+
+
+@pytest.mark.browser
+def test_a_folder_is_exported_in_one_call(results, monkeypatch, capsys, tmp_path):
+    for name, result in results.items():
+        analyses.save(result, tmp_path / f"{name}.nc")
+    status, out, err = run(monkeypatch, capsys, "export", tmp_path, "--size", "single")
+    assert status == 0, err
+    assert "gain (panels side by side: at double width)" in out
+    for name in results:
+        assert {path.suffix for path in tmp_path.glob(f"{name}.*")} == {
+            ".nc",
+            ".html",
+            ".png",
+            ".svg",
+            ".pdf",
+            ".csv",
+            ".json",
+        }
+    inches = {"lens": 7.2, "gain": 7.2, "verdict": 3.5}
+    for name, width in inches.items():
+        wide = struct.unpack(">I", (tmp_path / f"{name}.png").read_bytes()[16:20])[0]
+        assert wide == pytest.approx(300 * width, abs=2)
+        svg = re.search(r'width="([\d.]+)"', (tmp_path / f"{name}.svg").read_text())
+        assert float(svg.group(1)) == pytest.approx(96 * width, abs=1)
+        box = re.search(rb"MediaBox \[0 0 ([\d.]+)", (tmp_path / f"{name}.pdf").read_bytes())
+        assert float(box.group(1)) == pytest.approx(72 * width, abs=1)
+    data = pd.read_csv(tmp_path / "verdict.csv")
+    slopes = data[data["variable"] == "slope"]
+    np.testing.assert_allclose(slopes["value"].astype(float), results["verdict"]["slope"])
+    about = json.loads((tmp_path / "gain.json").read_text())
+    assert about["parameters"]["n_directions"] == 2
+    assert about["weight_hash"] == results["gain"].attrs["weight_hash"]
+    assert run(monkeypatch, capsys, "export", tmp_path, "--format", "html")[0] == 1  # nothing is overwritten
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_every_number_is_in_the_table(results):
+    frame = table(results["gain"])
+    one = frame[
+        (frame["variable"] == "gain") & (frame["prompt"] == 0) & (frame["injection"] == 3) & (frame["direction"] == 1)
+    ]
+    np.testing.assert_allclose(one["value"].astype(float), results["gain"]["gain"][0, 2, 1])
+    assert set(frame["variable"]) == set(map(str, results["gain"].data_vars))
+    assert provenance(results["gain"])["kind"] == "cascade_gain"
+
+
+def test_sizes(results):
+    lens, verdict = analyses.plot(results["lens"]), analyses.plot(results["verdict"])
+    assert fitting(lens, "single") == "double"
+    assert fitting(verdict, "single") == "single"
+    before = verdict.to_json()
+    small = sized(verdict, "single")
+    assert verdict.to_json() == before  # a copy
+    assert small.layout.title.text is None
+    assert 13 * 3.5 * 72 / small.layout.width >= 6.5  # points, as printed
+    for name in ("double", "slide"):
+        assert 13 * SIZES[name].inches * 72 / sized(lens, name).layout.width >= 6.4
+    assert sized(lens, "slide").layout.title.text == lens.layout.title.text
+    assert sized(lens, "screen").layout == lens.layout
+
+
+def test_the_theme_has_a_name_and_is_not_the_default():
+    assert plotly.io.templates[NAME].layout.font.family == TEMPLATE.layout.font.family
+    assert plotly.io.templates.default == "plotly"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"formats": ["gif"]}, "unknown format 'gif'"), ({"size": "doubel"}, "Did you mean 'double'")],
+)
+def test_requests_that_cannot_be(results, tmp_path, options, said):
+    with pytest.raises(InterpError, match=said):
+        export(results.items(), tmp_path, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_browser_it_says_how_to_get_one(results, tmp_path, monkeypatch):
+    def none(*given, **options):
+        raise RuntimeError("Kaleido requires Google Chrome")
+
+    monkeypatch.setattr(plotly.io, "write_images", none)
+    with pytest.raises(InterpError, match="apt install chromium"):
+        export(results.items(), tmp_path, formats=["png"])
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(InterpError, match="BROWSER_PATH"):
+        browser()
+
+
+@pytest.mark.browser
+def test_a_report_from_saved_results_and_on_paper(results, monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    words = ["report", "Mary and John went to", "--out", tmp_path / "first.html", "--save", folder]
+    status, _, err = run(monkeypatch, capsys, *words)
+    assert status == 0, err
+    status, out, err = run(
+        monkeypatch, capsys, "report", "--results", folder, "--out", tmp_path / "again.html", "--pdf"
+    )
+    assert status == 0, err
+    assert "PDF:" in out
+    sections = [re.findall(r"<h2>(.*?)</h2>", (tmp_path / name).read_text()) for name in ("first.html", "again.html")]
+    assert sections[0] == sections[1]
+    assert (tmp_path / "again.pdf").read_bytes().startswith(b"%PDF")
+    for path in folder.glob("*.nc"):
+        if path.stem not in ("gain", "lens"):
+            path.unlink()
+    status, _, err = run(monkeypatch, capsys, "report", "--results", folder, "--out", tmp_path / "part.html")
+    assert status == 0, err
+    part = (tmp_path / "part.html").read_text()
+    assert part.count('class="plotly-graph-div"') == 2
+    assert results["lens"].attrs["weight_hash"] in part
+    assert run(monkeypatch, capsys, "report", "--results", tmp_path / "none", "--out", tmp_path / "x.html")[0] == 1
+    monkeypatch.setattr("analyses.report.printing.browser", lambda: "false")
+    with pytest.raises(InterpError, match="could not print"):
+        print_page(tmp_path / "part.html", tmp_path / "part.pdf")
