@@ -24,6 +24,16 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
 SHARED = Path(__file__).parents[2] / "shared"
 TINY = ModelConfig(n_layers=3, d_model=16, n_heads=2, d_head=8, d_mlp=32, n_ctx=24, d_vocab=50, init_std=0.2)
 
+PROMPTS = [
+    "Once upon a time",
+    "Mary and John went to",
+    "The dogs near the",
+    "Then she gave a",
+    "He was",
+    "They saw a <b>duck</b>",
+]
+"""As many as an interval needs."""
+
 
 def tiny(seed: int = 0, dtype: torch.dtype = torch.float64, config: ModelConfig = TINY) -> Transformer:
     """A random model with weights large enough that every part matters."""

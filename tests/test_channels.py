@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_tokens, tiny
+from conftest import PROMPTS, random_tokens, tiny
 from markov import TRANSITION, chain
 
 import analyses
@@ -65,15 +65,7 @@ def test_cells_equal_runs_by_hand(disturbance):
 
 
 def test_over_prompts_and_its_figure(smalltown):
-    prompts = [
-        "Once upon a time",
-        "Mary and John went to",
-        "The dogs near the",
-        "Then she gave a",
-        "He was",
-        "They saw a duck",
-    ]
-    result = channels(smalltown, prompts, seeds=2, steps=10)
+    result = channels(smalltown, PROMPTS, seeds=2, steps=10)
     figure = analyses.plot(result)
     bars = figure.data[-1]
     np.testing.assert_allclose(bars.y, result["shapley_mean"])

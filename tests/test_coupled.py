@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import random_tokens, tiny
+from conftest import PROMPTS, random_tokens, tiny
 from markov import TRANSITION, chain, coalescence
 
 import analyses
@@ -144,15 +144,7 @@ def test_greedy_is_its_own_case():
 
 
 def test_the_result_and_its_figure(smalltown, tmp_path):
-    prompts = [
-        "Once upon a time",
-        "Mary and John went to",
-        "The dogs near the",
-        "Then she gave a",
-        "He was",
-        "They saw a <b>duck</b>",
-    ]
-    result = coupled(smalltown, prompts, Nudge(dose=0.5), seeds=2, steps=20)
+    result = coupled(smalltown, PROMPTS, Nudge(dose=0.5), seeds=2, steps=20)
     damage = result["token_id"].to_numpy() != result["other_token_id"].to_numpy()
     np.testing.assert_array_equal(result["damage"], damage)
     first = result["first_divergence"].to_numpy()
@@ -195,16 +187,19 @@ def test_parts_are_kept_and_a_stopped_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_continue", stopping)
     with pytest.raises(KeyboardInterrupt):
         couple(model, tokens, Swap(1, token=7), **request, folder=tmp_path / "parts")
-    assert len(list((tmp_path / "parts").glob("*.npz"))) == 2
+    assert len(list((tmp_path / "parts").glob("*.safetensors"))) == 2
     found = couple(model, tokens, Swap(1, token=7), **request, folder=tmp_path / "parts")
     assert [part.start for part in calls] == [0, 1, 2, 2, 3, 4]
     for name in ("tokens", "h", "kl", "tv", "entropy", "margin"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     with pytest.raises(InterpError, match="parts of another request"):
         couple(model, tokens, Swap(1, token=8), **request, folder=tmp_path / "parts")
-    (tmp_path / "parts" / "texts-1-2.npz").write_bytes(b"not a file")
-    with pytest.raises(InterpError, match="damaged"):
-        couple(model, tokens, Swap(1, token=7), **request, folder=tmp_path / "parts")
+    part = tmp_path / "parts" / "texts-1-2.safetensors"
+    whole = part.read_bytes()
+    for damaged in (b"not a file", whole[:-20], b""):
+        part.write_bytes(damaged)
+        with pytest.raises(InterpError, match="damaged"):
+            couple(model, tokens, Swap(1, token=7), **request, folder=tmp_path / "parts")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("keep me")
     with pytest.raises(InterpError, match="no folder of kept parts"):

@@ -3,15 +3,15 @@
 import json
 import re
 import struct
-import sys
 
 import numpy as np
 import pandas as pd
 import plotly.io
 import pytest
+from test_cli import run
 
 import analyses
-from analyses import cascade, cli
+from analyses import cascade
 from analyses.plots.sizes import SIZES, fitting, sized
 from analyses.plots.theme import NAME, TEMPLATE
 from analyses.report.export import export, provenance, table
@@ -28,17 +28,6 @@ def results(smalltown):
         "verdict": cascade.internal_verdict(gain),
         "gain": gain,
     }
-
-
-def run(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["interp", *map(str, words)])
-    try:
-        cli.main()
-        status = 0
-    except SystemExit as stop:
-        status = stop.code
-    captured = capsys.readouterr()
-    return status or 0, captured.out, captured.err
 
 
 @pytest.mark.browser

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_tokens, tiny
+from conftest import PROMPTS, random_tokens, tiny
 from markov import TRANSITION, chain
 
 import analyses
@@ -89,16 +89,8 @@ def test_the_loop_counts_parents_that_were_followed():
 
 
 def test_the_result_and_its_figure(smalltown):
-    prompts = [
-        "Once upon a time",
-        "Mary and John went to",
-        "The dogs near the",
-        "Then she gave a",
-        "He was",
-        "They saw a duck",
-    ]
-    run = couple(smalltown, prompts, Swap(1), seeds=2, steps=20)
-    result = reproduction(smalltown, prompts, sources=4, horizon=10, loop=run)
+    run = couple(smalltown, PROMPTS, Swap(1), seeds=2, steps=20)
+    result = reproduction(smalltown, PROMPTS, sources=4, horizon=10, loop=run)
     k = result["influence_mean"].to_numpy()
     np.testing.assert_allclose(result["reproduction"], k.cumsum())
     assert float(result["deficit"]) == pytest.approx(k.sum() - float(result["r_loop"]))

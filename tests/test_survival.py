@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import random_tokens, tiny
+from conftest import PROMPTS, random_tokens, tiny
 from test_options import build
 
 import analyses
@@ -85,15 +85,7 @@ def test_runs():
 
 
 def test_the_result_and_its_figure(smalltown):
-    prompts = [
-        "Once upon a time",
-        "Mary and John went to",
-        "The dogs near the",
-        "Then she gave a",
-        "He was",
-        "They saw a duck",
-    ]
-    result = survival(smalltown, prompts, Nudge(dose=0.5), seeds=2, steps=12)
+    result = survival(smalltown, PROMPTS, Nudge(dose=0.5), seeds=2, steps=12)
     curve = result["survival_mean"].to_numpy()
     assert (np.diff(curve) <= 1e-12).all()
     assert (result["kaplan_meier_interval"][0] <= result["kaplan_meier"] + 1e-12).all()
@@ -101,5 +93,5 @@ def test_the_result_and_its_figure(smalltown):
     lines = {trace.name: trace.y for trace in figure.data if trace.name != "band"}
     np.testing.assert_allclose(lines["by teacher forcing"], curve)
     np.testing.assert_allclose(lines["coupled texts (Kaplan-Meier)"], result["kaplan_meier"])
-    greedy = survival(smalltown, prompts, Swap(1), steps=12, temperature=0.0)
+    greedy = survival(smalltown, PROMPTS, Swap(1), steps=12, temperature=0.0)
     np.testing.assert_allclose(greedy["survival_mean"], greedy["kaplan_meier"])

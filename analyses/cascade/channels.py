@@ -1,6 +1,5 @@
 """What carries a disturbance on: the activations that are kept, or the tokens that were drawn."""
 
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from analyses.cascade.agreement import disagreement
-from analyses.cascade.coupled import drawn_pairs, request_of
+from analyses.cascade.coupled import drawn_pairs, generators_of, request_of
 from analyses.cascade.disturbances import Disturbance, Nudge
 from analyses.cascade.kept import Arrays, Kept
 from analyses.intervals import over_prompts
@@ -74,7 +73,7 @@ def channels(
         raise InterpError(
             f"{WHO}: temperature and seeds must be positive; greedy texts have no probabilities to compare."
         )
-    at = disturbance.step if isinstance(disturbance, Nudge) else 0
+    at = disturbance.step
     if at + 1 >= steps:
         raise InterpError(f"{WHO}: the disturbance acts at step {at}, so nothing of {steps} steps comes after it.")
     clean = left_aligned(model.to_tokens(prompts, bos=bos))
@@ -136,17 +135,14 @@ def _run(
     prompts = torch.arange(which.start, which.stop, device=clean.device).repeat_interleave(seeds)
     n = len(prompts)
     lengths = (clean[prompts] != PAD).sum(1)
-    generators = [torch.Generator().manual_seed(seed + int(p) * seeds + r % seeds) for r, p in enumerate(prompts)]
+    generators = generators_of(which, seeds, seed)
     begun = [clean, other, clean, other, clean]
     width = max(rows.shape[1] for rows in begun)
     padded = [torch.nn.functional.pad(rows, (0, width - rows.shape[1]), value=PAD)[prompts] for rows in begun]
     reading = Reading(model, torch.cat(padded), steps)
     h = np.full((len(CELLS), n, steps), np.nan)
-    nudged = nullcontext()
-    if isinstance(disturbance, Nudge):
-        rows = torch.cat([torch.arange(n, 2 * n), torch.arange(3 * n, 4 * n)]).to(clean.device)
-        nudged = disturbance.attached(model, rows, prompts.repeat(2), lengths.repeat(2))  # type: ignore[assignment]
-    with nudged:
+    rows = torch.cat([torch.arange(n, 2 * n), torch.arange(3 * n, 4 * n)]).to(clean.device)
+    with disturbance.attached(model, rows, prompts.repeat(2), lengths.repeat(2)):
         for time in range(steps):
             logits = reading.logits()
             drawn = drawn_pairs(logits, temperature, generators)  # [stream, row]

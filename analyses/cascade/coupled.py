@@ -1,7 +1,6 @@
 """Two generations on the same noise, from a clean and a disturbed beginning."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement, divergence, total_variation
 from analyses.cascade.alignment import align
-from analyses.cascade.disturbances import Disturbance, Nudge, Swap
+from analyses.cascade.disturbances import Disturbance, Swap
 from analyses.cascade.kept import Arrays, Kept
 from analyses.intervals import RESAMPLES, over_prompts
 from analyses.results import Variable, make, token_coords, token_strings
@@ -187,7 +186,7 @@ def couple(
     seeds = seeds if temperature > 0 else 1
     clean = left_aligned(model.to_tokens(prompts, bos=bos))
     other = left_aligned(disturbance.begin(model, clean, WHO))
-    if isinstance(disturbance, Nudge) and disturbance.step >= steps:
+    if disturbance.step >= steps:
         raise InterpError(f"{WHO}: a nudge at step {disturbance.step} comes after all {steps} steps.")
     parameters = {
         "disturbance": disturbance.about(), "seeds": seeds, "steps": steps, "temperature": temperature, "bos": bos,
@@ -232,14 +231,11 @@ def _continue(
     lengths = (clean[prompts] != PAD).sum(1)
     n = len(prompts)
     rows = torch.cat([clean[prompts], other[prompts]])
-    generators = [torch.Generator().manual_seed(seed + int(p) * seeds + r % seeds) for r, p in enumerate(prompts)]
+    generators = generators_of(which, seeds, seed)
     reading = Reading(model, rows, steps, use_cache)
     texts = np.empty((2, n, steps), dtype=np.int64)
     measured = {name: np.empty((n, steps)) for name in ("h", "kl", "tv", "entropy", "margin")}
-    nudged = nullcontext()
-    if isinstance(disturbance, Nudge):
-        nudged = disturbance.attached(model, torch.arange(n, 2 * n, device=rows.device), prompts, lengths)  # type: ignore[assignment]
-    with nudged:
+    with disturbance.attached(model, torch.arange(n, 2 * n, device=rows.device), prompts, lengths):
         for time in range(steps):
             logits = reading.logits()
             drawn = drawn_pairs(logits, temperature, generators)  # [stream, row]
@@ -252,6 +248,11 @@ def _continue(
                 reading.add(drawn.flatten())
     by_prompt = {name: values.reshape(len(which), seeds, steps) for name, values in measured.items()}
     return {"tokens": texts.reshape(2, len(which), seeds, steps), **by_prompt}
+
+
+def generators_of(which: range, seeds: int, seed: int) -> list[torch.Generator]:
+    """The noise of each row of some prompts: row r, counted over all prompts and seeds, has seed + r."""
+    return [torch.Generator().manual_seed(seed + row) for row in range(which.start * seeds, which.stop * seeds)]
 
 
 def drawn_pairs(

@@ -1,9 +1,9 @@
 """What makes two generations begin apart."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +18,21 @@ from interp.prompts import Prompt
 from interp.tokenizer import PAD
 
 
+class InTokens:
+    """A disturbance that is in the tokens alone, so that nothing is to be done while the model runs."""
+
+    step: ClassVar[int] = 0
+    """The step at which it first changes what is drawn."""
+
+    def attached(
+        self, model: Transformer, rows: Tensor, prompts: Tensor, lengths: Tensor
+    ) -> AbstractContextManager[None]:
+        """Within the block, disturb these rows of a batch: nothing to do."""
+        return nullcontext()
+
+
 @dataclass(frozen=True)
-class Swap:
+class Swap(InTokens):
     """One token of the prompt is another.
 
     Args:
@@ -153,7 +166,7 @@ class Nudge:
 
 
 @dataclass(frozen=True, eq=False)
-class Replace:
+class Replace(InTokens):
     """Other prompts, one for each: the corrupt partners of a task, or a text edited by hand. Lengths may differ."""
 
     prompts: Prompt
@@ -173,7 +186,7 @@ class Replace:
 
 
 @dataclass(frozen=True)
-class Unrelated:
+class Unrelated(InTokens):
     """The next prompt of the list in place of each: how far apart texts are that have nothing to do with each other."""
 
     def begin(

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from interp.errors import InterpError
 from interp.files import write_whole
@@ -38,20 +40,15 @@ class Kept:
         """The part of that name: read where it is there, else computed and kept."""
         if self._folder is None:
             return compute()
-        path = self._folder / f"{name}.npz"
+        path = self._folder / f"{name}.safetensors"
         if path.exists():
             try:
-                with np.load(path, allow_pickle=False) as arrays:
-                    return dict(arrays)
-            except (OSError, ValueError, EOFError) as error:
+                return load_file(path)
+            except (OSError, SafetensorError) as error:
                 raise InterpError(f"{path} is damaged: {error}. Delete it; it will be computed again.") from error
         found = compute()
         self._folder.mkdir(parents=True, exist_ok=True)
         write_whole(self._folder / "request.json", lambda about: about.write_text(self._said, encoding="utf-8"))
-        write_whole(path, lambda temporary: _save(temporary, found))
+        whole = {key: np.ascontiguousarray(values) for key, values in found.items()}
+        write_whole(path, lambda temporary: save_file(whole, temporary))
         return found
-
-
-def _save(path: Path, arrays: Arrays) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement, stays
 from analyses.cascade.coupled import Coupled, coords_of, couple
-from analyses.cascade.disturbances import Disturbance, Nudge, Swap, Unrelated
+from analyses.cascade.disturbances import Disturbance, Swap, Unrelated
 from analyses.intervals import bootstrap_mean
 from analyses.results import Variable, make
 from interp.generation import left_aligned
@@ -143,10 +143,7 @@ def _along(
     whole = left_aligned(torch.cat([begun, text], dim=1))
     whole = whole[:, : int((whole != PAD).sum(1).max())]
     rows = torch.arange(len(whole), device=whole.device)
-    nudged = nullcontext()
-    if disturbed and isinstance(run.disturbance, Nudge):
-        nudged = run.disturbance.attached(model, rows, prompts, lengths)  # type: ignore[assignment]
-    with nudged:
+    with run.disturbance.attached(model, rows, prompts, lengths) if disturbed else nullcontext():
         stream = model.run_blocks(model.embed(whole), real=model.check_tokens(whole))
     places = lengths[:, None] - 1 + torch.arange(text.shape[1], device=whole.device)
     logits = model.unembed(stream[rows[:, None], places])
