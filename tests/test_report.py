@@ -7,7 +7,7 @@ import pytest
 
 from analyses.cascade import Replace
 from analyses.report import collect, render, summary, write
-from analyses.report.outside import MEASURED, outside_steps
+from analyses.report.outside import SHOWN, outside_steps
 from analyses.report.steps import run_steps
 from analyses.report.summary import chosen_head, lens_sentence, parse_head
 from interp.errors import InterpError, ResultError
@@ -160,14 +160,14 @@ def test_the_cascade_outside_is_shown_where_it_was_asked_for(results, smalltown,
         smalltown, [pair.clean for pair in pairs], disturbance, found, seeds=2, steps=16, temperature=1.0
     )
     run_steps(steps, found, title="cascade outside", progress=False)
-    assert set(MEASURED) <= set(found)
+    assert set(SHOWN) <= set(found)
     path = tmp_path / "report.html"
     write(found, path)
     seen = watch(page)
     page.goto(path.as_uri())
     page.wait_for_function("document.querySelectorAll('.main-svg').length > 5")
     assert seen == []
-    assert page.locator(".plotly-graph-div").count() == 25 + len(MEASURED)
+    assert page.locator(".plotly-graph-div").count() == 25 + len(SHOWN)
     verdict = found["external"]["verdict"].item()
     assert f"(6 prompts of 2 draws): {verdict}." in page.inner_text("body")
     assert summary(found)[-1].endswith(f"{verdict}.")

@@ -1,5 +1,8 @@
 """The `interp` command itself, and what its parts share."""
 
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +25,7 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Option(help="An embedded model, a checkpoint directory, or a hub model such as gpt2.")]
 Save = Annotated[Path | None, typer.Option(help="Also keep the numbers, as a netCDF file.")]
+SaveAll = Annotated[Path | None, typer.Option(help="Also keep the numbers, as netCDF files in this folder.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 
 
@@ -43,3 +47,55 @@ def deliver(
     console = Console(highlight=False)
     console.print(table)
     console.print(f"Figure: {escape(str(out))}", soft_wrap=True)
+
+
+def ready(folder: Path | None, force: bool) -> None:
+    """Make the folder that results will be saved in; raise InterpError, before any work, where that would overwrite some."""
+    from interp.files import check_free
+
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.nc"):
+        check_free(path, overwrite=force)
+
+
+def save_all(results: "Mapping[str, xr.Dataset]", folder: Path | None, force: bool) -> None:
+    """Save each result under its name, if a folder was asked for."""
+    import analyses
+
+    if folder is not None:
+        for name, result in results.items():
+            analyses.save(result, folder / f"{name}.nc", overwrite=force)
+
+
+@contextmanager
+def parts_of(out: Path) -> Iterator[Path]:
+    """A folder beside the output for finished parts of long work: removed when all is done, kept when it is stopped."""
+    parts = out.with_name(out.name + ".parts")
+    try:
+        yield parts
+    except KeyboardInterrupt:
+        said = f"Stopped. Finished parts are in {escape(str(parts))}; the same command goes on from there."
+        Console(stderr=True, highlight=False).print(said, soft_wrap=True)
+        raise
+    shutil.rmtree(parts, ignore_errors=True)
+
+
+def deliver_all(
+    results: "Mapping[str, xr.Dataset]",
+    figures: "Iterable[tuple[Figure, str]]",
+    table: "Table",
+    out: Path,
+    save: Path | None,
+    force: bool,
+) -> None:
+    """Write the figures of several results with how to read them, save the numbers if asked, print a table."""
+    from analyses.report.html import write_figures
+
+    drawn, read = zip(*figures, strict=True)
+    write_figures(drawn, out, read=read, overwrite=force)
+    save_all(results, save, force)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"Figures: {escape(str(out))}", soft_wrap=True)

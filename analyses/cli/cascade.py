@@ -4,10 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from analyses.cli.app import Force, Model, app
+from analyses.cli.app import Force, Model, SaveAll, app, deliver_all, parts_of, ready
 
 if TYPE_CHECKING:
     from analyses.cascade.disturbances import Disturbance
@@ -30,28 +28,24 @@ def inside(
     directions: Annotated[int, typer.Option(help="Random directions at each position.")] = 8,
     model: Model = "smalltown",
     out: Annotated[Path, typer.Option(help="The HTML file to write the figures to.")] = Path("cascade.html"),
-    save: Annotated[Path | None, typer.Option(help="Also keep the numbers, as netCDF files in this folder.")] = None,
+    save: SaveAll = None,
     seed: Annotated[int, typer.Option(help="Of directions, prompts and the random-init twin.")] = 0,
     force: Force = False,
 ) -> None:  # fmt: skip
     """Follow a disturbance of the residual stream up the layers, beside the same model at random initialisation."""
     import xarray as xr
 
-    import analyses
-    from analyses.report.html import write_figures
-    from analyses.report.inside import MEASURED, figures, inside_steps, rows
+    from analyses.report.inside import figures, inside_steps, rows
     from analyses.report.steps import run_steps
     from interp import load
     from interp.files import check_free
     from interp.zoo import task as task_of
 
     check_free(out, overwrite=force)
+    ready(save, force)
     loaded = load(model)
     pairs = [] if prompt else task_of(task).sample(12, seed, loaded.tokenizer)
     texts = list(prompt) if prompt else [pair.clean for pair in pairs]
-    kept = {} if save is None else {name: save / f"{name}.nc" for name in MEASURED}
-    for path in kept.values():
-        check_free(path, overwrite=force)
     answers = {"answer": [pair.answer for pair in pairs], "wrong": [pair.wrong for pair in pairs]} if pairs else None
     results: dict[str, xr.Dataset] = {}
     steps = inside_steps(
@@ -59,14 +53,7 @@ def inside(
         answers=answers, dose=dose, layer=layer, n_directions=directions, seed=seed,
     )  # fmt: skip
     run_steps(steps, results, title="cascade inside", progress=True)
-    drawn, read = zip(*figures(results), strict=True)
-    write_figures(drawn, out, read=read, overwrite=force)
-    for name, path in kept.items():
-        if name in results:
-            analyses.save(results[name], path, overwrite=force)
-    console = Console(highlight=False)
-    console.print(rows(results))
-    console.print(f"Figures: {escape(str(out))}", soft_wrap=True)
+    deliver_all(results, figures(results), rows(results), out, save, force)
 
 
 @cascade_app.command()
@@ -82,7 +69,7 @@ def outside(
     temperature: Annotated[float, typer.Option(help="Of sampling; 0 is greedy.")] = 1.0,
     model: Model = "smalltown",
     out: Annotated[Path, typer.Option(help="The HTML file to write the figures to.")] = Path("outside.html"),
-    save: Annotated[Path | None, typer.Option(help="Also keep the numbers, as netCDF files in this folder.")] = None,
+    save: SaveAll = None,
     seed: Annotated[int, typer.Option(help="Of noise, prompts and nudges.")] = 0,
     force: Force = False,
 ) -> None:  # fmt: skip
@@ -90,47 +77,27 @@ def outside(
 
     Finished parts are kept in OUT.parts until all is done: after a stop, the same command goes on from there.
     """
-    import shutil
-
     import xarray as xr
 
-    import analyses
-    from analyses.report.html import write_figures
-    from analyses.report.outside import MEASURED, figures, outside_steps, rows
+    from analyses.report.outside import figures, outside_steps, rows
     from analyses.report.steps import run_steps
     from interp import load
     from interp.files import check_free
     from interp.zoo import task as task_of
 
     check_free(out, overwrite=force)
-    kept = {} if save is None else {name: save / f"{name}.nc" for name in MEASURED}
-    for path in kept.values():
-        check_free(path, overwrite=force)
+    ready(save, force)
     loaded = load(model)
     pairs = [] if prompt else task_of(task).sample(count, seed, loaded.tokenizer)
     texts = list(prompt) if prompt else [pair.clean for pair in pairs]
     disturbance = _disturbance(swap, nudge, layer, [pair.corrupt for pair in pairs])
-    parts = out.with_name(out.name + ".parts")
     results: dict[str, xr.Dataset] = {}
-    stages = outside_steps(
-        loaded, texts, disturbance, results, seeds=seeds, steps=steps, temperature=temperature, seed=seed, folder=parts
-    )
-    try:
+    with parts_of(out) as parts:
+        stages = outside_steps(
+            loaded, texts, disturbance, results, seeds=seeds, steps=steps, temperature=temperature, seed=seed, folder=parts
+        )  # fmt: skip
         run_steps(stages, results, title="cascade outside", progress=True)
-    except KeyboardInterrupt:
-        Console(stderr=True, highlight=False).print(
-            f"Stopped. Finished parts are in {escape(str(parts))}; the same command goes on from there.", soft_wrap=True
-        )
-        raise
-    drawn, read = zip(*figures(results), strict=True)
-    write_figures(drawn, out, read=read, overwrite=force)
-    for name, path in kept.items():
-        if name in results:
-            analyses.save(results[name], path, overwrite=force)
-    shutil.rmtree(parts, ignore_errors=True)
-    console = Console(highlight=False)
-    console.print(rows(results))
-    console.print(f"Figures: {escape(str(out))}", soft_wrap=True)
+        deliver_all(results, figures(results), rows(results), out, save, force)
 
 
 def _disturbance(swap: str | None, nudge: float | None, layer: int, others: list[str]) -> "Disturbance":

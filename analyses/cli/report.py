@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyses.cli.app import Force, Model, app
+from analyses.cli.app import Force, Model, SaveAll, app, parts_of, ready, save_all
 
 if TYPE_CHECKING:
     from analyses.cascade.disturbances import Disturbance
@@ -46,13 +46,12 @@ def report(
     results: Annotated[
         Path | None, typer.Option(help="A folder of saved results: the page is made from these, and no model is run.")
     ] = None,
-    save: Annotated[Path | None, typer.Option(help="Also keep the numbers, as netCDF files in this folder.")] = None,
+    save: SaveAll = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="Also print the page to PDF, through Chrome or Chromium.")] = False,
     seed: Annotated[int, typer.Option(help="Of the injected directions and of the random-init twin.")] = 0,
     force: Force = False,
 ) -> None:
     """Write one HTML page about a prompt: predictions, logit lens, attention, patching, cascade."""
-    import analyses
     from analyses.report import collect, summary, write
     from analyses.report.printing import browser
     from analyses.report.saved import load_folder, write_saved
@@ -72,6 +71,7 @@ def report(
         write_saved(load_folder(results), out, overwrite=force)
         _tell(out, printed, force)
         return
+    ready(save, force)
     own = prompt is not None
     if prompt is None:
         given = [
@@ -89,18 +89,17 @@ def report(
         )
     loaded = load(model)
     outside = _outside(loaded, prompt, corrupt, own, seed) if cascade else None
-    found = collect(
-        loaded, prompt, corrupt=corrupt, answer=answer, wrong=wrong, outside=outside, seed=seed, progress=True
-    )
-    shown = parse_head(head, found["attention"]) if head is not None else None
-    write(found, out, head=shown, overwrite=force)
+    with parts_of(out) as parts:
+        found = collect(
+            loaded, prompt, corrupt=corrupt, answer=answer, wrong=wrong, outside=outside, folder=parts, seed=seed, progress=True
+        )  # fmt: skip
+        shown = parse_head(head, found["attention"]) if head is not None else None
+        write(found, out, head=shown, overwrite=force)
+        save_all(found, save, force)
     console = Console(highlight=False)
     console.print(f"[bold]{escape(loaded.name)}[/] on {escape(repr(prompt))}")
     for sentence in summary(found):
         console.print(f"  • {escape(sentence)}")
-    if save is not None:
-        for name, result in found.items():
-            analyses.save(result, save / f"{name}.nc", overwrite=force)
     _tell(out, printed, force)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -39,6 +40,7 @@ def collect(
     answer: str | None = None,
     wrong: str | None = None,
     outside: tuple[Sequence[str], Disturbance] | None = None,
+    folder: Path | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, xr.Dataset]:
@@ -49,6 +51,7 @@ def collect(
         corrupt: a prompt of equal token length that differs in what matters; without it nothing is patched.
         answer, wrong: single tokens; default, the model's top prediction after the clean and the corrupt prompt.
         outside: prompts and a disturbance, whose cascade outside is measured too; it takes a minute or more.
+        folder: where the finished parts of that are kept; a run that was stopped goes on from there.
         seed: of the injected directions, and of the random-init twin.
         progress: show a progress bar on standard error.
 
@@ -97,7 +100,9 @@ def collect(
     )
     run_steps(inside, results, title="cascade inside", progress=progress)
     if outside is not None:
-        followed_out = outside_steps(model, *outside, results, seeds=8, steps=64, temperature=1.0, seed=seed)
+        followed_out = outside_steps(
+            model, *outside, results, seeds=8, steps=64, temperature=1.0, seed=seed, folder=folder
+        )
         run_steps(followed_out, results, title="cascade outside", progress=progress)
     return results
 

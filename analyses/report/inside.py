@@ -57,9 +57,6 @@ SHOWN = {
 }
 """Each figure's result, in the order in which they are shown, and how to read it."""
 
-MEASURED = ("gain", "gain_null", "theory", *list(SHOWN)[1:])
-"""What can be kept as files; not every model has all."""
-
 
 def inside_steps(
     model: Transformer,
@@ -73,7 +70,8 @@ def inside_steps(
     n_directions: int = 8,
     seed: int = 0,
 ) -> list[Step]:
-    """How to get every result of `MEASURED`, in order; None of those that the model's architecture does not have.
+    """How to get every result of `SHOWN`, with `gain_null` and `theory` for the first figure, in order; None of those that
+    the model's architecture does not have.
 
     Args:
         others: corrupt partners of the texts, whose difference the ledger follows; without them it follows an injection.

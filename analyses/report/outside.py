@@ -53,9 +53,6 @@ SHOWN = {
 }
 """Each figure's result, in the order in which they are shown, and how to read it."""
 
-MEASURED = tuple(SHOWN)
-"""What can be kept as files."""
-
 HORIZON = 32
 
 
@@ -71,7 +68,7 @@ def outside_steps(
     seed: int = 0,
     folder: Path | None = None,
 ) -> list[Step]:
-    """How to get every result of `MEASURED`, in an order in which each finds those it is made of; None where it cannot be.
+    """How to get every result of `SHOWN`, in an order in which each finds those it is made of; None where it cannot be.
 
     Args:
         results: where the earlier steps' results will be.

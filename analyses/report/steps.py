@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 
 import xarray as xr
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from interp.progress import progress_bar
 
 Step = tuple[str, Callable[[], xr.Dataset | None]]
 """The name of a result, and how to get it; None where the model has no such."""
@@ -13,13 +13,7 @@ Step = tuple[str, Callable[[], xr.Dataset | None]]
 def run_steps(steps: Iterable[Step], results: dict[str, xr.Dataset], *, title: str, progress: bool) -> None:
     """Put each step's result into `results`, where later steps find it."""
     steps = list(steps)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+    with progress_bar(progress) as bar:
         task = bar.add_task(title, total=len(steps))
         for name, run in steps:
             bar.update(task, description=f"{title}: {name.replace('_', ' ')}")
