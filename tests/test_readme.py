@@ -19,6 +19,7 @@ def test_every_block_runs(monkeypatch):
     assert [figure.layout.title.text.split(" ·")[0] for figure in shown] == [
         "Patching the stream: clean values into the corrupt run",
         "Without heads 2.3, 3.2, 4.0, 4.1, 4.3, 5.0",
+        "Coupled texts",
     ]
     changed = names["swept"]
     assert changed.values.shape[0] == 6
