@@ -82,9 +82,9 @@ def ratio_interval(
     return np.asarray(ratio + stats.t.ppf([0.025, 0.975], n - 1) * error)
 
 
-def tail(prompts: int) -> float:
+def tail(prompts: int, level: float = 0.025) -> float:
     """The probability to leave out on either side so that a percentile interval of so few prompts is as wide as Student's."""
-    return float(stats.norm.cdf(stats.t.ppf(0.025, prompts - 1) * np.sqrt(prompts / (prompts - 1))))
+    return float(stats.norm.cdf(stats.t.ppf(level, prompts - 1) * np.sqrt(prompts / (prompts - 1))))
 
 
 def over_prompts(

@@ -135,7 +135,7 @@ def _exponents(size: np.ndarray, rest: np.ndarray, largest: int) -> Float[np.nda
 
     def of(drawn: np.ndarray) -> float:
         ended = drawn[..., 0][drawn[..., 1].astype(bool)].astype(int)
-        return power_law(ended, largest) if np.log(ended).mean() > 0 else np.nan
+        return power_law(ended, largest) if (ended > 1).any() else np.nan
 
     return resampled(pairs, of)
 

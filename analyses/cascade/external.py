@@ -52,7 +52,8 @@ def external_verdict(result: xr.Dataset, *, epsilon: float = EPSILON) -> xr.Data
 
     By the aligned damage of the last half of three lengths (a quarter, half and all of the steps), with 95 % bootstrap intervals over
     prompts. `piano string`: the upper bound of late damage is below epsilon, and it decays faster with the length than the survival of a
-    critical branching process does (which falls as 1/length). `near-critical`: late damage neither rises nor falls between all three
+    critical branching process does, which falls as 1/length: the upper bound of d ln(damage) / d ln(length) is below -1.25 from the
+    shortest length on, or below -1.5 from the first steps on. `near-critical`: late damage neither rises nor falls between all three
     (two one-sided tests at 5 %, margin 0.25 of ln per ln), and its variance over runs grows. `pile`: the lower bound is above epsilon, and
     late damage rises, or does not fall while its variance does not grow. Otherwise, and with fewer than 6 prompts, `undetermined`.
     Checked on branching processes of known ratio, see the documentation: at most 5 % false verdicts.
@@ -133,7 +134,7 @@ def decide_outside(damage: Float[np.ndarray, "prompt seed time"], *, epsilon: fl
         for start, distance in ((logs[:, 0], 2 * doubling), (begun, far))
     )
     inner = np.quantile(
-        (logs[:, 1:] - logs[:, :-1]) / doubling, [2 * tail(n), 1 - 2 * tail(n)], axis=0
+        (logs[:, 1:] - logs[:, :-1]) / doubling, [tail(n, 0.05), 1 - tail(n, 0.05)], axis=0
     )  # 90 %: two one-sided tests
     still = bool((np.abs(inner) < MARGIN).all())
     if interval[1, 2] < epsilon and (decay[1] < CRITICAL - MARGIN or sudden[1] < 1.5 * CRITICAL):
