@@ -4,7 +4,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from analyses.plots.labels import model_name, named
+from analyses.plots.labels import counted, model_name, named
 from analyses.plots.theme import LINES, TEMPLATE
 
 OPEN = {"both": "both open", "activations": "activations only", "tokens": "tokens only"}
@@ -40,7 +40,7 @@ def plot_channels(result: xr.Dataset) -> go.Figure:
     prompts = result.sizes["prompt"]
     fig.update_layout(
         template=TEMPLATE,
-        title=f"What carries a disturbance on · {model_name(result)}<br><sup>mean over {prompts} prompt{'s' if prompts > 1 else ''} of "
+        title=f"What carries a disturbance on · {model_name(result)}<br><sup>mean over {counted(prompts, 'prompt')} of "
         f"{result.sizes['seed']} draws</sup>",
         width=980,
         height=420,

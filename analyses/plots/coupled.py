@@ -6,7 +6,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band, interval
-from analyses.plots.labels import label, model_name, place, short
+from analyses.plots.labels import counted, label, model_name, place, short
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
 
 WIDE = 12
@@ -68,8 +68,8 @@ def plot_coupled(result: xr.Dataset, *, prompt: int = 0, seed: int | None = None
     cut = "" if steps == result.sizes["time"] else f"; first {steps} of {result.sizes['time']} tokens"
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Coupled texts · {model_name(result)}<br><sup>prompt {prompt}, seed {seed}{cut}; below, means over {prompts} prompt"
-        f"{'s' if prompts > 1 else ''} of {draws} draws</sup>",
+        title=f"Coupled texts · {model_name(result)}<br><sup>prompt {prompt}, seed {seed}{cut}; below, means over {counted(prompts, 'prompt')}"
+        f" of {draws} draws</sup>",
         width=1040,
         height=22 * rows + 420,
         margin={"t": 84, "b": 96},

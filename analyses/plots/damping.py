@@ -4,7 +4,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from analyses.plots.bands import band, interval
-from analyses.plots.labels import model_name
+from analyses.plots.labels import counted, model_name
 from analyses.plots.theme import FAINT, LINES, figure
 
 CURVES = (("log_gain", "as it is"), ("log_gain_frozen", "scales of the norms held"))
@@ -17,7 +17,7 @@ def plot_damping(result: xr.Dataset) -> go.Figure:
         result: of `analyses.cascade.damping`.
     """
     layers, prompts = result["layer"].to_numpy(), result.sizes["prompt"]
-    over = f"mean over {prompts} prompt{'s' if prompts > 1 else ''}; below zero the norms damp"
+    over = f"mean over {counted(prompts, 'prompt')}; below zero the norms damp"
     fig = figure(f"Damping by the norms · {model_name(result)}<br><sup>{over}</sup>", 720, 420)
     fig.add_bar(
         x=layers, y=result["log_damping"].mean("prompt").to_numpy(), name="difference", marker={"color": LINES[2]}, opacity=0.6,

@@ -6,7 +6,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band
-from analyses.plots.labels import model_name
+from analyses.plots.labels import counted, model_name
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
 
 
@@ -63,7 +63,7 @@ def plot_dose_response(result: xr.Dataset) -> go.Figure:
     plateau = float(result["plateau"].sel(path="additive").median())
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Dose-response · {model_name(result)}<br><sup>{result.sizes['prompt']} prompts, {result.sizes['direction']} directions; "
+        title=f"Dose-response · {model_name(result)}<br><sup>{counted(result.sizes['prompt'], 'prompt')}, {counted(result.sizes['direction'], 'direction')}; "
         f"plateau index {plateau:.2f} (median, additive; above 1 is a plateau)</sup>",
         width=980,
         height=440,

@@ -102,5 +102,5 @@ def plot_joined(result: xr.Dataset) -> go.Figure:
         margin={"t": 90},
     )
     fig.update_xaxes(title="inside: ln Γ at the output (nats)")
-    fig.update_yaxes(title="outside: mean probability that the draws differ", rangemode="tozero")
+    fig.update_yaxes(title="outside: mean h", rangemode="tozero")
     return fig

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from analyses.plots.labels import model_name, named
+from analyses.plots.labels import counted, model_name, named
 from analyses.plots.theme import FAINT, INK, LINES, figure
 
 
@@ -19,7 +19,7 @@ def plot_forest(result: xr.Dataset) -> go.Figure:
     kinds = [str(result["direction_kind"].to_numpy()[at]) for at in order]
     fig = figure(
         f"Growth of a direction against random ones · {model_name(result)}<br><sup>ln(G / G of isotropic directions) at the output, "
-        f"{ratio.shape[1]} prompts; p by t-test, Holm-corrected</sup>",
+        f"{counted(ratio.shape[1], 'prompt')}; p by t-test, Holm-corrected</sup>",
         760, 170 + 46 * len(kinds),
     )  # fmt: skip
     for row, at in enumerate(order):

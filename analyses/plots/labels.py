@@ -45,6 +45,11 @@ def axis(tokens: Iterable[str]) -> dict[str, Any]:
     return {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": labels, "showgrid": False}
 
 
+def counted(number: int, what: str) -> str:
+    """`1 prompt`, `2 prompts`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def place(sizes: Any, dim: str, index: int) -> int:
     """An index along a dimension of a result, checked. Raises ResultError where the result has no such place."""
     if not 0 <= index < sizes[dim]:

@@ -8,7 +8,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band, interval
-from analyses.plots.labels import model_name
+from analyses.plots.labels import counted, model_name
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
 
 
@@ -72,7 +72,7 @@ def plot_reproduction(result: xr.Dataset) -> go.Figure:
     prompts = result.sizes["prompt"]
     fig.update_layout(
         template=TEMPLATE,
-        title=f"One changed token and those after it · {model_name(result)}<br><sup>{said}; {prompts} prompt{'s' if prompts > 1 else ''}, "
+        title=f"One changed token and those after it · {model_name(result)}<br><sup>{said}; {counted(prompts, 'prompt')}, "
         f"temperature {temperature:g}</sup>",
         width=980,
         height=430,

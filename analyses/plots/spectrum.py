@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 import xarray as xr
 
-from analyses.plots.labels import model_name
+from analyses.plots.labels import counted, model_name
 from analyses.plots.theme import FAINT, LINES, figure
 
 
@@ -16,7 +16,7 @@ def plot_spectrum(result: xr.Dataset) -> go.Figure:
     shared = float(result["participation"].mean())
     fig = figure(
         f"Singular values of the Jacobian · {model_name(result)}<br><sup>{shared:.1f} directions share the growth (participation ratio), "
-        f"non-normality {float(result['non_normality'].mean()):.2f}; means over {result.sizes['prompt']} prompts</sup>",
+        f"non-normality {float(result['non_normality'].mean()):.2f}; means over {counted(result.sizes['prompt'], 'prompt')}</sup>",
         640, 400,
     )  # fmt: skip
     for number in range(result.sizes["prompt"]):
