@@ -68,7 +68,8 @@ def plot_coupled(result: xr.Dataset, *, prompt: int = 0, seed: int | None = None
     cut = "" if steps == result.sizes["time"] else f"; first {steps} of {result.sizes['time']} tokens"
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Coupled texts · {model_name(result)}<br><sup>prompt {prompt}, seed {seed}{cut}; below, means over {counted(prompts, 'prompt')}"
+        title=f"Coupled texts · {model_name(result)}<br><sup>prompt {prompt}, seed {seed}{cut}; below, means over "
+        f"{counted(prompts, 'prompt')}"
         f" of {draws} draws</sup>",
         width=1040,
         height=22 * rows + 420,

@@ -63,7 +63,8 @@ def plot_dose_response(result: xr.Dataset) -> go.Figure:
     plateau = float(result["plateau"].sel(path="additive").median())
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Dose-response · {model_name(result)}<br><sup>{counted(result.sizes['prompt'], 'prompt')}, {counted(result.sizes['direction'], 'direction')}; "
+        title=f"Dose-response · {model_name(result)}<br><sup>{counted(result.sizes['prompt'], 'prompt')}, "
+        f"{counted(result.sizes['direction'], 'direction')}; "
         f"plateau index {plateau:.2f} (median, additive; above 1 is a plateau)</sup>",
         width=980,
         height=440,
