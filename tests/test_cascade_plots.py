@@ -7,6 +7,7 @@ import pytest
 import analyses
 from analyses import cascade
 from analyses.plots import plot_gain
+from analyses.plots.match import match
 from interp.errors import ResultError
 from interp.zoo import task
 
@@ -73,3 +74,38 @@ def test_spectra_and_forest(smalltown, pairs):
     means = [trace.x[0] for trace in drawn.data if trace.marker.symbol == "diamond"]
     np.testing.assert_allclose(sorted(means), sorted(compared["log_ratio"].mean("prompt")))
     assert sum(note.text.startswith("p") for note in drawn.layout.annotations) == 2
+
+
+def test_trained_and_random_stand_on_the_same_scales(smalltown, pairs):
+    texts = [pair.clean for pair in pairs]
+    models = smalltown, cascade.random_twin(smalltown)
+    drawn = [analyses.plot(cascade.dose_response(model, texts, n_directions=2)) for model in models]
+    before = [figure.to_dict()["data"] for figure in drawn]
+    match(drawn)
+    assert drawn[0].layout.yaxis.range == drawn[1].layout.yaxis.range
+    low, high = drawn[0].layout.yaxis.range
+    every = np.concatenate(
+        [np.asarray(trace.y, dtype=float) for figure in drawn for trace in figure.data if trace.yaxis == "y"]
+    )
+    assert 10**low < every[every > 0].min() < every.max() < 10**high
+    assert [len(data) for data in before] == [len(figure.data) for figure in drawn]
+
+    drawn = [analyses.plot(cascade.participation(model, texts)) for model in models]
+    match(drawn)
+    panels = [[trace for trace in figure.data if trace.type == "heatmap"] for figure in drawn]
+    for one, other in zip(*panels, strict=True):
+        assert (one.zmin, one.zmax) == (other.zmin, other.zmax)
+        assert one.zmin <= np.nanmin([np.nanmin(one.z), np.nanmin(other.z)])
+        assert one.zmax >= np.nanmax([np.nanmax(one.z), np.nanmax(other.z)])
+    assert panels[0][1].zmin == -panels[0][1].zmax  # the diverging one stays centred
+
+    drawn = [analyses.plot(cascade.ledger(model, texts, [pair.corrupt for pair in pairs])) for model in models]
+    match(drawn)
+    assert drawn[0].layout.coloraxis.cmax == drawn[1].layout.coloraxis.cmax
+    assert drawn[0].layout.yaxis.range == drawn[1].layout.yaxis.range
+    assert drawn[0].layout.xaxis.range is None  # of names
+    drawn = [analyses.plot(cascade.light_cone(model, texts, n_directions=2)) for model in models]
+    match(drawn)
+    bars = [next(trace for trace in figure.data if trace.type == "heatmap").colorbar for figure in drawn]
+    assert bars[0].ticktext == bars[1].ticktext
+    assert len(bars[0].ticktext) == len(bars[0].tickvals)

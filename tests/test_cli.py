@@ -232,8 +232,8 @@ def test_attention(monkeypatch, capsys, tmp_path, words):
 @pytest.mark.parametrize(
     ("words", "said", "figures"),
     [
-        (["--directions", 2], "piano string, 12 prompts", 11),
-        (["Once upon a time there was", "--layer", 2, "--directions", 2], "not worked out", 10),
+        (["--directions", 2], "piano string, 12 prompts", 20),
+        (["Once upon a time there was", "--layer", 2, "--directions", 2], "not worked out", 18),
     ],
 )
 def test_cascade_inside(monkeypatch, capsys, tmp_path, words, said, figures):

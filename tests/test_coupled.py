@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import PROMPTS, random_tokens, tiny
 from markov import TRANSITION, chain, coalescence
+from scipy.optimize import brentq
 
 import analyses
 from analyses.cascade import Nudge, Replace, Swap, Unrelated, coupled
@@ -27,6 +28,21 @@ def test_coalescence_time_of_a_markov_chain():
         assert error < 0.05 * expected[a, b]
     np.testing.assert_allclose(np.diff(run.damage, axis=-1).max(), 0)  # once together, always
     np.testing.assert_allclose(run.h[run.damage.cumsum(-1) == run.damage.cumsum(-1)[..., -1:]][-5:], 0, atol=1e-12)
+
+
+def test_a_chain_that_takes_3_792_steps():
+    """A share of every step stays where it is, such that states 0 and 1 meet after 3.792 steps in the mean."""
+
+    def lazy(share: float) -> np.ndarray:
+        return (1 - share) * TRANSITION + share * np.eye(4)
+
+    share = brentq(lambda share: coalescence(lazy(share))[0, 1] - 3.792, 0.0, 0.9)
+    run = couple(chain(lazy(share)), torch.tensor([[0]]), Replace(torch.tensor([[1]])), seeds=4000, steps=120)
+    assert (run.damage == 0).any(-1).all()
+    times = (run.damage == 0).argmax(-1)[0] + 1
+    error = times.std() / np.sqrt(4000)
+    assert error < 0.06
+    assert times.mean() == pytest.approx(3.792, abs=4 * error)
 
 
 def test_temperature_is_that_of_the_chain():

@@ -42,7 +42,7 @@ def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, 
     page.goto(path.as_uri())
     page.wait_for_function("document.querySelectorAll('.main-svg').length > 5")
     assert seen == []
-    assert page.locator(".plotly-graph-div").count() == 25
+    assert page.locator(".plotly-graph-div").count() == 34
     assert page.locator(".plotly-graph-div .heatmaplayer, .plotly-graph-div .scatterlayer").count() >= 25
     text = page.inner_text("body")
     for section in (
@@ -167,7 +167,7 @@ def test_the_cascade_outside_is_shown_where_it_was_asked_for(results, smalltown,
     page.goto(path.as_uri())
     page.wait_for_function("document.querySelectorAll('.main-svg').length > 5")
     assert seen == []
-    assert page.locator(".plotly-graph-div").count() == 25 + len(SHOWN)
+    assert page.locator(".plotly-graph-div").count() == 34 + len(SHOWN)
     verdict = found["external"]["verdict"].item()
     assert f"(6 prompts of 2 draws): {verdict}." in page.inner_text("body")
     assert summary(found)[-1].endswith(f"{verdict}.")

@@ -1,6 +1,6 @@
 """The cascade inside: what `interp cascade inside` and the report measure and show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from analyses.cascade.gain import describe_gain
 from analyses.cascade.injection import Injected, inject
 from analyses.cascade.light_cone import describe_cone
 from analyses.plots import plot
+from analyses.plots.match import match
 from analyses.report.steps import Step
 from interp.errors import ConfigError
 from interp.model import Transformer
@@ -57,6 +58,13 @@ SHOWN = {
 }
 """Each figure's result, in the order in which they are shown, and how to read it."""
 
+ALREADY_BESIDE = ("gain", "verdict")
+"""Figures that show random initialisation themselves."""
+
+
+NULL = "_null"
+"""Ends the name of a result that was measured at random initialisation."""
+
 
 def inside_steps(
     model: Transformer,
@@ -70,8 +78,8 @@ def inside_steps(
     n_directions: int = 8,
     seed: int = 0,
 ) -> list[Step]:
-    """How to get every result of `SHOWN`, with `gain_null` and `theory` for the first figure, in order; None of those that
-    the model's architecture does not have.
+    """How to get every result of `SHOWN`, in order, each of the model and then of its random-init twin (`gain_null`), with `theory`;
+    None of those that the model's architecture does not have.
 
     Args:
         others: corrupt partners of the texts, whose difference the ledger follows; without them it follows an injection.
@@ -79,8 +87,28 @@ def inside_steps(
         answers: `answer` and perhaps `wrong`, after which self-repair is measured; without them it is not.
     """
     request: dict[str, Any] = {"dose": dose, "layer": layer, "n_directions": n_directions, "seed": seed}
+    twin = cascade.random_twin(model, seed)
+    own = _steps_of(model, texts, others, request, answers)
+    null = {f"{name}{NULL}": step for name, step in _steps_of(twin, texts, others, request, answers).items()}
+    steps = {"gain": own.pop("gain"), f"gain{NULL}": null.pop(f"gain{NULL}")}
+    steps["theory"] = partial(predicted, twin, texts, layer)
+    steps["verdict"] = lambda: cascade.internal_verdict(results["gain"], null=results[f"gain{NULL}"])
+    for name, step in own.items():
+        steps |= {name: step, f"{name}{NULL}": null[f"{name}{NULL}"]}
+    return list(steps.items())
+
+
+def _steps_of(
+    model: Transformer,
+    texts: Sequence[str],
+    others: Sequence[str],
+    request: dict[str, Any],
+    answers: dict[str, Any] | None,
+) -> dict[str, Callable[[], xr.Dataset | None]]:
+    """How to measure everything of one model; one injection serves three of them."""
     is_sum = model.config.norm_placement == "pre" or model.config.norm == "none"
-    twin = cache(lambda: cascade.random_twin(model, seed))
+    layer, seed, dose = request["layer"], request["seed"], request["dose"]
+    most = model.config.d_model - 1
 
     @cache
     def injected(frozen: bool = False) -> Injected:
@@ -93,21 +121,18 @@ def inside_steps(
         found = np.unravel_index(int(effect.argmax()), effect.shape)
         return cascade.self_repair(model, texts, (int(found[0]), int(found[1])), **answers)
 
-    return [
-        ("gain", lambda: describe_gain(model, injected(), seed)),
-        ("gain_null", lambda: cascade.gain(twin(), texts, **request)),
-        ("theory", lambda: predicted(twin(), texts, layer)),
-        ("verdict", lambda: cascade.internal_verdict(results["gain"], null=results["gain_null"])),
-        ("cone", lambda: describe_cone(model, injected(), seed)),
-        ("ledger", lambda: cascade.ledger(model, texts, others or None, dose=dose, layer=layer, seed=seed) if is_sum else None),
-        ("directions", partial(cascade.compare_directions, model, texts, kinds=QUICK, **request)),
-        ("dose", partial(cascade.dose_response, model, texts, layer=layer, seed=seed)),
-        ("spectrum", partial(cascade.jacobian_spectrum, model, texts, source=(layer, -1), k=min(10, model.config.d_model - 1), seed=seed)),
-        ("participation", partial(cascade.participation, model, texts, layer=layer)),
-        ("exponents", partial(cascade.lyapunov, model, texts, k=min(32, model.config.d_model - 1), seed=seed)),
-        ("damping", lambda: describe_damping(model, injected(), injected(True), seed) if model.config.norm != "none" else None),
-        ("repair", repair),
-    ]  # fmt: skip
+    return {
+        "gain": lambda: describe_gain(model, injected(), seed),
+        "cone": lambda: describe_cone(model, injected(), seed),
+        "ledger": lambda: cascade.ledger(model, texts, others or None, dose=dose, layer=layer, seed=seed) if is_sum else None,
+        "directions": partial(cascade.compare_directions, model, texts, kinds=QUICK, **request),
+        "dose": partial(cascade.dose_response, model, texts, layer=layer, seed=seed),
+        "spectrum": partial(cascade.jacobian_spectrum, model, texts, source=(layer, -1), k=min(10, most), seed=seed),
+        "participation": partial(cascade.participation, model, texts, layer=layer),
+        "exponents": partial(cascade.lyapunov, model, texts, k=min(32, most), seed=seed),
+        "damping": lambda: describe_damping(model, injected(), injected(True), seed) if model.config.norm != "none" else None,
+        "repair": repair,
+    }  # fmt: skip
 
 
 def predicted(twin: Transformer, texts: Sequence[str], layer: int = 0) -> xr.Dataset | None:
@@ -121,16 +146,26 @@ def predicted(twin: Transformer, texts: Sequence[str], layer: int = 0) -> xr.Dat
 
 
 def figures(results: Mapping[str, xr.Dataset], *, injection: int | None = None) -> list[tuple[go.Figure, str]]:
-    """Each figure of `SHOWN` that there is a result for, and how to read it.
+    """Each figure of `SHOWN` that there is a result for, and how to read it; then the same at random initialisation, on its scales.
 
     Args:
         injection: the position whose light cone is drawn; None is the first but one.
     """
-    options: dict[str, dict[str, Any]] = {
-        "gain": {"null": results["gain_null"], "theory": results.get("theory")},
-        "cone": {} if injection is None else {"injection": injection},
-    }
-    return [(plot(results[name], **options.get(name, {})), read) for name, read in SHOWN.items() if name in results]
+    drawn: list[tuple[go.Figure, str]] = []
+    cone = {} if injection is None else {"injection": injection}
+    for name, read in SHOWN.items():
+        if name not in results:
+            continue
+        if name in ALREADY_BESIDE:
+            beside = {"null": results[f"gain{NULL}"], "theory": results.get("theory")} if name == "gain" else {}
+            drawn.append((plot(results[name], **beside), read))
+            continue
+        pair = [
+            plot(results[one], **(cone if name == "cone" else {})) for one in (name, f"{name}{NULL}") if one in results
+        ]
+        match(pair)
+        drawn += zip(pair, (read, "The same before training, on the same scales."), strict=False)
+    return drawn
 
 
 def rows(results: Mapping[str, xr.Dataset]) -> Table:
@@ -149,7 +184,8 @@ def rows(results: Mapping[str, xr.Dataset]) -> Table:
     for name, title in (("log_gain", "G at the output (typical)"), ("log_relative_gain", "Γ at the output (typical)")):
         own, other = (float(np.exp(result[name][:, -1].mean())) for result in (gain, null))
         table.add_row(title, f"{own:.2f}; at random init {other:.2f}")
-    table.add_row("share that has left its position", f"{float(results['cone']['off_site'][:, -1].mean()):.0%}")
+    left, left_null = (float(results[name]["off_site"][:, -1].mean()) for name in ("cone", f"cone{NULL}"))
+    table.add_row("share that has left its position", f"{left:.0%}; at random init {left_null:.0%}")
     if "ledger" in results:
         entry = results["ledger"]["head_entry"].mean("prompt").to_series()
         best = ", ".join(f"{layer}.{head} ({value:+.2f})" for (layer, head), value in entry.nlargest(3).items())

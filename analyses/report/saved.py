@@ -8,6 +8,7 @@ from markupsafe import Markup, escape
 
 from analyses.plots import KINDS, plot
 from analyses.report.html import PROVENANCE, write, write_figures
+from analyses.report.inside import NULL
 from analyses.results import load
 from interp.errors import InterpError, ResultError
 
@@ -31,7 +32,9 @@ def write_saved(results: Mapping[str, xr.Dataset], path: Path, *, overwrite: boo
     Raises:
         ResultError: not one of the results has a figure. InterpError: the file exists and may not be overwritten.
     """
-    weights = {result.attrs["weight_hash"] for name, result in results.items() if name in WHOLE and name != "gain_null"}
+    weights = {
+        result.attrs["weight_hash"] for name, result in results.items() if name in WHOLE and not name.endswith(NULL)
+    }
     if set(WHOLE) <= set(results) and len(weights) == 1:
         write(results, path, overwrite=overwrite)
         return
