@@ -48,14 +48,15 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.d_model))
         self.bias = nn.Parameter(torch.empty(config.d_model)) if self.centres and config.bias else None
         self.hook_scale, self.hook_normalized = points[f"{name}.hook_scale"], points[f"{name}.hook_normalized"]
+        self.hook_out = points[f"{name}.hook_out"]
 
     def forward(self, x: Stream) -> Stream:
-        if self.centres and not self.hook_scale.active:
-            return self.hook_normalized(F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps))
+        if self.centres and not (self.hook_scale.active or self.hook_normalized.active):
+            return self.hook_out(F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps))
         x = x - x.mean(-1, keepdim=True) if self.centres else x
         scale = self.hook_scale((x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())  # [batch, position, 1]
-        x = x / scale * self.weight
-        return self.hook_normalized(x if self.bias is None else x + self.bias)
+        x = self.hook_normalized(x / scale) * self.weight
+        return self.hook_out(x if self.bias is None else x + self.bias)
 
 
 class Linear(nn.Linear):

@@ -81,8 +81,8 @@ def block_name(layer: int, point: str) -> str:
 
 
 def norm_axes(name: str) -> dict[str, tuple[str, ...]]:
-    """The hook points of a norm."""
-    return {f"{name}.hook_scale": SCALE, f"{name}.hook_normalized": RESIDUAL}
+    """The hook points of a norm: what it divides by, the quotient, and that times the gain plus the bias, which is what is read."""
+    return {f"{name}.hook_scale": SCALE, f"{name}.hook_normalized": RESIDUAL, f"{name}.hook_out": RESIDUAL}
 
 
 def block_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:

@@ -48,7 +48,7 @@ def test_normed_parts_sum_to_the_normed_stream(norm):
     parts = interp.decompose(model, cache, heads=True).parts
     normed = interp.frozen_norm(model.ln_final, parts, cache["ln_final.hook_scale"])
     bias = 0 if model.ln_final.bias is None else model.ln_final.bias
-    torch.testing.assert_close(normed.sum(0) + bias, cache["ln_final.hook_normalized"], atol=1e-10, rtol=0)
+    torch.testing.assert_close(normed.sum(0) + bias, cache["ln_final.hook_out"], atol=1e-10, rtol=0)
     torch.testing.assert_close(
         (normed @ model.W_U).sum(0) + bias @ model.W_U if norm == "layernorm" else (normed @ model.W_U).sum(0), logits
     )

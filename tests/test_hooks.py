@@ -161,7 +161,7 @@ def test_names_and_shapes_of_every_hook_point(model, tokens):
     }
     assert logits.shape == (2, 10, 50)
     assert list(cache) == list(model.hook_points)
-    assert len(cache) == 2 + 3 * 18 + 2
+    assert len(cache) == 2 + 3 * 20 + 3
     for name, point in model.hook_points.items():
         assert cache[name].shape == tuple(sizes[axis] for axis in point.axes), name
 

@@ -51,10 +51,10 @@ def compare(settings: dict, tmp_path, dtype: torch.dtype, tolerance: float, leng
     theirs.save_pretrained(tmp_path)
     ours = interp.load(str(tmp_path), dtype=dtype)
     tokens = random_tokens(2, length, vocab=settings["vocab_size"])
-    logits, cache = ours.run_with_cache(tokens, ["blocks.*.hook_resid_pre", "ln_final.hook_normalized"])
+    logits, cache = ours.run_with_cache(tokens, ["blocks.*.hook_resid_pre", "ln_final.hook_out"])
     with torch.no_grad():
         expected = theirs(tokens, output_hidden_states=True)
-    states = [cache["resid_pre", layer] for layer in range(settings["n_layer"])] + [cache["ln_final.hook_normalized"]]
+    states = [cache["resid_pre", layer] for layer in range(settings["n_layer"])] + [cache["ln_final.hook_out"]]
     assert len(states) == len(expected.hidden_states)
     for state, hidden in zip(states, expected.hidden_states, strict=True):
         torch.testing.assert_close(state, hidden, atol=tolerance, rtol=0)
@@ -117,7 +117,8 @@ def test_every_hook_value_against_plain_arithmetic():
         same(cache["resid_pre", layer], x)
         scale, normed = norm(x, f"{name}.ln1")
         same(cache[f"{name}.ln1.hook_scale"], scale)
-        same(cache[f"{name}.ln1.hook_normalized"], normed)
+        same(cache[f"{name}.ln1.hook_out"], normed)
+        same(cache[f"{name}.ln1.hook_normalized"] * weights[f"{name}.ln1.weight"] + weights[f"{name}.ln1.bias"], normed)
         total = weights[f"{name}.attn.o.bias"].clone()
         for head in range(2):
             rows = [slice(16 * part + 8 * head, 16 * part + 8 * head + 8) for part in range(3)]
@@ -140,7 +141,7 @@ def test_every_hook_value_against_plain_arithmetic():
         x = x + total
         same(cache["resid_mid", layer], x)
         scale, normed = norm(x, f"{name}.ln2")
-        same(cache[f"{name}.ln2.hook_normalized"], normed)
+        same(cache[f"{name}.ln2.hook_out"], normed)
         pre = normed @ weights[f"{name}.mlp.input.weight"].T + weights[f"{name}.mlp.input.bias"]
         same(cache["pre", layer], pre)
         post = 0.5 * pre * (1 + torch.tanh(math.sqrt(2 / math.pi) * (pre + 0.044715 * pre**3)))
@@ -151,7 +152,7 @@ def test_every_hook_value_against_plain_arithmetic():
         same(cache["resid_post", layer], x)
     scale, normed = norm(x, "ln_final")
     same(cache["ln_final.hook_scale"], scale)
-    same(cache["ln_final.hook_normalized"], normed)
+    same(cache["ln_final.hook_out"], normed)
 
 
 @pytest.mark.parametrize("lengths", [(10, 10), (10, 3), (1, 10), (7, 4)])

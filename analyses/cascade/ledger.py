@@ -113,7 +113,7 @@ def _entries(model: Transformer, clean: Tensor, disturbed: Tensor, start: int) -
 def _layer(model: Transformer, stream: Tensor, layer: int) -> _Run:
     points = ["attn.hook_pattern", "attn.hook_result", "hook_resid_post"]
     points += ["hook_mlp_out"] if model.config.mlp != "none" else []
-    points += ["ln1.hook_scale", "ln1.hook_normalized"] if model.config.norm != "none" else []
+    points += ["ln1.hook_scale", "ln1.hook_out"] if model.config.norm != "none" else []
     with model.capture([block_name(layer, point) for point in points]) as captured:
         model.run_blocks(stream[None], start_at_layer=layer, stop_at_layer=layer + 1)
     values = {name.removeprefix(block_name(layer, "")): value[0] for name, value in captured.items()}
@@ -121,7 +121,7 @@ def _layer(model: Transformer, stream: Tensor, layer: int) -> _Run:
         stream,
         values["hook_resid_post"],
         values["attn.hook_pattern"],
-        values.get("ln1.hook_normalized", stream),
+        values.get("ln1.hook_out", stream),
         values.get("ln1.hook_scale"),
         values["attn.hook_result"],
         values.get("hook_mlp_out", torch.zeros_like(stream)),

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from interp.errors import CheckpointError, nearest
+from interp.loading.bridge import from_bridge, is_bridge
 from interp.loading.checkpoint import load_directory
 from interp.loading.hub import MODELS, fetch, is_hub_id
 from interp.loading.memory import from_transformers, is_transformers_model
@@ -37,7 +38,8 @@ def load(
             hand (`interp.zoo.circuits`); a checkpoint directory (config.json,
             model.safetensors or its shards, tokenizer files), which wins over a hub id of the same spelling; a model on the
             Hugging Face hub (gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or owner/name), taken from its local
-            cache where it is there; or a `transformers` GPT-2 model in memory, which is left untouched.
+            cache where it is there; or a `transformers` GPT-2 model or a TransformerLens 4 `TransformerBridge` to
+            one, in memory, which is left untouched.
         dtype: of the weights: float32, float64, bfloat16 or float16. None is float32.
         device: where to put them.
         revision: of a hub model: branch, tag or commit.
@@ -50,12 +52,14 @@ def load(
         raise CheckpointError(f"dtype {dtype} is not supported; choose one of {', '.join(sorted(map(str, DTYPES)))}.")
     if isinstance(source, (str, os.PathLike)):
         model = _from_name(os.fspath(source), revision)
+    elif is_bridge(source):
+        model = from_bridge(source)
     elif is_transformers_model(source):
         model = from_transformers(source)
     else:
         raise CheckpointError(
-            f"cannot load a {type(source).__module__}.{type(source).__name__}: expected a name, a checkpoint directory, or a "
-            "transformers GPT-2 model."
+            f"cannot load a {type(source).__module__}.{type(source).__name__}: expected a name, a checkpoint directory, a "
+            "transformers GPT-2 model, or a TransformerLens TransformerBridge to one."
         )
     return model.to(device=device, dtype=dtype)
 
