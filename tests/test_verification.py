@@ -54,7 +54,7 @@ def test_a_figure_that_is_no_number_fails():
 def test_heads_are_measured_as_the_published_figures_were(smalltown, prompts):
     """Attribution without value biases, and patching normalised after the mean: each by hand, with hooks."""
     random_tokens = {"sequences": 1, "length": 8, "lowest": 0, "highest": 99}
-    found = of_heads(smalltown, prompts, random_tokens)
+    found = of_heads(smalltown, prompts, random_tokens, bos=True)
     texts, answers, wrongs = (list(column) for column in zip(*prompts, strict=True))
     with_bias = direct_logit_attribution(smalltown, texts, answer=answers, wrong=wrongs)["head_effect"].mean("prompt")
     without = direct_logit_attribution(fold_value_biases(smalltown), texts, answer=answers, wrong=wrongs)[
@@ -108,7 +108,12 @@ def test_random_gpt2_fails(gpt2_tokenizer_directory):
     config = ModelConfig(n_layers=12, d_model=48, n_heads=12, d_head=4, d_mlp=96, n_ctx=256, d_vocab=50257)
     tokenizer = interp.Tokenizer.from_directory(gpt2_tokenizer_directory)
     model = Transformer(config, tokenizer=tokenizer, seed=0).requires_grad_(False).eval()
+    assert model.tokenizer.bos is None  # it is not prepended unasked, but was in the published figures
     checks = verify(model, read_reference("gpt2"))
+    prompt, answer, wrong = read_reference("gpt2")["ioi"]["prompts"][0]
+    last = model(model.to_tokens("<|endoftext|>" + prompt))[0, -1]
+    gap = float(last[model.to_single_token(answer)] - last[model.to_single_token(wrong)])
+    assert checks[0].found == pytest.approx(gap, abs=1e-4)
     assert len(checks) == 8 + 8 + 8 + 5 + 1 + 2 + 2
     assert not any(
         check.passed for check in checks if check.name.startswith(("logit", "induction", "rank", "probability"))
@@ -125,7 +130,7 @@ def test_bad_requests(smalltown, reference, tmp_path):
     with pytest.raises(InterpError, match="is not a reference"):
         read_reference(path)
     path.write_text("{}")
-    with pytest.raises(InterpError, match="lacks ioi"):
+    with pytest.raises(InterpError, match="lacks bos, ioi"):
         read_reference(path)
     with pytest.raises(InterpError, match="exists"):
         write_reference(reference, path)

@@ -46,17 +46,17 @@ def verify(model: Transformer, reference: Mapping[str, Any]) -> list[Check]:
         TokenError: prompts that this model's tokenizer splits otherwise than the reference needs.
     """
     _check_heads(model, reference)
-    asked = reference["ioi"]
-    found = ioi(model, asked["prompts"])
+    asked, bos = reference["ioi"], bool(reference["bos"])
+    found = ioi(model, asked["prompts"], bos=bos)
     checks = [
         Check(f"logit difference, prompt {number}", published, float(value), asked["tolerance"])
         for number, (published, value) in enumerate(zip(asked["logit_difference"], found, strict=True), start=1)
     ]
-    grids = of_heads(model, asked["prompts"], reference["random_tokens"])
+    grids = of_heads(model, asked["prompts"], reference["random_tokens"], bos=bos)
     for name in HEADS:
         checks += _of_heads(TITLES[name], reference[name], grids[name])
     one = reference["next_token"]
-    predicted = next_token(model, one["prompt"], one["answer"])
+    predicted = next_token(model, one["prompt"], one["answer"], bos=bos)
     said = repr(one["answer"])
     checks.append(Check(f"rank of {said}", float(one["rank"]), float(predicted["rank"]), 0.0))
     checks.append(Check(f"probability of {said}", one["probability"], predicted["probability"], one["tolerance"]))

@@ -1,4 +1,4 @@
-"""What is measured of a model to be compared with a reference, with `<|endoftext|>` before each prompt where its tokenizer has one."""
+"""What is measured of a model to be compared with a reference."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,18 +23,23 @@ SEED = 0
 Grid = Float[np.ndarray, "layer head"]
 
 
-def ioi(model: Transformer, prompts: Sequence[Sequence[str]]) -> Float[np.ndarray, " prompt"]:
+def ioi(model: Transformer, prompts: Sequence[Sequence[str]], *, bos: bool) -> Float[np.ndarray, " prompt"]:
     """Logit differences between each prompt's answer and its wrong answer.
 
     Args:
         prompts: (prompt, answer, wrong answer), in pairs for each of which the other's answer is the wrong one.
+        bos: whether each begins with the beginning-of-text token.
     """
     texts, answers, wrongs = zip(*prompts, strict=True)
-    found = direct_logit_attribution(model, list(texts), answer=list(answers), wrong=list(wrongs), top_neurons=0)
+    found = direct_logit_attribution(
+        model, list(texts), answer=list(answers), wrong=list(wrongs), top_neurons=0, bos=bos
+    )
     return np.asarray(found["metric"], dtype=float)
 
 
-def of_heads(model: Transformer, prompts: Sequence[Sequence[str]], random_tokens: Mapping[str, int]) -> dict[str, Grid]:
+def of_heads(
+    model: Transformer, prompts: Sequence[Sequence[str]], random_tokens: Mapping[str, int], *, bos: bool
+) -> dict[str, Grid]:
     """Every figure of `HEADS`, for all heads.
 
     `direct_attribution` is of the mean logit difference, value biases counted with the layer's bias and not with the head. `patching`
@@ -43,9 +48,13 @@ def of_heads(model: Transformer, prompts: Sequence[Sequence[str]], random_tokens
     """
     texts, answers, wrongs = (list(column) for column in zip(*prompts, strict=True))
     folded = fold_value_biases(model) if model.config.bias else model
-    direct = direct_logit_attribution(folded, texts, answer=answers, wrong=wrongs, top_neurons=0)["head_effect"]
+    direct = direct_logit_attribution(folded, texts, answer=answers, wrong=wrongs, top_neurons=0, bos=bos)[
+        "head_effect"
+    ]
     others = [texts[number ^ 1] for number in range(len(texts))]
-    patched = activation_patching(model, texts, others, answer=answers, wrong=wrongs, site="z", smallest_gap=0.0)
+    patched = activation_patching(
+        model, texts, others, answer=answers, wrong=wrongs, site="z", smallest_gap=0.0, bos=bos
+    )
     clean, corrupt = (patched[name].mean().to_numpy() for name in ("clean_baseline", "corrupt_baseline"))
     with np.errstate(divide="ignore", invalid="ignore"):  # a model to which both are one agrees with nothing
         restored = (patched["value"].mean("prompt").to_numpy() - corrupt) / (clean - corrupt)
@@ -78,8 +87,8 @@ def diagonals(model: Transformer, random_tokens: Mapping[str, int]) -> dict[str,
 
 
 @torch.no_grad()
-def next_token(model: Transformer, prompt: str, answer: str) -> dict[str, Any]:
+def next_token(model: Transformer, prompt: str, answer: str, *, bos: bool) -> dict[str, Any]:
     """Rank (0 is the top) and probability of a token after a prompt."""
-    log_p = log_probabilities(model(model.to_tokens(prompt))[0, -1])
+    log_p = log_probabilities(model(model.to_tokens(prompt, bos=bos))[0, -1])
     token = model.to_single_token(answer)
     return {"rank": int((log_p > log_p[token]).sum()), "probability": float(log_p[token].exp())}

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent
 PUBLISHED = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
 """Models whose figures come with the package."""
 
-NEEDED = ("ioi", *HEADS, "random_tokens", "next_token")
+NEEDED = ("bos", "ioi", *HEADS, "random_tokens", "next_token")
 KEPT = 8
 """Heads of each kind that a reference made of a model keeps, the strongest."""
 
@@ -51,19 +51,23 @@ def reference_of(model: Transformer, prompts: Sequence[Sequence[str]], *, tolera
         "model": model.name,
         "source": f"measured of {model.name}, weights {model.weight_hash()[:12]}",
     }
-    differences = [float(value) for value in ioi(model, prompts)]
+    bos = reference["bos"] = model.tokenizer is not None and model.tokenizer.bos is not None
+    differences = [float(value) for value in ioi(model, prompts, bos=bos)]
     reference["ioi"] = {
         "prompts": [list(one) for one in prompts],
         "logit_difference": differences,
         "tolerance": tolerance,
     }
-    for name, grid in of_heads(model, prompts, random_tokens).items():
+    for name, grid in of_heads(model, prompts, random_tokens, bos=bos).items():
         strongest = [np.unravel_index(at, grid.shape) for at in np.argsort(-np.abs(grid), axis=None)[:KEPT]]
         figures = {f"{layer}.{head}": float(grid[layer, head]) for layer, head in strongest}
         reference[name] = {"figures": figures, "tolerance": tolerance}
     prompt, answer, _ = prompts[0]
     asked = {"prompt": prompt, "answer": answer, "tolerance": tolerance}
-    return reference | {"random_tokens": random_tokens, "next_token": asked | next_token(model, prompt, answer)}
+    return reference | {
+        "random_tokens": random_tokens,
+        "next_token": asked | next_token(model, prompt, answer, bos=bos),
+    }
 
 
 def write_reference(reference: dict[str, Any], path: str | Path, *, overwrite: bool = False) -> None:
