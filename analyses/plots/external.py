@@ -88,6 +88,16 @@ def plot_joined(result: xr.Dataset) -> go.Figure:
         420,
     )
     if "mean_h" not in result:
+        fig.update_xaxes(visible=False)
+        fig.update_yaxes(visible=False)
+        fig.add_annotation(
+            text="prompt by prompt: only with gain= and coupled=",
+            showarrow=False,
+            x=0.5,
+            y=0.5,
+            xref="paper",
+            yref="paper",
+        )
         return fig
     fig.add_scatter(
         x=result["log_relative_gain"].to_numpy(), y=result["mean_h"].to_numpy(), mode="markers",
