@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test model lint clean
+.PHONY: demo test model lint docs clean
 
 demo: $(VENV)/demo-installed
 	@mkdir -p out
@@ -18,6 +18,9 @@ lint: $(VENV)/test-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 model: $(VENV)/demo-installed
 	$(BIN)/python -m interp.zoo.training
 
@@ -30,6 +33,10 @@ $(VENV)/demo-installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/test-installed: $(VENV)/demo-installed
 	$(INSTALL) --editable '.[test]'
+	@touch $@
+
+$(VENV)/docs-installed: $(VENV)/demo-installed
+	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 clean:

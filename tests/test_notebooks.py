@@ -20,6 +20,11 @@ def test_all_are_there_and_small():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 def test_it_is_committed_with_its_outputs(path):
     notebook = nbformat.read(path, 4)
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert re.match(r"# \w", prose[0])
+    assert not any(
+        line.startswith("# ") for text in prose for line in text.split("\n")[1:]
+    )  # one title, no comment signs
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]

@@ -1,0 +1,108 @@
+"""Every kind of figure once, on smalltown: `python docs/gallery.py` writes gallery.md and its pictures."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import xarray as xr
+from rich.console import Console
+from rich.progress import track
+
+import analyses
+import interp
+from analyses import cascade
+from analyses.cascade import Replace
+from analyses.plots import KINDS
+from interp.zoo import task
+
+HERE = Path(__file__).parent
+PROMPT = "When Mary and John went to the store, John gave a drink to"
+OTHER = "When Mary and John went to the store, Mary gave a drink to"
+ASKED = {"answer": " Mary", "wrong": " John"}
+
+
+class Examples:
+    """A result of each kind of figure; those that others are made of are measured once."""
+
+    def __init__(self) -> None:
+        self.model = interp.load("smalltown")
+        self.pairs = task("ioi").sample(6, 0, self.model.tokenizer)
+        self.clean, self.corrupt = [pair.clean for pair in self.pairs], [pair.corrupt for pair in self.pairs]
+        self.answers = {"answer": [pair.answer for pair in self.pairs], "wrong": [pair.wrong for pair in self.pairs]}
+        self.gain = cache(lambda: cascade.gain(self.model, self.clean, n_directions=2))
+        self.texts = cache(lambda: cascade.coupled(self.model, self.clean, Replace(self.corrupt), seeds=3, steps=32))
+        self.inside = cache(lambda: cascade.internal_verdict(self.gain()))
+        self.outside = cache(lambda: cascade.external_verdict(self.texts()))
+
+    def all(self) -> dict[str, Callable[[], xr.Dataset]]:
+        """How to measure each kind, in the order of the gallery."""
+        model, clean, corrupt = self.model, self.clean, self.corrupt
+        one = {**ASKED, "clean": PROMPT, "corrupt": OTHER}
+        disturbed = {"seeds": 3, "steps": 24}
+        return {
+            "logit_lens": lambda: analyses.logit_lens(model, PROMPT),
+            "tuned_lens": lambda: analyses.tuned_lens(model, PROMPT),
+            "component_lens": lambda: analyses.component_lens(model, PROMPT),
+            "attention_patterns": lambda: analyses.attention_patterns(model, PROMPT),
+            "head_table": lambda: analyses.head_table(model, count=6),
+            "head_detectors": lambda: analyses.detect_heads(model, count=6),
+            "head_importance": lambda: analyses.head_importance(model, clean, corrupt, **self.answers),
+            "head_composition": lambda: analyses.composition(model),
+            "embedding_structure": lambda: analyses.embedding_structure(model, [" Mary", " John", " Paris", " Rome", " dog", " cat"]),
+            "residual_stream": lambda: analyses.residual_stream(model, PROMPT),
+            "direct_logit_attribution": lambda: analyses.direct_logit_attribution(model, PROMPT, **ASKED),
+            "activation_patching": lambda: analyses.activation_patching(model, **one),
+            "patching_methodology": lambda: analyses.compare_patching(model, **one, site="z"),
+            "attribution_patching": lambda: analyses.attribution_patching(model, **one, site="z"),
+            "causal_tracing": lambda: analyses.causal_tracing(model, "The capital of France is", subject="France", answer=" Paris"),
+            "head_ablation": lambda: analyses.ablate_heads(model, clean, **self.answers, heads=[(4, 1), (4, 3)], controls=6),
+            "cascade_gain": self.gain,
+            "internal_verdict": self.inside,
+            "light_cone": lambda: cascade.light_cone(model, clean, n_directions=2),
+            "cascade_ledger": lambda: cascade.ledger(model, clean, corrupt),
+            "cascade_directions": lambda: cascade.compare_directions(model, clean, kinds=("covariance", "token"), n_directions=2),
+            "dose_response": lambda: cascade.dose_response(model, clean[:2]),
+            "jacobian_spectrum": lambda: cascade.jacobian_spectrum(model, clean[:2], k=10),
+            "cascade_participation": lambda: cascade.participation(model, PROMPT),
+            "lyapunov": lambda: cascade.lyapunov(model, clean[:2], k=16),
+            "cascade_damping": lambda: cascade.damping(model, clean, n_directions=2),
+            "self_repair": lambda: cascade.self_repair(model, clean, (4, 1), **self.answers),
+            "cascade_coupled": self.texts,
+            "cascade_survival": lambda: cascade.survival(model, clean, cascade.Swap(1), **disturbed),
+            "cascade_reproduction": lambda: cascade.reproduction(model, clean, horizon=16),
+            "cascade_avalanches": lambda: cascade.avalanches(self.texts()),
+            "cascade_channels": lambda: cascade.channels(model, clean, cascade.Nudge(layer=2, dose=1.0), **disturbed),
+            "cascade_temperature": lambda: cascade.temperature_sweep(
+                model, clean, Replace(corrupt), temperatures=(0.5, 0.8, 1.0, 1.3, 1.8), lengths=(8, 16, 24), seeds=3
+            ),
+            "external_verdict": self.outside,
+            "joined_verdict": lambda: cascade.joined_verdict(self.inside(), self.outside(), gain=self.gain(), coupled=self.texts()),
+        }  # fmt: skip
+
+
+def main() -> None:
+    """Draw all and write the page."""
+    folder = HERE / "gallery"
+    folder.mkdir(exist_ok=True)
+    lines = [
+        "# Gallery",
+        "",
+        "Every kind of figure, by `python docs/gallery.py`: what `analyses.plot(result)` draws for each kind of result.",
+        "",
+    ]
+    for kind, measure in track(Examples().all().items(), "drawing", console=Console(stderr=True)):
+        analyses.plot(measure()).write_image(folder / f"{kind}.png", scale=1)
+        summary = str(KINDS[kind].__doc__).split("\n\n")[0].replace("\n", " ")
+        lines += [
+            f"## {kind.replace('_', ' ')}",
+            "",
+            " ".join(summary.split()),
+            "",
+            f"![{kind}](gallery/{kind}.png)",
+            "",
+        ]
+    (HERE / "gallery.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

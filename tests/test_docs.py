@@ -1,0 +1,30 @@
+"""The documentation's Python runs as it stands, page by page; the gallery has every kind of figure."""
+
+import re
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pytest
+
+from analyses.plots import KINDS
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [path for path in sorted(DOCS.rglob("*.md")) if "```python" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
+def test_every_block_runs(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(go.Figure, "show", lambda figure: figure.to_dict())
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL):
+        exec(compile(block, str(path), "exec"), names)
+    assert names["model"] if path.stem != "figures" else names["figure"]
+
+
+def test_the_gallery_has_every_kind():
+    page = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\]\(gallery/(\w+)\.png\)", page)
+    assert sorted(shown) == sorted(KINDS)
+    for kind in shown:
+        assert (DOCS / "gallery" / f"{kind}.png").stat().st_size > 5000

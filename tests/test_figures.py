@@ -1,0 +1,100 @@
+"""What each kind of figure draws, against what is kept in `figures.json`; and the same again from a saved result.
+
+After a change that is meant, look at the figures (`python docs/gallery.py`) and keep the new ones:
+`KEEP_FIGURES=1 pytest -n 0 tests/test_figures.py`.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from gallery import Examples
+
+import analyses
+from analyses.plots import KINDS
+
+KEPT = Path(__file__).parent / "figures.json"
+NUMBER = re.compile(r"[-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return Examples().all()
+
+
+def words(text: Any) -> str:
+    """A text without its numbers, which are measured."""
+    return NUMBER.sub("#", str(text or ""))
+
+
+def extent(values: Any) -> Any:
+    """How many values, and the least and the largest; of texts, the first and last."""
+    if values is None:
+        return None
+    flat = np.asarray(values).ravel()
+    if flat.dtype.kind not in "fiub":
+        try:
+            flat = flat.astype(float)
+        except (TypeError, ValueError):
+            return [len(flat), words(flat[0]), words(flat[-1])] if len(flat) else [0]
+    flat = flat[np.isfinite(flat.astype(float))]
+    return [len(flat), float(flat.min()), float(flat.max())] if len(flat) else [0]
+
+
+def drawn(figure: go.Figure) -> dict[str, Any]:
+    layout = figure.layout
+    axes = {
+        name: {"title": words(layout[name].title.text), "type": layout[name].type, "range": extent(layout[name].range)}
+        for name in sorted(layout.to_plotly_json())
+        if re.fullmatch(r"[xy]axis\d*", name)
+    }
+    traces = [
+        {"type": trace.type, "name": words(trace.name), **{key: extent(trace[key]) for key in "xyz" if key in trace}}
+        for trace in figure.data
+    ]
+    return {
+        "title": words(layout.title.text),
+        "size": [layout.width, layout.height],
+        "axes": axes,
+        "traces": traces,
+        "notes": sorted({words(note.text) for note in layout.annotations}),
+    }
+
+
+def same(found: Any, kept: Any, where: str) -> None:
+    """Numbers to 2 %, as threads and processors add in other orders; everything else exactly."""
+    if isinstance(kept, dict):
+        assert found.keys() == kept.keys(), where
+        for key in kept:
+            same(found[key], kept[key], f"{where}.{key}")
+    elif isinstance(kept, list):
+        assert len(found) == len(kept), where
+        for number, (one, other) in enumerate(zip(found, kept, strict=True)):
+            same(one, other, f"{where}[{number}]")
+    elif isinstance(kept, float):
+        assert found == pytest.approx(kept, rel=0.02, abs=1e-4), where
+    else:
+        assert found == kept, where
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_draws_what_it_drew_and_the_same_after_a_file(kind, examples, tmp_path):
+    result = examples[kind]()
+    assert result.attrs["kind"] == kind
+    figure = analyses.plot(result)
+    analyses.save(result, tmp_path / "result.nc")
+    assert analyses.plot(analyses.load(tmp_path / "result.nc")).to_json() == figure.to_json()
+    found = json.loads(json.dumps(drawn(figure)))
+    if os.environ.get("KEEP_FIGURES"):
+        kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+        KEPT.write_text(
+            json.dumps(dict(sorted((kept | {kind: found}).items())), indent=1, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+        )
+        return
+    same(found, json.loads(KEPT.read_text(encoding="utf-8"))[kind], kind)
