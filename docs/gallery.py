@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import torch
 import xarray as xr
 from rich.console import Console
 from rich.progress import track
@@ -24,8 +25,8 @@ ASKED = {"answer": " Mary", "wrong": " John"}
 class Examples:
     """A result of each kind of figure; those that others are made of are measured once."""
 
-    def __init__(self) -> None:
-        self.model = interp.load("smalltown")
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.model = interp.load("smalltown", dtype=dtype)
         self.pairs = task("ioi").sample(6, 0, self.model.tokenizer)
         self.clean, self.corrupt = [pair.clean for pair in self.pairs], [pair.corrupt for pair in self.pairs]
         self.answers = {"answer": [pair.answer for pair in self.pairs], "wrong": [pair.wrong for pair in self.pairs]}

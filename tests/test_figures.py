@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import torch
 from gallery import Examples
 
 import analyses
@@ -24,7 +25,7 @@ NUMBER = re.compile(r"[-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 @pytest.fixture(scope="module")
 def examples():
-    return Examples().all()
+    return Examples(torch.float64).all()
 
 
 def words(text: Any) -> str:
