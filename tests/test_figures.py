@@ -93,9 +93,10 @@ def test_it_draws_what_it_drew_and_the_same_after_a_file(kind, examples, tmp_pat
     found = json.loads(json.dumps(drawn(figure)))
     if os.environ.get("KEEP_FIGURES"):
         kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
-        KEPT.write_text(
-            json.dumps(dict(sorted((kept | {kind: found}).items())), indent=1, ensure_ascii=False) + "\n",
-            encoding="utf-8",
-        )
+        lines = [
+            f"{json.dumps(one)}: {json.dumps(what, ensure_ascii=False)}"
+            for one, what in sorted((kept | {kind: found}).items())
+        ]
+        KEPT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
         return
     same(found, json.loads(KEPT.read_text(encoding="utf-8"))[kind], kind)
