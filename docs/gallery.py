@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import plotly.graph_objects as go
 import torch
 import xarray as xr
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.progress import track
 
 import analyses
 import interp
-from analyses import cascade
+from analyses import cascade, plots
 from analyses.cascade import Replace
 from analyses.plots import KINDS
 from interp.zoo import task
@@ -80,6 +81,27 @@ class Examples:
             "joined_verdict": lambda: cascade.joined_verdict(self.inside(), self.outside(), gain=self.gain(), coupled=self.texts()),
         }  # fmt: skip
 
+    def others(self) -> dict[str, Callable[[], go.Figure]]:
+        """Figures that are drawn by a function of their own, by its name."""
+        model = self.model
+        lenses = analyses.logit_lens, analyses.tuned_lens
+        return {
+            "plot_head": lambda: plots.plot_head(analyses.attention_patterns(model, PROMPT), layer=4, head=2),
+            "plot_lens_pair": lambda: plots.plot_lens_pair(
+                *(lens(model, PROMPT) for lens in lenses), names=["logit lens", "tuned lens"]
+            ),
+            "plot_lens_curves": lambda: plots.plot_lens_curves(
+                {
+                    "logit lens": analyses.logit_lens(model, self.clean),
+                    "tuned lens": analyses.tuned_lens(model, self.clean),
+                }
+            ),
+            "plot_trajectories": lambda: plots.plot_trajectories(
+                analyses.logit_lens(model, PROMPT, positions=[-1], candidates=[" Mary", " John"])
+            ),
+            "plot_positions": lambda: plots.plot_positions(analyses.embedding_structure(model, [" Mary"])),
+        }
+
 
 def main() -> None:
     """Draw all and write the page."""
@@ -88,20 +110,20 @@ def main() -> None:
     lines = [
         "# Gallery",
         "",
-        "Every kind of figure, by `python docs/gallery.py`: what `analyses.plot(result)` draws for each kind of result.",
+        "Every kind of figure, drawn by `analyses.plot(result)`; last, those with functions of their own.",
         "",
     ]
-    for kind, measure in track(Examples().all().items(), "drawing", console=Console(stderr=True)):
-        analyses.plot(measure()).write_image(folder / f"{kind}.png", scale=1)
-        summary = str(KINDS[kind].__doc__).split("\n\n")[0].replace("\n", " ")
-        lines += [
-            f"## {kind.replace('_', ' ')}",
-            "",
-            " ".join(summary.split()),
-            "",
-            f"![{kind}](gallery/{kind}.png)",
-            "",
-        ]
+    examples = Examples()
+    drawn = [
+        (kind, KINDS[kind], lambda measure=measure: analyses.plot(measure()))
+        for kind, measure in examples.all().items()
+    ]
+    drawn += [(name, getattr(plots, name), draw) for name, draw in examples.others().items()]
+    for name, function, draw in track(drawn, "drawing", console=Console(stderr=True)):
+        draw().write_image(folder / f"{name}.png", scale=1)
+        summary = " ".join(str(function.__doc__).split("\n\n")[0].split())
+        title = f"`{name}`" if name.startswith("plot_") else name.replace("_", " ")
+        lines += [f"## {title}", "", summary, "", f"![{name}](gallery/{name}.png)", ""]
     (HERE / "gallery.md").write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -25,7 +25,7 @@ NUMBER = re.compile(r"[-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 @pytest.fixture(scope="module")
 def examples():
-    return Examples(torch.float64).all()
+    return Examples(torch.float64)
 
 
 def words(text: Any) -> str:
@@ -83,20 +83,32 @@ def same(found: Any, kept: Any, where: str) -> None:
         assert found == kept, where
 
 
+def held(name: str, figure: go.Figure) -> None:
+    """A figure is as it was kept; or is kept now, if that was asked for."""
+    found = json.loads(json.dumps(drawn(figure)))
+    if not os.environ.get("KEEP_FIGURES"):
+        same(found, json.loads(KEPT.read_text(encoding="utf-8"))[name], name)
+        return
+    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+    lines = [
+        f"{json.dumps(one)}: {json.dumps(what, ensure_ascii=False)}"
+        for one, what in sorted((kept | {name: found}).items())
+    ]
+    KEPT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_draws_what_it_drew_and_the_same_after_a_file(kind, examples, tmp_path):
-    result = examples[kind]()
+    result = examples.all()[kind]()
     assert result.attrs["kind"] == kind
     figure = analyses.plot(result)
     analyses.save(result, tmp_path / "result.nc")
     assert analyses.plot(analyses.load(tmp_path / "result.nc")).to_json() == figure.to_json()
-    found = json.loads(json.dumps(drawn(figure)))
-    if os.environ.get("KEEP_FIGURES"):
-        kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
-        lines = [
-            f"{json.dumps(one)}: {json.dumps(what, ensure_ascii=False)}"
-            for one, what in sorted((kept | {kind: found}).items())
-        ]
-        KEPT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-        return
-    same(found, json.loads(KEPT.read_text(encoding="utf-8"))[kind], kind)
+    held(kind, figure)
+
+
+@pytest.mark.parametrize(
+    "name", ["plot_head", "plot_lens_curves", "plot_lens_pair", "plot_positions", "plot_trajectories"]
+)
+def test_so_do_those_with_a_function_of_their_own(name, examples):
+    held(name, examples.others()[name]())
