@@ -60,6 +60,7 @@ class Examples:
             "head_ablation": lambda: analyses.ablate_heads(model, clean, **self.answers, heads=[(4, 1), (4, 3)], controls=6),
             "cascade_gain": self.gain,
             "internal_verdict": self.inside,
+            "mean_field": lambda: cascade.mean_field(model, clean),
             "light_cone": lambda: cascade.light_cone(model, clean, n_directions=2),
             "cascade_ledger": lambda: cascade.ledger(model, clean, corrupt),
             "cascade_directions": lambda: cascade.compare_directions(model, clean, kinds=("covariance", "token"), n_directions=2),

@@ -132,6 +132,9 @@ def test_a_report_from_saved_results_and_on_paper(results, monkeypatch, capsys, 
     sections = [re.findall(r"<h2>(.*?)</h2>", (tmp_path / name).read_text()) for name in ("first.html", "again.html")]
     assert sections[0] == sections[1]
     assert (tmp_path / "again.pdf").read_bytes().startswith(b"%PDF")
+    status, _, err = run(monkeypatch, capsys, "export", folder, "--format", "html", "--out", tmp_path / "exported")
+    assert status == 0, err
+    assert {path.stem for path in (tmp_path / "exported").glob("*.html")} == {path.stem for path in folder.glob("*.nc")}
     for path in folder.glob("*.nc"):
         if path.stem not in ("gain", "lens"):
             path.unlink()

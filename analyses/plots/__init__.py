@@ -25,6 +25,7 @@ from analyses.plots.ledger import plot_ledger
 from analyses.plots.lens import plot_lens, plot_lens_pair
 from analyses.plots.lens_curves import plot_lens_curves, plot_trajectories
 from analyses.plots.light_cone import plot_light_cone
+from analyses.plots.mean_field import plot_mean_field
 from analyses.plots.methodology import plot_methodology
 from analyses.plots.participation import plot_participation
 from analyses.plots.patching import plot_patching
@@ -71,6 +72,7 @@ KINDS: dict[str, Callable[..., go.Figure]] = {
     "internal_verdict": plot_verdict,
     "jacobian_spectrum": plot_spectrum,
     "light_cone": plot_light_cone,
+    "mean_field": plot_mean_field,
     "self_repair": plot_repair,
     "lyapunov": plot_lyapunov,
 }
@@ -113,6 +115,7 @@ __all__ = [
     "plot_lens_pair",
     "plot_light_cone",
     "plot_lyapunov",
+    "plot_mean_field",
     "plot_methodology",
     "plot_participation",
     "plot_patching",
