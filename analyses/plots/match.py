@@ -17,7 +17,7 @@ def match(figures: Iterable[go.Figure]) -> None:
     """
     figures = list(figures)
     for letter in "xy":
-        for name in {trace_axis(trace, letter) for fig in figures for trace in fig.data}:
+        for name in {_axis_of(trace, letter) for fig in figures for trace in fig.data}:
             axes = [fig.layout[name] for fig in figures]
             values = [_values(fig, letter, name) for fig in figures]
             if any(axis.range is not None for axis in axes) or any(found is None for found in values):
@@ -33,14 +33,14 @@ def match(figures: Iterable[go.Figure]) -> None:
             for axis in axes:
                 axis.range = [low - room, high + room]
     for number in range(min(len(fig.data) for fig in figures)):
-        _match_colors([fig.data[number] for fig in figures], "z")
+        _match_colors([fig.data[number] for fig in figures])
     if all(fig.layout.coloraxis.cmin is not None for fig in figures):
         low, high = min(fig.layout.coloraxis.cmin for fig in figures), max(fig.layout.coloraxis.cmax for fig in figures)
         for fig in figures:
             fig.layout.coloraxis.update(cmin=low, cmax=high)
 
 
-def trace_axis(trace: Any, letter: str) -> str:
+def _axis_of(trace: Any, letter: str) -> str:
     """The layout's name of a trace's axis: `xaxis`, `yaxis2`."""
     return f"{letter}axis{(trace[f'{letter}axis'] or letter)[1:]}"
 
@@ -49,7 +49,7 @@ def _values(fig: go.Figure, letter: str, name: str) -> np.ndarray | None:
     """What is drawn along an axis by dots, lines and bars; None where that is not numbers, or is a grid's rows and columns."""
     found = [np.array([], dtype=float)]
     for trace in fig.data:
-        if trace_axis(trace, letter) != name:
+        if _axis_of(trace, letter) != name:
             continue
         drawn = np.asarray(trace[letter])
         if trace.type not in ("scatter", "bar") or drawn.dtype.kind not in "fiu":
@@ -65,16 +65,12 @@ def _values(fig: go.Figure, letter: str, name: str) -> np.ndarray | None:
     return np.concatenate(found)
 
 
-def _match_colors(traces: list[Any], values: str) -> None:
+def _match_colors(traces: list[Any]) -> None:
     """One colour scale for the heatmaps of the same panel, and all of its ticks."""
     if any(trace.type != "heatmap" or trace.coloraxis is not None for trace in traces):
         return
-    lows = [
-        trace.zmin if trace.zmin is not None else np.nanmin(np.asarray(trace[values], dtype=float)) for trace in traces
-    ]
-    highs = [
-        trace.zmax if trace.zmax is not None else np.nanmax(np.asarray(trace[values], dtype=float)) for trace in traces
-    ]
+    lows = [trace.zmin if trace.zmin is not None else np.nanmin(np.asarray(trace.z, dtype=float)) for trace in traces]
+    highs = [trace.zmax if trace.zmax is not None else np.nanmax(np.asarray(trace.z, dtype=float)) for trace in traces]
     low, high = float(min(lows)), float(max(highs))
     if traces[0].zmid == 0:
         low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))

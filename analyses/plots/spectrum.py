@@ -38,10 +38,9 @@ def plot_lyapunov(result: xr.Dataset) -> go.Figure:
     Args:
         result: of `analyses.cascade.lyapunov`.
     """
-    prompts = result.sizes["prompt"]
     fig = figure(
-        f"Finite-time Lyapunov exponents · {model_name(result)}<br><sup>over {result.sizes['layer']} layers; mean over {prompts} "
-        f"prompt{'s' if prompts > 1 else ''}</sup>",
+        f"Finite-time Lyapunov exponents · {model_name(result)}<br><sup>over {result.sizes['layer']} layers; mean over "
+        f"{counted(result.sizes['prompt'], 'prompt')}</sup>",
         640, 400,
     )  # fmt: skip
     for name, said, color in (
