@@ -49,7 +49,7 @@ def verify(model: Transformer, reference: Mapping[str, Any]) -> list[Check]:
     asked, bos = reference["ioi"], bool(reference["bos"])
     found = ioi(model, asked["prompts"], bos=bos)
     checks = [
-        Check(f"logit difference, prompt {number}", published, float(value), asked["tolerance"])
+        Check(f"logit difference {number}", published, float(value), asked["tolerance"])
         for number, (published, value) in enumerate(zip(asked["logit_difference"], found, strict=True), start=1)
     ]
     grids = of_heads(model, asked["prompts"], reference["random_tokens"], bos=bos)
