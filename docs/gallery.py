@@ -21,6 +21,8 @@ HERE = Path(__file__).parent
 PROMPT = "When Mary and John went to the store, John gave a drink to"
 OTHER = "When Mary and John went to the store, Mary gave a drink to"
 ASKED = {"answer": " Mary", "wrong": " John"}
+OTHERS = ("plot_head", "plot_lens_pair", "plot_lens_curves", "plot_trajectories", "plot_positions")
+"""Figures that no kind of result has as its own."""
 
 
 class Examples:

@@ -14,7 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import torch
-from gallery import Examples
+from gallery import OTHERS, Examples
 
 import analyses
 from analyses.plots import KINDS
@@ -111,4 +111,5 @@ def test_it_draws_what_it_drew_and_the_same_after_a_file(kind, examples, tmp_pat
     "name", ["plot_head", "plot_lens_curves", "plot_lens_pair", "plot_positions", "plot_trajectories"]
 )
 def test_so_do_those_with_a_function_of_their_own(name, examples):
+    assert tuple(examples.others()) == OTHERS
     held(name, examples.others()[name]())
