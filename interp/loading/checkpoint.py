@@ -11,15 +11,13 @@ from torch import Tensor
 
 from interp.errors import CheckpointError
 from interp.files import write_whole
-from interp.loading import gpt2
+from interp.loading.families import FAMILIES, gpt2
 from interp.loading.finite import check_file
 from interp.model import Transformer
 from interp.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-FAMILIES = {"gpt2": gpt2}
-"""The `model_type` of config.json, and the module that holds the family's conversion table."""
 
 
 def load_directory(directory: Path, name: str) -> Transformer:

@@ -1,0 +1,8 @@
+"""One file of tables for each family of models: how its configuration and its weights map onto ours, and back."""
+
+from types import ModuleType
+
+from interp.loading.families import gpt2
+
+FAMILIES: dict[str, ModuleType] = {"gpt2": gpt2}
+"""The `model_type` of config.json, and the module that holds the family's tables."""
