@@ -22,8 +22,9 @@ from interp.errors import InterpError, ResultError, nearest
 from interp.generation import left_aligned
 from interp.interventions import Intervention, Row, Set
 from interp.metrics import entropy, log_probabilities
-from interp.model import Block, Norm, Transformer
+from interp.model import Block, Transformer
 from interp.names import block_name
+from interp.norms import Norm
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES, sweep
 from interp.tokenizer import PAD

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from interp.cache import ActivationCache
 from interp.errors import ConfigError
-from interp.model import Norm, Transformer
+from interp.model import Transformer
 from interp.names import block_name
+from interp.norms import Norm
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def needed(model: Transformer, *, heads: bool) -> list[str]:
 
 def check_sum(model: Transformer, who: str) -> None:
     """Raises ConfigError for a post-norm model."""
-    if model.config.norm_placement == "post" and model.config.norm != "none":
+    if not model.config.is_sum:
         raise ConfigError(
             f"{who}: a post-norm model rescales its stream after each addition, so it is no sum of parts."
         )
@@ -70,7 +71,7 @@ def decompose(
         if heads:
             result = cache[block_name(number, "attn.hook_result")]  # [batch, position, head, d_model]
             parts |= {f"{number}.{head}": result[:, :, head] for head in range(config.n_heads)}
-            if config.bias:
+            if config.has_out_bias:
                 bias = model.get_parameter(block_name(number, "attn.o.bias"))
                 parts[f"{number}.attn_bias"] = bias.expand_as(cache["hook_embed"])
         else:

@@ -3,7 +3,6 @@
 The defaults of the configuration make it GPT-2 (Radford et al. 2019).
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,11 +19,13 @@ from interp.config import Activation, ModelConfig
 from interp.errors import ConfigError
 from interp.fingerprint import Fingerprinted
 from interp.generation import Generating
-from interp.hooks import Hooked, HookPoint, Points
+from interp.head_weights import HeadWeights
+from interp.hooks import Hooked, HookPoint, Points, unless_changed
 from interp.initial import initialise
 from interp.key_values import KeyValues
 from interp.names import Selection, block_name, hook_axes
-from interp.positions import rotate, sinusoidal
+from interp.norms import head_norms, norm_or_nothing
+from interp.positions import Rotary, rotate, sinusoidal
 from interp.prompts import Prompted
 from interp.tokenizer import PAD, Tokenizer
 from interp.view import View, continued, place, whole
@@ -39,26 +40,6 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 Stream = Float[Tensor, "batch position d_model"]
 
 
-class Norm(nn.Module):
-    """Divide each vector by its size and scale it. LayerNorm first takes away the mean, and in the end shifts."""
-
-    def __init__(self, config: ModelConfig, points: Points, name: str) -> None:
-        super().__init__()
-        self.eps, self.centres = config.norm_eps, config.norm == "layernorm"
-        self.weight = nn.Parameter(torch.empty(config.d_model))
-        self.bias = nn.Parameter(torch.empty(config.d_model)) if self.centres and config.bias else None
-        self.hook_scale, self.hook_normalized = points[f"{name}.hook_scale"], points[f"{name}.hook_normalized"]
-        self.hook_out = points[f"{name}.hook_out"]
-
-    def forward(self, x: Stream) -> Stream:
-        if self.centres and not (self.hook_scale.active or self.hook_normalized.active):
-            return self.hook_out(F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps))
-        x = x - x.mean(-1, keepdim=True) if self.centres else x
-        scale = self.hook_scale((x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())  # [batch, position, 1]
-        x = self.hook_normalized(x / scale) * self.weight
-        return self.hook_out(x if self.bias is None else x + self.bias)
-
-
 class Linear(nn.Linear):
     """A linear map whose weights the model initialises, or a loader fills."""
 
@@ -66,15 +47,19 @@ class Linear(nn.Linear):
         """Leave the weights alone."""
 
 
-class Attention(nn.Module):
+class Attention(HeadWeights):
     """Self-attention with several heads (Vaswani et al. 2017, section 3.2)."""
 
     def __init__(self, config: ModelConfig, points: Points, layer: int) -> None:
         super().__init__()
-        self.config, self.layer = config, layer
+        self.config, self.layer, self.window = config, layer, config.window_of(layer)
         self.widths = [heads * config.d_head for heads in (config.n_heads, config.kv_heads, config.kv_heads)]
-        self.qkv = Linear(config.d_model, sum(self.widths), bias=config.bias)  # three projections in one product
-        self.o = Linear(self.widths[0], config.d_model, bias=config.bias)
+        self.qkv = Linear(
+            config.d_model, sum(self.widths), bias=config.has_qkv_bias
+        )  # three projections in one product
+        self.o = Linear(self.widths[0], config.d_model, bias=config.has_out_bias)
+        self.q_norm, self.k_norm = head_norms(config, points, layer)
+        self.rotary = Rotary.of(config, layer) if config.positions == "rotary" else None
         self.hook_q, self.hook_k, self.hook_v, self.hook_rot_q, self.hook_rot_k = (
             points[block_name(layer, f"attn.hook_{name}")] for name in ("q", "k", "v", "rot_q", "rot_k")
         )
@@ -87,9 +72,10 @@ class Attention(nn.Module):
         parts = self.qkv(x).split(self.widths, dim=-1)
         q, k, v = (rearrange(part, "b p (h e) -> b p h e", e=self.config.d_head) for part in parts)
         q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)  # [batch, position, head, d_head]
-        if self.config.positions == "rotary":
-            q = self.hook_rot_q(rotate(q, view.positions, self.config.rotary_base))
-            k = self.hook_rot_k(rotate(k, view.positions, self.config.rotary_base))
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.rotary is not None:
+            q = self.hook_rot_q(rotate(q, view.positions, view.n_keys, self.rotary))
+            k = self.hook_rot_k(rotate(k, view.positions, view.n_keys, self.rotary))
         if view.past is not None:
             k, v = view.past.extend(self.layer, view.positions, k, v, view.n_keys)
         if view.shared is not None:
@@ -102,53 +88,42 @@ class Attention(nn.Module):
         if not self.hook_result.active:
             out: Tensor = self.o(z.flatten(2))
             return out
-        result = self.hook_result(einsum(z, self.W_O, "b p h e, h e d -> b p h d"))
-        return result.sum(2) if self.o.bias is None else result.sum(2) + self.o.bias
+        result = einsum(z, self.W_O, "b p h e, h e d -> b p h d")
+        heard = self.hook_result(result)
+        summed = heard.sum(2) if self.o.bias is None else heard.sum(2) + self.o.bias
+        return unless_changed(summed, [(result, heard)], lambda: self.o(z.flatten(2)))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
         if self.config.kv_heads < self.config.n_heads:  # each key and value serves a group of queries
             groups = self.config.n_heads // self.config.kv_heads
             k, v = (repeat(x, "b p h e -> b p (h g) e", g=groups) for x in (k, v))
-        explicit = view.explicit or self.hook_attn_scores.active or self.hook_pattern.active
-        return self._explicit(q, k, v, view) if explicit else self._fused(q, k, v, view)
+        heard = self.hook_attn_scores.active or self.hook_pattern.active
+        if view.explicit or heard or self.config.score_cap is not None:
+            return self._explicit(q, k, v, view)
+        return self._fused(q, k, v, view)
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
         q, k, v = (value.transpose(1, 2) for value in (q, k, v))  # [batch, head, position, d_head]
-        mask = view.allowed
+        mask = view.seen(self.config.causal, self.window)
         if view.bias is not None:
-            mask = view.bias.masked_fill(~view.mask(self.config.causal), -torch.inf)
+            mask = view.bias.masked_fill(~view.mask(self.config.causal, self.window), -torch.inf)
         causal = self.config.causal and mask is None and q.shape[2] > 1
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2)
+        scale = self.config.score_scale
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale).transpose(1, 2)
 
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
-        scores = einsum(q, k, "b i h e, b j h e -> b h i j") / math.sqrt(self.config.d_head)
+        wide = torch.promote_types(q.dtype, torch.float32)  # half precision would overflow; so q is scaled first
+        scores = einsum(q.to(wide) * self.config.score_scale, k.to(wide), "b i h e, b j h e -> b h i j")
+        scores = capped(scores, self.config.score_cap)
         scores = scores if view.bias is None else scores + view.bias
-        scores = self.hook_attn_scores(scores.masked_fill(~view.mask(self.config.causal), -torch.inf))
-        pattern = self.hook_pattern(scores.softmax(-1))  # torch subtracts the maximum first, so large scores are safe
-        return einsum(pattern, v, "b h i j, b j h e -> b i h e")
-
-    def _head_weights(self, part: int) -> Tensor:
-        return rearrange(torch.split(self.qkv.weight, self.widths)[part], "(h e) d -> h d e", e=self.config.d_head)
-
-    @property
-    def W_Q(self) -> Float[Tensor, "head d_model d_head"]:
-        """The query weights of each head: `x @ W` maps the stream into the head."""
-        return self._head_weights(0)
-
-    @property
-    def W_K(self) -> Float[Tensor, "kv_head d_model d_head"]:
-        """The key weights, as `W_Q`."""
-        return self._head_weights(1)
-
-    @property
-    def W_V(self) -> Float[Tensor, "kv_head d_model d_head"]:
-        """The value weights, as `W_Q`."""
-        return self._head_weights(2)
-
-    @property
-    def W_O(self) -> Float[Tensor, "head d_head d_model"]:
-        """The output weights of each head: `z @ W` maps the head back into the stream."""
-        return rearrange(self.o.weight, "d (h e) -> h e d", e=self.config.d_head)
+        scores = scores.masked_fill(~view.mask(self.config.causal, self.window), -torch.inf)
+        heard_scores = self.hook_attn_scores(scores)
+        pattern = heard_scores.softmax(-1).to(q.dtype)  # torch subtracts the maximum first, so large scores are safe
+        heard = self.hook_pattern(pattern)
+        z = einsum(heard, v, "b h i j, b j h e -> b i h e")
+        if view.explicit or self.config.score_cap is not None:  # there is no other way
+            return z
+        return unless_changed(z, [(scores, heard_scores), (pattern, heard)], lambda: self._fused(q, k, v, view))
 
 
 class MLP(nn.Module):
@@ -156,9 +131,10 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig, points: Points, layer: int) -> None:
         super().__init__()
-        self.input = Linear(config.d_model, config.d_mlp, bias=config.bias)
-        self.gate = Linear(config.d_model, config.d_mlp, bias=config.bias) if config.mlp == "gated" else None
-        self.output = Linear(config.d_mlp, config.d_model, bias=config.bias)
+        bias = config.has_mlp_bias
+        self.input = Linear(config.d_model, config.d_mlp, bias=bias)
+        self.gate = Linear(config.d_model, config.d_mlp, bias=bias) if config.mlp == "gated" else None
+        self.output = Linear(config.d_mlp, config.d_model, bias=bias)
         self.activation = ACTIVATIONS[config.activation]
         self.hook_pre, self.hook_pre_linear, self.hook_post = (
             points[block_name(layer, f"mlp.hook_{name}")] for name in ("pre", "pre_linear", "post")
@@ -174,15 +150,27 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP; each adds its output to the stream. The norm stands before it reads (pre) or after it added (post)."""
+    """Attention, then MLP, or both side by side; each adds its output to the stream. The configuration says where norms stand."""
 
     def __init__(self, config: ModelConfig, points: Points, layer: int) -> None:
         super().__init__()
-        self.post = config.norm_placement == "post"
-        self.ln1 = _norm(config, points, block_name(layer, "ln1"))
+        self.reads_normed, self.norms_sum, self.parallel = (
+            "reads" in config.norms,
+            "after" in config.norms,
+            config.parallel,
+        )
+        stream, output = self.reads_normed or self.norms_sum, "output" in config.norms
+        self.ln1, self.ln1_post = (
+            norm_or_nothing(config, points, block_name(layer, name), there)
+            for name, there in (("ln1", stream), ("ln1_post", output))
+        )
         self.attn = Attention(config, points, layer)
-        self.ln2 = _norm(config, points, block_name(layer, "ln2")) if config.mlp != "none" else None
-        self.mlp = MLP(config, points, layer) if config.mlp != "none" else None
+        has_mlp = config.mlp != "none"
+        self.ln2, self.ln2_post = (
+            norm_or_nothing(config, points, block_name(layer, name), there and has_mlp)
+            for name, there in (("ln2", stream), ("ln2_post", output))
+        )
+        self.mlp = MLP(config, points, layer) if has_mlp else None
         self.hook_resid_pre, self.hook_attn_out, self.hook_resid_mid, self.hook_mlp_out, self.hook_resid_post = (
             points[block_name(layer, f"hook_{name}")]
             for name in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -198,21 +186,24 @@ class Block(nn.Module):
 
     def finish(self, x: Stream, z: Float[Tensor, "batch position head d_head"]) -> Stream:
         """The second half, at each position by itself: what the heads read is written, then the MLP reads and writes."""
-        x = self._add(x, self.hook_attn_out(self.attn.output(z)), self.ln1)
-        if self.mlp is not None and self.ln2 is not None:
-            x = self.hook_resid_mid(x)
-            x = self._add(x, self.hook_mlp_out(self.mlp(self._read(x, self.ln2))), self.ln2)
+        before = x
+        x = self._add(x, self.hook_attn_out(self.ln1_post(self.attn.output(z))), self.ln1)
+        if self.mlp is not None:
+            x = x if self.parallel else self.hook_resid_mid(x)
+            read = self._read(before if self.parallel else x, self.ln2)
+            x = self._add(x, self.hook_mlp_out(self.ln2_post(self.mlp(read))), self.ln2)
         return self.hook_resid_post(x)
 
     def _read(self, x: Tensor, norm: nn.Module) -> Tensor:
-        return x if self.post else cast(Tensor, norm(x))
+        return cast(Tensor, norm(x)) if self.reads_normed else x
 
     def _add(self, x: Tensor, out: Tensor, norm: nn.Module) -> Tensor:
-        return cast(Tensor, norm(x + out)) if self.post else x + out
+        return cast(Tensor, norm(x + out)) if self.norms_sum else x + out
 
 
-def _norm(config: ModelConfig, points: Points, name: str) -> nn.Module:
-    return nn.Identity() if config.norm == "none" else Norm(config, points, name)
+def capped(x: Tensor, cap: float | None) -> Tensor:
+    """Within -cap to cap, softly (Bello et al. 2016, arXiv 1611.09940); None is no cap."""
+    return x if cap is None else cap * torch.tanh(x / cap)
 
 
 class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
@@ -244,7 +235,7 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
             if config.positions == "learned":
                 self.W_pos = nn.Parameter(torch.empty(config.n_ctx, config.d_model))
             self.blocks = nn.ModuleList(Block(config, points, layer) for layer in range(config.n_layers))
-            self.ln_final = Norm(config, points, "ln_final") if config.has_final_norm else nn.Identity()
+            self.ln_final = norm_or_nothing(config, points, "ln_final", config.has_final_norm)
             self.unembedding = None if config.tied else nn.Parameter(torch.empty(config.d_vocab, config.d_model))
             self.b_U = nn.Parameter(torch.empty(config.d_vocab)) if config.unembed_bias else None
         if config.positions == "sinusoidal":
@@ -277,7 +268,7 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
         """
         positions = place(tokens != PAD) if positions is None else positions
         self.tell_positions(positions)
-        embedded = self.hook_embed(self.W_E[tokens.clamp(min=0)])
+        embedded = self.hook_embed(self.W_E[tokens.clamp(min=0)] * self.config.embed_scale)
         if not self.config.has_position_embedding:
             return embedded
         return embedded + self.hook_pos_embed(self.W_pos[positions])
@@ -326,9 +317,20 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
         """The logits of a stream that leaves the last block: the final norm, where there is one, then `to_logits`."""
         return self.to_logits(self.ln_final(residual))
 
-    def to_logits(self, normed: Stream) -> Float[Tensor, "batch position vocab"]:
-        """The inner product of a normed stream with every token's unembedding vector, plus the bias where there is one."""
-        return F.linear(normed, self.W_U.mT, self.b_U)
+    def to_logits(self, normed: Stream, columns: slice = slice(None)) -> Float[Tensor, "batch position vocab"]:
+        """The inner product of a normed stream with every token's unembedding vector, plus the bias where there is one, soft-capped
+        where the model does so; in float32 at least.
+
+        Args:
+            columns: only these tokens.
+        """
+        return self.finished_logits(
+            F.linear(normed, self.W_U.mT[columns], None if self.b_U is None else self.b_U[columns])
+        )
+
+    def finished_logits(self, products: Float[Tensor, "*place vocab"]) -> Float[Tensor, "*place vocab"]:
+        """Logits from inner products with unembedding vectors, biases added: what the model does after that sum."""
+        return capped(products.to(torch.promote_types(products.dtype, torch.float32)), self.config.logit_cap)
 
     @property
     def W_U(self) -> Float[Tensor, "d_model vocab"]:

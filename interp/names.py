@@ -80,26 +80,36 @@ def block_name(layer: int, point: str) -> str:
     return f"blocks.{layer}.{point}"
 
 
-def norm_axes(name: str) -> dict[str, tuple[str, ...]]:
+def norm_axes(
+    name: str, value: tuple[str, ...] = RESIDUAL, scale: tuple[str, ...] = SCALE
+) -> dict[str, tuple[str, ...]]:
     """The hook points of a norm: what it divides by, the quotient, and that times the gain plus the bias, which is what is read."""
-    return {f"{name}.hook_scale": SCALE, f"{name}.hook_normalized": RESIDUAL, f"{name}.hook_out": RESIDUAL}
+    return {f"{name}.hook_scale": scale, f"{name}.hook_normalized": value, f"{name}.hook_out": value}
 
 
 def block_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     """Every hook point of a block in the order in which a forward pass reaches it, with the axes of its value."""
-    post = config.norm_placement == "post"
-    ln1, ln2 = ({} if config.norm == "none" else norm_axes(name) for name in ("ln1", "ln2"))
-    axes = {"hook_resid_pre": RESIDUAL} | ({} if post else ln1)
+
+    def norm(name: str, place: str) -> dict[str, tuple[str, ...]]:
+        return norm_axes(name) if place in config.norms else {}
+
+    axes = {"hook_resid_pre": RESIDUAL} | norm("ln1", "reads")
     axes |= {"attn.hook_q": HEADS, "attn.hook_k": KV_HEADS, "attn.hook_v": KV_HEADS}
+    if config.qk_norm != "none":
+        for name, heads in (("q", HEADS), ("k", KV_HEADS)):
+            scale = (*heads[:2], heads[2] if config.qk_norm == "head" else "one", "one")
+            axes |= norm_axes(f"attn.{name}_norm", heads, scale)
     if config.positions == "rotary":
         axes |= {"attn.hook_rot_q": HEADS, "attn.hook_rot_k": KV_HEADS}
     axes |= {"attn.hook_attn_scores": ATTENTION, "attn.hook_pattern": ATTENTION, "attn.hook_z": HEADS}
-    axes |= {"attn.hook_result": ("batch", "position", "head", "d_model"), "hook_attn_out": RESIDUAL}
-    axes |= ln1 if post else {}
+    axes |= {"attn.hook_result": ("batch", "position", "head", "d_model")}
+    axes |= norm("ln1_post", "output") | {"hook_attn_out": RESIDUAL} | norm("ln1", "after")
     if config.mlp != "none":
-        axes |= {"hook_resid_mid": RESIDUAL} | ({} if post else ln2) | {"mlp.hook_pre": NEURONS}
+        axes |= {} if config.parallel else {"hook_resid_mid": RESIDUAL}
+        axes |= norm("ln2", "reads") | {"mlp.hook_pre": NEURONS}
         axes |= {"mlp.hook_pre_linear": NEURONS} if config.mlp == "gated" else {}
-        axes |= {"mlp.hook_post": NEURONS, "hook_mlp_out": RESIDUAL} | (ln2 if post else {})
+        axes |= {"mlp.hook_post": NEURONS} | norm("ln2_post", "output")
+        axes |= {"hook_mlp_out": RESIDUAL} | norm("ln2", "after")
     return axes | {"hook_resid_post": RESIDUAL}
 
 

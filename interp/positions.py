@@ -1,10 +1,14 @@
 """How a model knows positions, other than by learned embeddings."""
 
 import math
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from interp.config import ModelConfig
 
 
 def sinusoidal(n_ctx: int, d_model: int) -> Float[Tensor, "n_ctx d_model"]:
@@ -15,16 +19,70 @@ def sinusoidal(n_ctx: int, d_model: int) -> Float[Tensor, "n_ctx d_model"]:
     return table[:, :d_model].float()
 
 
+@dataclass(frozen=True)
+class Rotary:
+    """How a layer's queries and keys are turned (Su et al. 2021): the options of `ModelConfig` that say so, by layer.
+
+    Args:
+        dims: how many of a head's dimensions are turned, in pairs (i, i + dims/2) as in Llama.
+    """
+
+    dims: int
+    base: float
+    scaling: str = "none"
+    factor: float = 1.0
+    low: float = 1.0
+    high: float = 4.0
+    original_ctx: int | None = None
+
+    @classmethod
+    def of(cls, config: ModelConfig, layer: int) -> "Rotary":
+        """In that layer of a model."""
+        dims = config.d_head if config.rotary_dims is None else config.rotary_dims
+        if config.rotary_local_base is not None and config.window_of(layer) is not None:
+            return cls(dims, config.rotary_local_base)
+        scaling = (config.rotary_scaling, config.rotary_factor, config.rotary_low, config.rotary_high)
+        return cls(dims, config.rotary_base, *scaling, config.rotary_original_ctx)
+
+    def rates(self) -> Float[Tensor, " pair"]:
+        """Radians that each pair turns by per position."""
+        pairs = self.dims // 2
+        rates = self.base ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+        if self.scaling == "linear":
+            return rates / self.factor
+        if self.scaling == "llama3" and self.original_ctx is not None:
+            turns = self.original_ctx * rates / (2 * math.pi)
+            kept = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)  # the share that is not slowed down
+            return rates * (kept + (1 - kept) / self.factor)
+        return rates
+
+
+@lru_cache(maxsize=32)
+def _turns(rotary: Rotary, count: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [position, pair] of the first `count` positions."""
+    with torch.inference_mode(False):  # kept for runs that take gradients too
+        angles = torch.arange(count, dtype=torch.float64)[:, None] * rotary.rates()
+        return angles.cos().to(device, dtype), angles.sin().to(device, dtype)
+
+
 def rotate(
-    x: Float[Tensor, "batch position head d_head"], positions: Int[Tensor, "batch position"], base: float
+    x: Float[Tensor, "batch position head d_head"],
+    positions: Int[Tensor, "#batch position"],
+    below: int,
+    rotary: Rotary,
 ) -> Float[Tensor, "batch position head d_head"]:
-    """Turn each pair of dimensions (i, i + d_head/2) by position * base^(-2i/d_head) (Su et al. 2021), paired as in Llama."""
-    half = x.shape[-1] // 2
-    rates = base ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
-    angles = (positions[..., None] * rates)[:, :, None]  # [batch, position, 1, half]
-    cos, sin = (f(angles).to(x.dtype) for f in (torch.cos, torch.sin))
-    first, second = x[..., :half], x[..., half:]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    """Turn each pair of dimensions by its rate times the position; half precision is turned in float32.
+
+    Args:
+        below: all positions are below this.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    count = 1 << (below - 1).bit_length()  # a power of two, so that decoding makes few tables
+    cos, sin = (table[positions][:, :, None] for table in _turns(rotary, count, wide, x.device))
+    half = rotary.dims // 2  # cos and sin are [batch, position, 1, half]
+    first, second, rest = x[..., :half].to(wide), x[..., half : 2 * half].to(wide), x[..., 2 * half :]
+    turned = [(first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)]
+    return torch.cat([*turned, rest] if rest.shape[-1] else turned, dim=-1)
 
 
 def alibi_slopes(n_heads: int) -> Float[Tensor, " head"]:
@@ -41,6 +99,8 @@ def alibi_slopes(n_heads: int) -> Float[Tensor, " head"]:
 def alibi_bias(
     n_heads: int, queries: Int[Tensor, "#batch query"], keys: Int[Tensor, "#batch key"], dtype: torch.dtype
 ) -> Float[Tensor, "#batch head query key"]:
-    """What is added to the scores: minus slope times distance, to both sides where attention is bidirectional."""
+    """What is added to the scores, in float32 at least: minus slope times distance, to both sides where attention is bidirectional."""
     distance = (queries[:, None, :, None] - keys[:, None, None, :]).abs()
-    return (-alibi_slopes(n_heads).to(queries.device)[:, None, None] * distance).to(dtype)
+    return (-alibi_slopes(n_heads).to(queries.device)[:, None, None] * distance).to(
+        torch.promote_types(dtype, torch.float32)
+    )

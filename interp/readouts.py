@@ -50,8 +50,9 @@ class Logits(AtLast):
         if self.tokens is None:
             return model.to_logits(normed)[:, 0]
         ids = self.tokens.to(prompts.device)[prompts]
-        logits = (model.W_U.mT[ids] @ normed[:, 0, :, None])[..., 0]
-        return logits if model.b_U is None else logits + model.b_U[ids]
+        wide = torch.promote_types(normed.dtype, torch.float32)
+        products = (model.W_U.mT[ids].to(wide) @ normed[:, 0, :, None].to(wide))[..., 0]
+        return model.finished_logits(products if model.b_U is None else products + model.b_U[ids])
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,12 +20,13 @@ def streams(model: Transformer, tokens: Int[Tensor, "batch position"]) -> list[F
 def half_steps(
     model: Transformer, tokens: Int[Tensor, "batch position"]
 ) -> dict[str, Float[Tensor, "batch position d_model"]]:
-    """The stream after the embedding (`embed`) and after each half of each block: `0.attn`, `0.mlp`, `1.attn`, ..."""
+    """The stream after the embedding (`embed`) and after each half of each block: `0.attn`, `0.mlp`, `1.attn`, ...; after each whole
+    block, `0.block`, where attention and MLP stand side by side."""
     names = {"embed": block_name(0, "hook_resid_pre")}
     for layer in range(model.config.n_layers):
-        if model.config.mlp != "none":
+        if model.config.has_two_halves:
             names[f"{layer}.attn"] = block_name(layer, "hook_resid_mid")
-        last = "attn" if model.config.mlp == "none" else "mlp"
+        last = "attn" if model.config.mlp == "none" else "block" if model.config.parallel else "mlp"
         names[f"{layer}.{last}"] = block_name(layer, "hook_resid_post")
     return dict(zip(names, _captured(model, tokens, list(names.values())), strict=True))
 

@@ -1,7 +1,7 @@
 """Which keys each query may see, and where both stand."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -34,6 +34,7 @@ class View:
         past: where earlier keys and values are kept while decoding.
         shared: how rows that are packed into one attend, each to its own tokens and to those it shares with others.
         explicit: compute scores and pattern one by one also where nobody listens to them.
+        key_positions: absolute positions of the keys; None where each stands in the slot of its position.
     """
 
     positions: Int[Tensor, "batch query"]
@@ -43,11 +44,29 @@ class View:
     past: KeyValues | None = None
     shared: "Shared | None" = None
     explicit: bool = False
+    key_positions: Int[Tensor, "#batch key"] | None = None
+    _within: dict[int, Bool[Tensor, "#batch 1 query key"]] = field(default_factory=dict, compare=False, repr=False)
 
-    def mask(self, causal: bool) -> Bool[Tensor, "... query key"]:
-        """Which key each query may see, in full."""
-        if self.allowed is not None:
+    def seen(self, causal: bool, window: int | None) -> Bool[Tensor, "#batch 1 query key"] | None:
+        """`allowed`, within a window too; layers of the same window share one tensor."""
+        if window is None or self.n_keys <= window:
             return self.allowed
+        if window not in self._within:
+            slots = torch.arange(self.n_keys, device=self.positions.device)[None]
+            keys = slots if self.key_positions is None else self.key_positions
+            alike = self.positions.stride(0) == 0 and len(keys) == 1  # one prompt's positions, expanded over the batch
+            queries = self.positions[:1] if alike else self.positions
+            distance = queries[:, None, :, None] - keys[:, None, None, :]
+            near = distance.abs() < window
+            near = near & (distance >= 0) if causal else near
+            self._within[window] = near if self.allowed is None else near & self.allowed
+        return self._within[window]
+
+    def mask(self, causal: bool, window: int | None = None) -> Bool[Tensor, "... query key"]:
+        """Which key each query may see, in full."""
+        seen = self.seen(causal, window)
+        if seen is not None:
+            return seen
         queries = self.positions.shape[1]
         everything = torch.ones(queries, self.n_keys, dtype=torch.bool, device=self.positions.device)
         return everything.tril(self.n_keys - queries) if causal else everything
@@ -72,7 +91,7 @@ def whole(
     if config.positions == "alibi":
         rows = positions[:1] if real is None else positions
         bias = alibi_bias(config.n_heads, rows, rows, residual.dtype)
-    return View(positions, length, allowed, bias)
+    return View(positions, length, allowed, bias, key_positions=None if real is None else positions)
 
 
 def continued(config: ModelConfig, past: KeyValues, new: int, dtype: torch.dtype) -> View:

@@ -74,7 +74,8 @@ class Base:
 
 def _kept(model: Transformer, layer: int) -> list[str]:
     """What every sweep needs of a block of the base run: the stream that enters, keys, values, and what the heads read."""
-    keys = "attn.hook_rot_k" if model.config.positions == "rotary" else "attn.hook_k"
+    normed = "attn.k_norm.hook_out" if model.config.qk_norm != "none" else "attn.hook_k"
+    keys = "attn.hook_rot_k" if model.config.positions == "rotary" else normed
     return [block_name(layer, point) for point in ("hook_resid_pre", keys, "attn.hook_v", "attn.hook_z")]
 
 

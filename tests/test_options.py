@@ -14,24 +14,52 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_
 
 from interp import PAD, ModelConfig, Transformer
 from interp.errors import ConfigError
-from interp.positions import alibi_slopes, rotate, sinusoidal
+from interp.positions import Rotary, alibi_slopes, rotate, sinusoidal
 
 OPTIONS = {
     "positions": ["learned", "sinusoidal", "rotary", "alibi", "none"],
     "norm": ["layernorm", "rmsnorm", "none"],
-    "norm_placement": ["pre", "post"],
+    "norm_placement": ["pre", "post", "both", "output"],
     "activation": ["gelu", "gelu_new", "relu", "silu"],
     "mlp": ["plain", "gated", "none"],
     "n_kv_heads": [None, 1, 2],
     "tied": [True, False],
     "bias": [True, False],
+    "qkv_bias": [None, True, False],
+    "out_bias": [None, True, False],
+    "mlp_bias": [None, True, False],
     "causal": [True, False],
+    "parallel": [False, True],
+    "window": [None, 1, 2, 4],
+    "windowed_layers": [None, (), (0, 2)],
+    "attn_scale": [None, 1.0],
+    "score_cap": [None, 0.7],
+    "logit_cap": [None, 2.0],
+    "embed_scale": [1.0, 3.0],
+    "qk_norm": ["none", "head", "whole"],
+    "rotary_dims": [None, 2],
+    "rotary_scaling": ["none", "linear", "llama3"],
+    "rotary_local_base": [None, 50.0],
 }
-configs = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in OPTIONS.items()})
+SCALED = {"rotary_factor": 3.0, "rotary_low": 0.5, "rotary_high": 2.0, "rotary_original_ctx": 12}
+
+
+def possible(options: dict) -> bool:
+    after = options["norm"] != "none" and options["norm_placement"] == "post"
+    side_by_side = options["parallel"] and (options["mlp"] == "none" or after)
+    return not side_by_side and not (options["windowed_layers"] is not None and options["window"] is None)
+
+
+configs = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in OPTIONS.items()}).filter(possible)
 
 
 def build(**changes) -> Transformer:
-    return tiny(config=ModelConfig(**(TINY.to_dict() | {"n_heads": 4, "d_head": 4} | changes)))
+    model = tiny(config=ModelConfig(**(TINY.to_dict() | {"n_heads": 4, "d_head": 4} | SCALED | changes)))
+    generator = torch.Generator().manual_seed(2)
+    for name, weight in model.named_parameters():
+        if name.endswith("norm.weight") or ("ln" in name and name.endswith("weight")):
+            weight.uniform_(0.5, 2.0, generator=generator)  # gains that are not all alike
+    return model
 
 
 def plain(model: Transformer, row: list[int]) -> torch.Tensor:
@@ -40,14 +68,34 @@ def plain(model: Transformer, row: list[int]) -> torch.Tensor:
     linear = lambda x, name: x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)  # noqa: E731
 
     def norm(x, name):
-        if c.norm == "none":
+        if f"{name}.weight" not in w:
             return x
         if c.norm == "rmsnorm":
             return x / (x.square().mean(-1, keepdim=True) + c.norm_eps).sqrt() * w[f"{name}.weight"]
         return nn.functional.layer_norm(x, (c.d_model,), w[f"{name}.weight"], w.get(f"{name}.bias"), c.norm_eps)
 
+    def rms(x, weight):
+        return x / (x.square().mean() + c.norm_eps).sqrt() * weight
+
+    def normed_heads(x, name, heads):  # [position, head * d_head]
+        if c.qk_norm == "none":
+            return x
+        weight = w[f"{name}.weight"]
+        if c.qk_norm == "whole":
+            return torch.stack([rms(row, weight.flatten()) for row in x])
+        each = x.reshape(n, heads, c.d_head)
+        return torch.stack([torch.cat([rms(head, weight) for head in row]) for row in each])
+
+    def soft(x, cap):
+        return x if cap is None else cap * math.tanh(x / cap)
+
     def attention(x, name):
+        layer = int(name.split(".")[1])
+        windowed = c.window is not None and (c.windowed_layers is None or layer in c.windowed_layers)
         qkv, kv, d = linear(x, f"{name}.attn.qkv"), c.n_kv_heads or c.n_heads, c.d_head
+        q, k, v = qkv[:, : c.n_heads * d], qkv[:, c.n_heads * d : (c.n_heads + kv) * d], qkv[:, (c.n_heads + kv) * d :]
+        q, k = normed_heads(q, f"{name}.attn.q_norm", c.n_heads), normed_heads(k, f"{name}.attn.k_norm", kv)
+        qkv = torch.cat([q, k, v], -1)
         heads = []
         for h in range(c.n_heads):
             group = h // (c.n_heads // kv)
@@ -57,21 +105,39 @@ def plain(model: Transformer, row: list[int]) -> torch.Tensor:
                 for j in range(n):
                     a, b = q[i], k[j]
                     if c.positions == "rotary":  # a turn by i against one by j is a turn by i - j of one of them
-                        a = turn(a, i - j)
-                    scores[i, j] = a @ b / math.sqrt(d)
+                        a = turn(a, i - j, windowed)
+                    scale = 1 / math.sqrt(d) if c.attn_scale is None else c.attn_scale
+                    scores[i, j] = soft(float(a @ b) * scale, c.score_cap)
                     if c.positions == "alibi":
                         scores[i, j] -= 2.0 ** (-8 * (h + 1) / c.n_heads) * abs(i - j)
-                    if c.causal and j > i:
+                    if (c.causal and j > i) or (windowed and abs(i - j) >= c.window):
                         scores[i, j] = -torch.inf
             heads.append(scores.softmax(-1) @ v)
         return linear(torch.cat(heads, -1), f"{name}.attn.o")
 
-    def turn(vector, angle):
-        half = c.d_head // 2
-        complex_ = torch.complex(vector[:half], vector[half:])
-        rates = c.rotary_base ** (-torch.arange(half, dtype=torch.float64) / half)
+    def rate(pair, half, windowed):
+        if windowed and c.rotary_local_base is not None:
+            return c.rotary_local_base ** (-pair / half)
+        unscaled = c.rotary_base ** (-pair / half)
+        if c.rotary_scaling == "linear":
+            return unscaled / c.rotary_factor
+        if c.rotary_scaling == "llama3":  # as its authors write it, by wavelength
+            wavelength = 2 * math.pi / unscaled
+            if wavelength < c.rotary_original_ctx / c.rotary_high:
+                return unscaled
+            if wavelength > c.rotary_original_ctx / c.rotary_low:
+                return unscaled / c.rotary_factor
+            smooth = (c.rotary_original_ctx / wavelength - c.rotary_low) / (c.rotary_high - c.rotary_low)
+            return (1 - smooth) * unscaled / c.rotary_factor + smooth * unscaled
+        return unscaled
+
+    def turn(vector, angle, windowed):
+        dims = c.rotary_dims or c.d_head
+        half = dims // 2
+        complex_ = torch.complex(vector[:half], vector[half:dims])
+        rates = torch.tensor([rate(pair, half, windowed) for pair in range(half)], dtype=torch.float64)
         turned = complex_ * torch.exp(1j * angle * rates)
-        return torch.cat([turned.real, turned.imag])
+        return torch.cat([turned.real, turned.imag, vector[dims:]])
 
     activation = {"gelu": nn.GELU(), "gelu_new": nn.GELU("tanh"), "relu": nn.ReLU(), "silu": nn.SiLU()}[c.activation]
 
@@ -82,7 +148,7 @@ def plain(model: Transformer, row: list[int]) -> torch.Tensor:
             )
         return linear(activation(linear(x, f"{name}.mlp.input")), f"{name}.mlp.output")
 
-    x = w["W_E"][row]
+    x = w["W_E"][row] * c.embed_scale
     if c.positions == "learned":
         x = x + w["W_pos"][:n]
     if c.positions == "sinusoidal":
@@ -91,12 +157,17 @@ def plain(model: Transformer, row: list[int]) -> torch.Tensor:
                 x[p, i] += (math.sin, math.cos)[i % 2](p / 10000 ** ((i - i % 2) / c.d_model))
     for layer in range(c.n_layers):
         name = f"blocks.{layer}"
+        entering = x
         for part, ln in ((attention, "ln1"), (mlp, "ln2"))[: 1 if c.mlp == "none" else 2]:
             weights = f"{name}.{ln}"
-            x = x + part(norm(x, weights), name) if c.norm_placement == "pre" else norm(x + part(x, name), weights)
-    if c.norm_placement == "pre":
-        x = norm(x, "ln_final")
-    return x @ w["unembedding" if not c.tied else "W_E"].T
+            if c.norm_placement == "post":
+                x = norm(x + part(x, name), weights)
+            else:
+                written = part(norm(entering if c.parallel else x, weights), name)
+                x = x + norm(written, f"{weights}_post")
+    x = norm(x, "ln_final")
+    logits = x @ w["unembedding" if not c.tied else "W_E"].T
+    return logits if c.logit_cap is None else c.logit_cap * (logits / c.logit_cap).tanh()
 
 
 @settings(max_examples=40, deadline=None)
@@ -104,6 +175,9 @@ def plain(model: Transformer, row: list[int]) -> torch.Tensor:
 def test_any_combination_equals_plain_arithmetic(options):
     model = build(**options)
     row = random_tokens(1, 6)
+    assert ("ln_final.weight" in model.state_dict()) == (
+        options["norm"] != "none" and options["norm_placement"] != "post"
+    )
     torch.testing.assert_close(model(row)[0], plain(model, row[0].tolist()), atol=1e-6, rtol=1e-6)
 
 
@@ -149,8 +223,12 @@ def test_explicit_equals_fused_and_hooks_have_their_shapes_in_any_combination(op
 )
 def test_each_option_moves_the_output(name, value):
     """The control: no option is accepted and then ignored."""
-    other = next(v for v in OPTIONS[name] if v != value)
-    first, second = (build(**{name: v}) for v in (value, other))
+    same_as_none = {"qkv_bias": True, "out_bias": True, "mlp_bias": True}  # since `bias` is True
+    alike = (None, same_as_none[name]) if name in same_as_none and value is not False else (value,)
+    other = next(v for v in OPTIONS[name] if v not in alike)
+    around = {"positions": "rotary"} if name.startswith("rotary") else {}
+    around |= {"window": 2} if name in ("windowed_layers", "rotary_local_base") else {}
+    first, second = (build(**around, **{name: v}) for v in (value, other))
     shared = second.state_dict()
     state = {k: shared[k] if k in shared and shared[k].shape == v.shape else v for k, v in first.state_dict().items()}
     first.load_state_dict(state)
@@ -224,7 +302,7 @@ def test_rotary_equals_llamas():
     rates = 500.0 ** (-torch.arange(0, 8, 2, dtype=torch.float64) / 8)
     angles = torch.cat([positions[..., None] * rates] * 2, dim=-1)
     expected, _ = apply_rotary_pos_emb(x.transpose(1, 2), x.transpose(1, 2), angles.cos(), angles.sin())
-    torch.testing.assert_close(rotate(x, positions, 500.0), expected.transpose(1, 2), atol=1e-12, rtol=0)
+    torch.testing.assert_close(rotate(x, positions, 9, Rotary(8, 500.0)), expected.transpose(1, 2), atol=1e-12, rtol=0)
 
 
 def test_rms_norm_equals_llamas():
@@ -259,6 +337,21 @@ def test_sinusoidal_literals():
         ({"n_kv_heads": 3}, "n_kv_heads must divide n_heads = 2"),
         ({"positions": "rotary", "d_head": 7}, "d_head must be even"),
         ({"rotary_base": 0.0}, "rotary_base must be positive"),
+        ({"rotary_dims": 3}, "rotary_dims must be even and at most d_head = 8"),
+        ({"rotary_dims": 10}, "rotary_dims must be even and at most d_head = 8"),
+        ({"rotary_scaling": "llama3"}, "rotary_original_ctx is needed"),
+        (
+            {"rotary_scaling": "llama3", "rotary_original_ctx": 8, "rotary_low": 4.0},
+            "rotary_low must be below rotary_high",
+        ),
+        ({"window": 0}, "window must be a positive whole number"),
+        ({"windowed_layers": (0,)}, "with a window"),
+        ({"window": 4, "windowed_layers": [0, 3]}, "layers from 0 to 2"),
+        ({"score_cap": float("nan")}, "score_cap must be positive"),
+        ({"logit_cap": -30.0}, "logit_cap must be positive"),
+        ({"parallel": True, "mlp": "none"}, "parallel needs an MLP"),
+        ({"parallel": True, "norm_placement": "post"}, "parallel needs an MLP, and norms that do not"),
+        ({"n_kv_heads": True}, "n_kv_heads must be a positive whole number"),
     ],
 )
 def test_combinations_that_cannot_be(change, message):

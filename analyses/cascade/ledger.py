@@ -17,8 +17,9 @@ from analyses.results import Variable, make, token_coords
 from interp.decompose import check_sum
 from interp.errors import InterpError, ResultError
 from interp.generation import left_aligned
-from interp.model import Attention, Norm, Transformer
+from interp.model import Attention, Transformer
 from interp.names import block_name
+from interp.norms import Norm
 from interp.prompts import Prompt
 from interp.streams import streams
 from interp.tokenizer import PAD
@@ -136,7 +137,7 @@ def _of_layer(model: Transformer, layer: int, clean: _Run, disturbed: _Run) -> d
     head, mlp_entry = weigh(heads.transpose(0, 1)), weigh(mlp[None])[0]
     parts = torch.stack([weigh(part) for part in _parts(model, layer, clean, disturbed)])
     stream_bias = torch.zeros_like(stream_growth)
-    if model.config.bias:
+    if model.config.has_out_bias:
         bias = model.get_parameter(block_name(layer, "attn.o.bias"))
         stream_bias = weigh_stream(bias.expand_as(clean.before)[None])[0]
     stream_head, stream_mlp = weigh_stream(clean.heads.transpose(0, 1)), weigh_stream(clean.mlp[None])[0]

@@ -14,8 +14,9 @@ from analyses.results import Variable, array, make, token_coords
 from interp.decompose import check_sum, decompose, needed
 from interp.errors import InterpError, ResultError
 from interp.generation import left_aligned
-from interp.model import Norm, Transformer
+from interp.model import Transformer
 from interp.names import block_name
+from interp.norms import Norm
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
 

@@ -14,7 +14,8 @@ from analyses.results import Variable, array, make, token_strings
 from interp.decompose import check_sum, decompose, frozen_norm, needed
 from interp.errors import TokenError
 from interp.generation import left_aligned
-from interp.model import Norm, Transformer
+from interp.model import Transformer
+from interp.norms import Norm
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
 

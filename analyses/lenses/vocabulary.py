@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -37,8 +36,7 @@ def predict(model: Transformer, normed: Float[Tensor, "place d_model"]) -> Predi
     scores = torch.empty((len(normed), model.config.d_vocab), dtype=dtype, device=normed.device)
     largest, total = scores.new_full((len(scores), 1), -torch.inf), scores.new_zeros(len(scores), 1)
     for block in _blocks(model.config.d_vocab):
-        bias = None if model.b_U is None else model.b_U[block]
-        logits = F.linear(normed, model.W_U.mT[block], bias)
+        logits = model.to_logits(normed[None], block)[0]
         scores[:, block] = logits
         largest = torch.maximum(largest, logits.amax(-1, keepdim=True).to(dtype))
         total += logits.to(dtype).sum(-1, keepdim=True)

@@ -47,7 +47,7 @@ def of_heads(
     restores. The others are mean attention along a diagonal, on random tokens repeated once, without BOS.
     """
     texts, answers, wrongs = (list(column) for column in zip(*prompts, strict=True))
-    folded = fold_value_biases(model) if model.config.bias else model
+    folded = fold_value_biases(model) if model.config.has_qkv_bias else model
     direct = direct_logit_attribution(folded, texts, answer=answers, wrong=wrongs, top_neurons=0, bos=bos)[
         "head_effect"
     ]

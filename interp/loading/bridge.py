@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import CheckpointError
-from interp.loading.families import gpt2
 from interp.loading.checkpoint import fill
+from interp.loading.families import gpt2
 from interp.loading.finite import check_tensors
 from interp.model import Transformer
 from interp.names import block_name

@@ -1,0 +1,71 @@
+"""Norms: of the stream, and of queries and keys."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from interp.config import ModelConfig
+from interp.hooks import Points, unless_changed
+from interp.names import block_name
+
+
+class Norm(nn.Module):
+    """Divide each vector by its size and scale it. LayerNorm first takes away the mean, and in the end shifts.
+
+    Statistics are in float32 at least, and what flows on is the fused kernel's result unless a hook changes something on the way.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        points: Points,
+        name: str,
+        shape: tuple[int, ...] | None = None,
+        kind: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.eps, self.centres = config.norm_eps, (kind or config.norm) == "layernorm"
+        self.weight = nn.Parameter(torch.empty(shape or (config.d_model,)))
+        self.bias = nn.Parameter(torch.empty(config.d_model)) if self.centres and config.bias else None
+        self.hook_scale, self.hook_normalized = points[f"{name}.hook_scale"], points[f"{name}.hook_normalized"]
+        self.hook_out = points[f"{name}.hook_out"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.hook_scale.active or self.hook_normalized.active):
+            return self.hook_out(self._fused(x))
+        axes = tuple(range(-self.weight.ndim, 0))  # the last; of a norm over all heads together, the last two
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = wide - wide.mean(axes, keepdim=True) if self.centres else wide
+        scale = (wide.pow(2).mean(axes, keepdim=True) + self.eps).sqrt()  # [batch, position, 1]
+        heard_scale = self.hook_scale(scale)
+        normalized = (wide / heard_scale).to(x.dtype)
+        heard = self.hook_normalized(normalized)
+        out = heard * self.weight if self.bias is None else heard * self.weight + self.bias
+        return self.hook_out(unless_changed(out, [(scale, heard_scale), (normalized, heard)], lambda: self._fused(x)))
+
+    def _fused(self, x: Tensor) -> Tensor:
+        if self.centres:
+            return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def norm_or_nothing(config: ModelConfig, points: Points, name: str, there: bool) -> nn.Module:
+    """A norm of the stream where there is one; else what changes nothing."""
+    return Norm(config, points, name) if there else nn.Identity()
+
+
+def head_norms(config: ModelConfig, points: Points, layer: int) -> list[nn.Module]:
+    """RMS norms of queries and keys: of each head by itself, or of all heads together."""
+    if config.qk_norm == "none":
+        return [nn.Identity(), nn.Identity()]
+    alone = config.qk_norm == "head"
+    return [
+        Norm(
+            config,
+            points,
+            block_name(layer, f"attn.{name}_norm"),
+            (config.d_head,) if alone else (heads, config.d_head),
+            "rmsnorm",
+        )
+        for name, heads in (("q", config.n_heads), ("k", config.kv_heads))
+    ]
