@@ -32,6 +32,8 @@ def needed(model: Transformer, *, heads: bool) -> list[str]:
     names = ["hook_embed", *(["hook_pos_embed"] if config.has_position_embedding else [])]
     for layer in range(config.n_layers):
         names.append(block_name(layer, "attn.hook_result" if heads else "hook_attn_out"))
+        if heads and "output" in config.norms:
+            names.append(block_name(layer, "ln1_post.hook_scale"))
         if config.mlp != "none":
             names.append(block_name(layer, "hook_mlp_out"))
     return names
@@ -69,10 +71,9 @@ def decompose(
         parts["pos_embed"] = cache["hook_pos_embed"]
     for number in range(stop):
         if heads:
-            result = cache[block_name(number, "attn.hook_result")]  # [batch, position, head, d_model]
-            parts |= {f"{number}.{head}": result[:, :, head] for head in range(config.n_heads)}
-            if config.has_out_bias:
-                bias = model.get_parameter(block_name(number, "attn.o.bias"))
+            written, bias = written_by_heads(model, cache, number)
+            parts |= {f"{number}.{head}": written[:, :, head] for head in range(config.n_heads)}
+            if bias is not None:
                 parts[f"{number}.attn_bias"] = bias.expand_as(cache["hook_embed"])
         else:
             parts[f"{number}.attn"] = cache[block_name(number, "hook_attn_out")]
@@ -81,9 +82,29 @@ def decompose(
     return Decomposition(tuple(parts), torch.stack(list(parts.values())))
 
 
+def written_by_heads(
+    model: Transformer, cache: ActivationCache, layer: int
+) -> tuple[Float[Tensor, "batch position head d_model"], Float[Tensor, "#batch #position d_model"] | None]:
+    """What each head of a layer adds to the stream, and what none of them but their biases add; None where there is no bias.
+
+    Where a norm stands on what attention writes, each head has its share of it, at the scale of the whole (`frozen_norm`).
+    """
+    result = cache[block_name(layer, "attn.hook_result")]
+    bias = model.get_parameter(block_name(layer, "attn.o.bias")) if model.config.has_out_bias else None
+    if "output" not in model.config.norms:
+        return result, None if bias is None else bias[None, None]
+    norm, scale = model.get_submodule(block_name(layer, "ln1_post")), cache[block_name(layer, "ln1_post.hook_scale")]
+    assert isinstance(norm, Norm)
+    each = frozen_norm(norm, result, scale[:, :, None])
+    shared = None if bias is None else frozen_norm(norm, bias[None, None], scale)
+    if norm.bias is not None:
+        shared = norm.bias[None, None] if shared is None else shared + norm.bias
+    return each, shared
+
+
 def frozen_norm(
-    norm: Norm, part: Float[Tensor, "*part batch position d_model"], scale: Float[Tensor, "batch position 1"]
-) -> Float[Tensor, "*part batch position d_model"]:
+    norm: Norm, part: Float[Tensor, "*part d_model"], scale: Float[Tensor, "*place 1"]
+) -> Float[Tensor, "*whole d_model"]:
     """A norm applied to a part of the stream with the scale of the whole: linear, so that parts sum as the stream does.
 
     The norm's bias belongs to no part and is left out: the parts sum to the normed stream minus `norm.bias`.

@@ -21,19 +21,22 @@ Weights = dict[str, Tensor]
 def fold_layer_norm(model: Transformer) -> Transformer:
     """Move each norm's gain and bias into the maps that read it (Elhage et al. 2021, appendix): the norms then only divide.
 
-    The unembedding becomes untied and, where the final norm had a bias, gets one.
+    The unembedding becomes untied and, where the final norm had a bias, gets one; so do maps that had none. Norms on what is written
+    and on queries and keys stay as they are.
 
     Raises:
-        ConfigError: no norm, post-norm placement (whose gain acts on the stream itself), or a norm's bias that no map can take in
-            because linear maps have none.
+        ConfigError: no norm stands before the maps that read the stream.
     """
     config = model.config
-    if config.norm == "none" or config.norm_placement == "post":
+    if "reads" not in config.norms:
         raise ConfigError(
-            "fold_layer_norm: there is no norm before a linear map to fold; the model needs pre-norm placement."
+            f"fold_layer_norm: norm {config.norm!r} placed {config.norm_placement!r} does not stand before the maps that read the "
+            "stream, so there is nothing to fold; the model needs norms placed 'pre' or 'both'."
         )
     shifts = config.norm == "layernorm" and config.bias
     new = replace(config, tied=False, unembed_bias=config.unembed_bias or shifts)
+    if shifts:
+        new = replace(new, qkv_bias=True, mlp_bias=True)
 
     def change(w: Weights) -> None:
         for layer in range(config.n_layers):
@@ -59,10 +62,10 @@ def centre_writing_weights(model: Transformer) -> Transformer:
         ConfigError: the model does not layer-norm the stream wherever it is read, so this would change what it computes.
     """
     config = model.config
-    if config.norm != "layernorm" or config.norm_placement == "post":
+    if config.norm != "layernorm" or config.norms != ("reads",):
         raise ConfigError(
-            f"centre_writing_weights: norm {config.norm!r} placed {config.norm_placement!r} does not remove the mean wherever "
-            "the stream is read, so centring would change the model. It needs pre-norm layer norms."
+            f"centre_writing_weights: with norm {config.norm!r} placed {config.norm_placement!r} the mean of what is written is not "
+            "removed wherever the stream is read, so centring would change the model. It needs pre-norm layer norms."
         )
 
     if config.positions == "sinusoidal":
@@ -83,7 +86,14 @@ def centre_unembedding(model: Transformer) -> Transformer:
     """Take away the mean over tokens from the unembedding: every logit moves by the same amount, so probabilities stay.
 
     The unembedding becomes untied.
+
+    Raises:
+        ConfigError: logits that are soft-capped, which a shared amount changes.
     """
+    if model.config.logit_cap is not None:
+        raise ConfigError(
+            "centre_unembedding: the logits are soft-capped, so moving all by the same amount changes the probabilities."
+        )
 
     def change(w: Weights) -> None:
         for name in ("unembedding", "b_U"):
@@ -94,14 +104,15 @@ def centre_unembedding(model: Transformer) -> Transformer:
 
 
 def fold_value_biases(model: Transformer) -> Transformer:
-    """Move value biases into the output biases: attention rows sum to 1, so a value bias adds the same vector everywhere.
+    """Move value biases into the output biases, which are added where there are none: attention rows sum to 1, so a value bias adds
+    the same vector everywhere.
 
     Raises:
-        ConfigError: the model has no biases.
+        ConfigError: values have no biases.
     """
     config = model.config
-    if not config.bias:
-        raise ConfigError("fold_value_biases: the model has no biases.")
+    if not config.has_qkv_bias:
+        raise ConfigError("fold_value_biases: values have no biases.")
     groups = config.n_heads // config.kv_heads
     values = config.kv_heads * config.d_head
 
@@ -113,7 +124,7 @@ def fold_value_biases(model: Transformer) -> Transformer:
             w[o] = w[o] + einsum(repeat(bias, "h e -> (h g) e", g=groups), W_O, "h e, h e d -> d")
             w[qkv] = torch.cat([w[qkv][:-values], torch.zeros_like(w[qkv][-values:])])
 
-    return _changed(model, config, change)
+    return _changed(model, replace(config, out_bias=True), change)
 
 
 def _fold(w: Weights, norm: str, maps: list[str], shifts: bool) -> None:
@@ -133,7 +144,10 @@ def _changed(model: Transformer, config: ModelConfig, change: Callable[[Weights]
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     if not config.tied and "unembedding" not in weights:
         weights["unembedding"] = weights["W_E"].clone()
-    change(weights)
     new = Transformer(config, tokenizer=model.tokenizer, name=model.name, seed=None)
+    for name, parameter in new.named_parameters():
+        if name.endswith(".bias") and name not in weights:  # the new model has biases that the old one lacks
+            weights[name] = torch.zeros(parameter.shape, dtype=model.dtype, device=model.device)
+    change(weights)
     new.load_state_dict(weights, assign=True)
     return new.to(device=model.device, dtype=model.dtype).requires_grad_(False).eval()

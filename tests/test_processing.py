@@ -10,12 +10,12 @@ from interp import processing
 from interp.errors import ConfigError
 
 REFUSED = {
-    processing.fold_layer_norm: lambda o: o["norm"] == "none" or o["norm_placement"] == "post",
+    processing.fold_layer_norm: lambda o: o["norm"] == "none" or o["norm_placement"] in ("post", "output"),
     processing.centre_writing_weights: lambda o: (
-        o["norm"] != "layernorm" or o["norm_placement"] == "post" or o["positions"] == "sinusoidal"
+        o["norm"] != "layernorm" or o["norm_placement"] != "pre" or o["positions"] == "sinusoidal"
     ),
-    processing.centre_unembedding: lambda o: False,
-    processing.fold_value_biases: lambda o: not o["bias"],
+    processing.centre_unembedding: lambda o: o["logit_cap"] is not None,
+    processing.fold_value_biases: lambda o: not (o["bias"] if o["qkv_bias"] is None else o["qkv_bias"]),
 }
 
 
