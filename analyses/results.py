@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.errors import ResultError
+from interp.errors import ResultError, TokenError
 from interp.files import write_whole
 from interp.model import Transformer
 from interp.tokenizer import PAD
@@ -40,7 +40,8 @@ def make(
 
     Args:
         kind: of analysis; `analyses.plot` chooses the figure by it.
-        prompts: the token ids that went in, by role ("prompt", or "clean" and "corrupt").
+        prompts: the token ids that went in, by role ("prompt", or "clean" and "corrupt"). Provenance keeps each as the text that gives
+            these ids, or as the ids themselves where no text does.
         parameters: every argument that shaped the numbers; JSON values.
         seed: of whatever was random, None where nothing was.
     """
@@ -76,7 +77,7 @@ def array(values: Any) -> Any:
 
 
 def token_strings(model: Transformer, ids: Any) -> Any:
-    """The text of each id of an array, as an array of the same shape; `#id` where the model has no tokenizer."""
+    """The text of each id of an array, as an array of the same shape; `#id` where the tokenizer has no token for it, or is not there."""
     flat = np.asarray(ids).reshape(-1).tolist()
     pieces = model.tokenizer.pieces(flat) if model.tokenizer else ["" if i == PAD else f"#{i}" for i in flat]
     # netCDF ends a string at NUL; its picture stands for it.
@@ -121,7 +122,19 @@ def _check(result: xr.Dataset, what: str) -> None:
         )
 
 
-def _rows(model: Transformer, tokens: Int[Tensor, "prompt position"]) -> Sequence[Any]:
-    """Texts where there is a tokenizer that gives the ids back, else ids: what another run needs to be the same."""
+def _rows(model: Transformer, tokens: Int[Tensor, "prompt position"]) -> list[str | list[int]]:
+    """Each prompt as its text where `model.to_tokens` gives the ids back from that, else as ids: what another run needs to be the same."""
     rows = [[i for i in row if i != PAD] for row in tokens.tolist()]
-    return [model.tokenizer.decode(row) for row in rows] if model.tokenizer else rows
+    return [row if (text := _text(model, row)) is None else text for row in rows]
+
+
+def _text(model: Transformer, row: list[int]) -> str | None:
+    """The text that stands for these ids and no others; None where there is none."""
+    if model.tokenizer is None:
+        return None
+    text = model.tokenizer.decode(row)
+    try:
+        again = model.to_tokens(text)[0].tolist()
+    except TokenError:  # nothing to decode, or an id that no text gives
+        return None
+    return text if again == row else None

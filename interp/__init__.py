@@ -7,7 +7,7 @@ from interp.factored import FactoredMatrix
 from interp.gradients import gradients
 from interp.hooks import HookPoint
 from interp.interventions import Add, Apply, Intervention, Patch, Row, Scale, Set
-from interp.loading import load
+from interp.loading import load, save_directory
 from interp.model import Transformer
 from interp.sweep import Swept, sweep
 from interp.tokenizer import PAD, Tokenizer
@@ -33,5 +33,6 @@ __all__ = [
     "frozen_norm",
     "gradients",
     "load",
+    "save_directory",
     "sweep",
 ]

@@ -3,13 +3,16 @@
 import hashlib
 
 import torch
-from torch import nn
+import xxhash
+from torch import Tensor, nn
 
 
 class Fingerprinted(nn.Module):
     """A module that can say which weights it has. All its weights are in one place and of one dtype."""
 
-    _hashed: tuple[tuple[object, ...], str] | None = None
+    format: str | None = None
+    """Of the checkpoint that the weights were read from; `save_directory` writes it where it can hold the model."""
+    _hashed: tuple[bytes, str] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -22,17 +25,28 @@ class Fingerprinted(nn.Module):
         return next(self.parameters()).dtype
 
     def weight_hash(self, dtype: torch.dtype | None = None) -> str:
-        """SHA-256 of names, shapes, dtypes and bytes of all weights, in order; computed again only after they changed.
+        """SHA-256 of names, shapes, dtypes and bytes of all weights, in order.
+
+        It is kept with a 128-bit hash of the same content (XXH3, at the speed of memory; some 0.05 s for GPT-2 against 0.35 s), which
+        is computed at every call. A version counter would not do: a change through `weight.data` or numpy leaves it alone.
 
         Args:
             dtype: hash the weights as they are in that precision; None is their own.
         """
         asked = self.dtype if dtype is None else dtype
-        state = (asked, *((p.data_ptr(), p._version) for p in self.parameters()))
-        if self._hashed is None or self._hashed[0] != state:
+        weights = {name: weight.detach().cpu() for name, weight in self.state_dict().items()}
+        content = xxhash.xxh3_128(str(asked).encode())
+        for name, weight in weights.items():
+            content.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+            content.update(_bytes(weight))
+        if self._hashed is None or self._hashed[0] != content.digest():
             digest = hashlib.sha256()
-            for name, weight in self.state_dict().items():
+            for name, weight in weights.items():
                 digest.update(f"{name} {tuple(weight.shape)} {asked}".encode())
-                digest.update(weight.detach().to("cpu", asked).contiguous().view(torch.uint8).numpy().data)
-            self._hashed = state, digest.hexdigest()
+                digest.update(_bytes(weight.to(asked)))
+            self._hashed = content.digest(), digest.hexdigest()
         return self._hashed[1]
+
+
+def _bytes(weight: Tensor) -> memoryview:
+    return weight.contiguous().flatten().view(torch.uint8).numpy().data

@@ -296,7 +296,7 @@ class Generating:
             max_new_tokens: at most this many steps.
             temperature, top_k, top_p: see `Sampling`; temperature 0 is greedy.
             seed: row r draws with seed + r; or one seed for each row. The same seed gives the same tokens in any batch.
-            stop: ids after which a row ends; None is the tokenizer's end-of-text, where it has one.
+            stop: ids after which a row ends; None is the tokenizer's end-of-text, and others that the checkpoint ends at.
             bos: see `to_tokens`.
             use_cache: keep keys and values; False runs the whole text anew at each step, for comparison.
             record: notes activations, see `generate_with_cache`.
@@ -315,7 +315,7 @@ class Generating:
                 f"generate: {len(seeds)} seeds for {len(tokens)} rows; give one number, or one for each row."
             )
         if stop is None:
-            stop = [self.tokenizer.eos] if self.tokenizer is not None and self.tokenizer.eos is not None else []
+            stop = [] if self.tokenizer is None else self.tokenizer.stops
         sampling = Sampling(temperature, top_k, top_p, seeds)
         return decode(self, tokens, max_new_tokens, sampling, stop, use_cache, record)
 

@@ -19,8 +19,17 @@ class Prompted:
     """What a model with a configuration and perhaps a tokenizer can do with prompts."""
 
     config: ModelConfig
-    tokenizer: Tokenizer | None
     name: str
+    _tokenizer: Tokenizer | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """For prompts given as text; None where there is none. One that is given is fitted to the model's ids."""
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer | None) -> None:
+        self._tokenizer = None if tokenizer is None else tokenizer.fitted(self.config.d_vocab)
 
     @property
     @abstractmethod
@@ -77,9 +86,30 @@ class Prompted:
         rows = tokens.tolist() if tokens.ndim == 2 else [tokens.tolist()]
         return [self.need_tokenizer().decode(row) for row in rows]
 
+    def positions_of(self, text: str, prompt: str | Int[Tensor, " position"], *, bos: bool | None = None) -> list[int]:
+        """The positions of a prompt's tokens that hold, in whole or in part, a text which stands once in it.
+
+        Raises:
+            TokenError: the text does not stand in the prompt, or more than once; the message lists the tokens.
+        """
+        tokenizer = self.need_tokenizer()
+        ids = [i for i in self.to_tokens(prompt, bos=bos)[0].tolist() if i != PAD]
+        try:
+            if isinstance(prompt, Tensor):
+                return tokenizer.find(ids, text)
+            encoded = tokenizer.encode(prompt)
+            before = len(ids) - len(encoded)
+            return [before + at for at in tokenizer.find(encoded, text, prompt)]
+        except TokenError as error:
+            raise TokenError(f"{error}.\n  tokens: {tokenizer.pieces(ids)}") from error
+
     def to_single_token(self, text: str) -> int:
         """The id of a text that is one token; a TokenError lists the pieces of one that is not."""
         return self.need_tokenizer().single(text)
+
+    def ordinary_ids(self) -> list[int]:
+        """The ids that stand for text: all, less special tokens and those that a tokenizer has no token for."""
+        return list(range(self.config.d_vocab)) if self.tokenizer is None else self.tokenizer.ordinary()
 
     def need_tokenizer(self) -> Tokenizer:
         """The tokenizer; a TokenError where the model has none."""

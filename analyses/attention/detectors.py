@@ -105,8 +105,7 @@ def detect_heads(
 
 
 def _sequences(model: Transformer, length: int | None, count: int, seed: int) -> Int[Tensor, "count position"]:
-    special = 0 if model.tokenizer is None else 2
-    longest = min((model.config.n_ctx - 1) // 2, model.config.d_vocab - special)
+    longest = min((model.config.n_ctx - 1) // 2, len(model.ordinary_ids()))
     length = min(100, longest) if length is None else length
     if not 2 <= length <= longest or count < 1:
         raise InterpError(

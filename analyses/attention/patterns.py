@@ -114,10 +114,9 @@ def summarised(
 def repeated(model: Transformer, length: int, count: int, seed: int) -> Int[Tensor, "count position"]:
     """Sequences of random different tokens, each twice over, behind the BOS token where the model was trained with one.
 
-    Special tokens are left out. Drawn without repetition, so that a token stands at two places exactly.
+    Special tokens are left out, and ids without one. Drawn without repetition, so that a token stands at two places exactly.
     """
-    special = set() if model.tokenizer is None else {model.tokenizer.bos, model.tokenizer.eos}
-    usable = torch.tensor([i for i in range(model.config.d_vocab) if i not in special])
+    usable = torch.tensor(model.ordinary_ids())
     begin = [] if model.tokenizer is None or model.tokenizer.bos is None else [model.tokenizer.bos]
     generator = torch.Generator().manual_seed(seed)
     rows = []

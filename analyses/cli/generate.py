@@ -32,7 +32,7 @@ def generate(
         prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
     )
     for following in stream:
-        if int(following) == tokenizer.eos:
+        if int(following) in tokenizer.stops:
             break
         ids.append(int(following))
         text = tokenizer.decode(ids)

@@ -80,7 +80,7 @@ def causal_tracing(
     method = Method.of(model, site, by_position=by_position, layers=layers, window=window, who=WHO)
     chosen = metric_of(metric)
     tokens = left_aligned(model.to_tokens(prompt, bos=bos))
-    blurred = _blurred(model, tokens, subject)
+    blurred = _blurred(model, prompt, tokens, subject, bos)
     if answer is None:
         with torch.no_grad():
             last = (tokens != PAD).sum(1) - 1
@@ -145,7 +145,11 @@ def _blur(
 
 
 def _blurred(
-    model: Transformer, tokens: Int[Tensor, "prompt position"], subject: Subject | Sequence[Subject]
+    model: Transformer,
+    prompt: Prompt,
+    tokens: Int[Tensor, "prompt position"],
+    subject: Subject | Sequence[Subject],
+    bos: bool | None,
 ) -> Tensor:
     """Which tokens belong to each prompt's subject: [prompt, position]."""
     single = isinstance(subject, str) or all(isinstance(part, int) for part in subject)
@@ -156,22 +160,21 @@ def _blurred(
         )
     found = torch.zeros(tokens.shape, dtype=torch.bool, device=tokens.device)
     for row, part in enumerate(subjects):
-        ids = [i for i in tokens[row].tolist() if i != PAD]
-        positions = _named(model, ids, part) if isinstance(part, str) else [int(position) for position in part]
-        wrong = [position for position in positions if not 0 <= position < len(ids)]
+        length = int((tokens[row] != PAD).sum())
+        if isinstance(part, str):
+            given = prompt if isinstance(prompt, str) else tokens[row] if isinstance(prompt, Tensor) else prompt[row]
+            positions = _named(model, part, given, bos)
+        else:
+            positions = [int(position) for position in part]
+        wrong = [position for position in positions if not 0 <= position < length]
         if wrong or not positions:
-            raise TokenError(f"{WHO}: subject positions {positions}: the prompt has positions 0 to {len(ids) - 1}.")
+            raise TokenError(f"{WHO}: subject positions {positions}: the prompt has positions 0 to {length - 1}.")
         found[row, positions] = True
     return found
 
 
-def _named(model: Transformer, ids: Sequence[int], text: str) -> list[int]:
-    """The positions of the tokens that hold a text which stands once in the prompt."""
-    pieces = model.need_tokenizer().pieces(ids)
-    whole = "".join(pieces)
-    if not text or whole.count(text) != 1:
-        times = "is empty" if not text else f"stands {whole.count(text)} times in the prompt, not once"
-        raise TokenError(f"{WHO}: the subject {text!r} {times}; give its token positions.\n  tokens: {pieces}")
-    first, end = whole.index(text), whole.index(text) + len(text)
-    ends = np.cumsum([len(piece) for piece in pieces])
-    return [at for at, stop in enumerate(ends) if stop > first and stop - len(pieces[at]) < end]
+def _named(model: Transformer, text: str, prompt: str | Tensor, bos: bool | None) -> list[int]:
+    try:
+        return model.positions_of(text, prompt, bos=bos)
+    except TokenError as error:
+        raise TokenError(f"{WHO}: subject {error}\n  Name it by its token positions.") from error

@@ -6,8 +6,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from interp.errors import CheckpointError
-from interp.loading.checkpoint import fill
+from interp.errors import CheckpointError, ConfigError
+from interp.loading.checkpoint import assemble
 from interp.loading.families import gpt2
 from interp.loading.finite import check_tensors
 from interp.model import Transformer
@@ -23,10 +23,13 @@ def is_bridge(source: object) -> TypeGuard[nn.Module]:
     )
 
 
-def from_bridge(source: nn.Module) -> Transformer:
+def from_bridge(source: nn.Module, tokenizer: object = None) -> Transformer:
     """A copy of a bridge to a GPT-2, as it is at this moment: in compatibility mode with its processed weights, and its tokenizer.
 
     Its BOS is prepended by default where the bridge does so. The unembedding is untied, and has a bias, where processing made it so.
+
+    Args:
+        tokenizer: instead of the bridge's, see `Tokenizer.of`.
 
     Raises CheckpointError for another architecture, or weights that do not fit it.
     """
@@ -42,11 +45,8 @@ def from_bridge(source: nn.Module) -> Transformer:
     config = replace(gpt2.read_config(settings, label), tied=not processed, unembed_bias=processed)
     if not processed:
         del tensors["b_U"], tensors["unembedding"]
-    model = Transformer(
-        config, tokenizer=_tokenizer(bridge, config.d_vocab), name=str(bridge.cfg.model_name), seed=None
-    )
-    fill(model, tensors, label)
-    return model
+    found = _tokenizer(bridge, config.d_vocab) if tokenizer is None else Tokenizer.of(tokenizer)
+    return assemble(config, tensors, source=label, name=str(bridge.cfg.model_name), format="gpt2", tokenizer=found)
 
 
 def _weights(bridge: Any, n_layers: int) -> dict[str, Tensor]:
@@ -84,10 +84,10 @@ def _weights(bridge: Any, n_layers: int) -> dict[str, Tensor]:
 
 def _tokenizer(bridge: Any, d_vocab: int) -> Tokenizer | None:
     """The bridge's tokenizer, where it is one of the `tokenizers` library and fits the vocabulary."""
-    backend = getattr(bridge.tokenizer, "backend_tokenizer", None)
-    if backend is None or backend.get_vocab_size() > d_vocab:
+    if getattr(bridge.tokenizer, "backend_tokenizer", None) is None:
         return None
-    eos, bos = bridge.tokenizer.eos_token_id, bridge.tokenizer.bos_token_id
-    return Tokenizer(
-        type(backend).from_str(backend.to_str()), bos=bos if bridge.cfg.default_prepend_bos else None, eos=eos
-    )
+    own = Tokenizer.of(bridge.tokenizer, prepends=bool(bridge.cfg.default_prepend_bos))
+    try:
+        return own.fitted(d_vocab)
+    except ConfigError:
+        return None

@@ -1,18 +1,21 @@
 """Checkpoint directories on disk: config.json, model.safetensors and tokenizer files. Nothing is ever unpickled."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from interp.errors import CheckpointError
-from interp.files import write_whole
-from interp.loading.families import FAMILIES, gpt2
-from interp.loading.finite import check_file
+from interp.config import ModelConfig
+from interp.errors import CheckpointError, ConfigError, nearest
+from interp.loading.families import FAMILIES, nanogpt
+from interp.loading.finite import FLOATS, check_file
+from interp.loading.keys import ADAPTER_CONFIG, clean_names, refuse_adapter
 from interp.model import Transformer
 from interp.tokenizer import Tokenizer
 
@@ -20,41 +23,113 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
-def load_directory(directory: Path, name: str) -> Transformer:
-    """The model in a checkpoint directory, with its tokenizer where it has one; weights stay in the dtype of the file.
+def load_directory(directory: Path, name: str, tokenizer: Tokenizer | None = None) -> Transformer:
+    """The model in a checkpoint directory, with its tokenizer where it has one, or that which is given.
+
+    Weights stay in the dtype of the file; where half precision stands beside float32 (norms), all become float32.
 
     Raises:
         CheckpointError: a file that is absent, truncated or not what it claims; an unknown architecture; a missing,
-            extra or misshapen tensor; a weight that is not finite; weights only as a pickle.
+            extra or misshapen tensor; a weight that is not finite; weights only as a pickle, quantised, or those of an adapter.
     """
-    settings = read_json(directory / "config.json")
-    family = FAMILIES.get(str(settings.get("model_type")))
+    source = str(directory)
+    settings = _read_settings(directory)
+    kind = "nanogpt" if nanogpt.is_model_args(settings) else settings.get("model_type")
+    family = family_of(kind, source)
+    config = family.read_config(settings, source)
+    state = family.read_weights(clean_names(read_tensors(directory), source), config, source)
+    return assemble(
+        config,
+        state,
+        source=source,
+        name=name,
+        format=str(kind),
+        tokenizer=tokenizer or Tokenizer.from_directory(directory),
+    )
+
+
+def family_of(model_type: object, source: str) -> ModuleType:
+    """The tables of a family by the `model_type` of its configuration. Raises CheckpointError for one that is not supported."""
+    family = FAMILIES.get(str(model_type))
     if family is None:
         raise CheckpointError(
-            f"{directory}: model_type {settings.get('model_type')!r} is not supported. Supported: {', '.join(FAMILIES)}."
+            f"{source}: model_type {model_type!r} is not supported. Supported: {', '.join(FAMILIES)}."
         )
-    config = family.read_config(settings, str(directory))
-    state = family.read_weights(read_tensors(directory), config, str(directory))
-    model = Transformer(config, tokenizer=Tokenizer.from_directory(directory), name=name, seed=None)
-    fill(model, state, str(directory))
+    return family
+
+
+def assemble(
+    config: ModelConfig,
+    state: Mapping[str, Tensor],
+    *,
+    source: str,
+    name: str,
+    format: str | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Transformer:
+    """A model of those weights, whose memory it shares, and that tokenizer.
+
+    A tokenizer with added tokens that the model has no row for is taken with a warning that names them.
+
+    Raises CheckpointError for weights or a tokenizer that do not fit the configuration.
+    """
+    model = Transformer(config, name=name, seed=None)
+    fill(model, state, source)
+    model.format = format
+    try:
+        model.tokenizer = tokenizer
+    except ConfigError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    if model.tokenizer is not None and (beyond := model.tokenizer.beyond):
+        tokens = ", ".join(f"{token!r} ({i})" for i, token in list(beyond.items())[:5])
+        warnings.warn(
+            f"{source}: the model has ids 0 to {config.d_vocab - 1} only, and its tokenizer {len(beyond)} added tokens beyond: {tokens}"
+            f"{', ...' if len(beyond) > 5 else ''}. Text that holds one of them cannot be encoded.",
+            stacklevel=2,
+        )
     return model
 
 
 def fill(model: Transformer, state: Mapping[str, Tensor], source: str) -> None:
     """Give an unallocated model its weights, after checking each one's shape and dtype; the memory is shared."""
-    for name, parameter in model.named_parameters():
+    expected = dict(model.named_parameters())
+    if missing := [name for name in expected if name not in state]:
+        raise CheckpointError(f"{source}: the tensor {missing[0]!r} is missing. {nearest(missing[0], state)}")
+    if extra := [name for name in state if name not in expected]:
+        raise CheckpointError(f"{source}: {len(extra)} tensors are not part of this model: {', '.join(extra[:5])}.")
+    for name, parameter in expected.items():
         value = state[name]
         if value.shape != parameter.shape:
             raise CheckpointError(
                 f"{source}: {name} has shape {tuple(value.shape)}, expected {tuple(parameter.shape)} from the configuration."
             )
-        if not value.is_floating_point():
-            raise CheckpointError(f"{source}: {name} has dtype {value.dtype}, expected floating point.")
+        if value.dtype not in FLOATS.values():
+            raise CheckpointError(
+                f"{source}: {name} has dtype {value.dtype}, expected floating point: {', '.join(map(str, FLOATS.values()))}."
+            )
     dtypes = {value.dtype for value in state.values()}
     if len(dtypes) > 1:
-        raise CheckpointError(f"{source}: the weights mix dtypes: {', '.join(sorted(map(str, dtypes)))}.")
+        if torch.float64 in dtypes:
+            raise CheckpointError(f"{source}: the weights mix dtypes: {', '.join(sorted(map(str, dtypes)))}.")
+        state = {name: value.float() for name, value in state.items()}
     model.load_state_dict(dict(state), assign=True)
     model.requires_grad_(False).eval()
+
+
+def _read_settings(directory: Path) -> dict[str, Any]:
+    """config.json, of a directory that holds a model as such. Raises CheckpointError for an adapter, or quantised weights."""
+    if (directory / ADAPTER_CONFIG).exists():
+        refuse_adapter(directory, read_json(directory / ADAPTER_CONFIG))
+    if not (directory / "config.json").exists() and (pickles := _pickles(directory)):
+        raise CheckpointError(f"{directory}: there is no config.json, and {_refusal(pickles[0])}")
+    settings = read_json(directory / "config.json")
+    if quantised := settings.get("quantization_config"):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        raise CheckpointError(
+            f"{directory}: the weights are quantised ({method}). Load them in transformers, call dequantize() and save_pretrained(FOLDER), "
+            "and load that folder."
+        )
+    return settings
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -81,13 +156,21 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
         return _read_file(directory / WEIGHTS)
     if (directory / INDEX).exists():
         return _read_shards(directory)
-    pickles = sorted(p.name for p in directory.glob("*.bin"))
-    if pickles:
-        raise CheckpointError(
-            f"{directory}: the weights are only there as {pickles[0]}, a pickle, which can run code when it is read and "
-            "is refused. Convert it to safetensors where you trust it: model.save_pretrained(..., safe_serialization=True)."
-        )
+    if pickles := _pickles(directory):
+        raise CheckpointError(f"{directory}: {_refusal(pickles[0])}")
     raise CheckpointError(f"{directory}: there is no {WEIGHTS}.")
+
+
+def _pickles(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+
+
+def _refusal(name: str) -> str:
+    return (
+        f"the weights are only there as {name}, a pickle, which can run code when it is read and "
+        "is refused. Convert it to safetensors where you trust it: model.save_pretrained(..., safe_serialization=True), or "
+        "safetensors.torch.save_file of its tensors (for nanoGPT's ckpt.pt the page on checkpoints has the lines)."
+    )
 
 
 def _read_shards(directory: Path) -> dict[str, Tensor]:
@@ -117,17 +200,3 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is damaged or truncated, or no safetensors file: {error}") from error
     check_file(path)
     return tensors
-
-
-def save_directory(model: Transformer, directory: Path) -> None:
-    """Write a model as a GPT-2 checkpoint that `interp.load` and `transformers` read.
-
-    Each file is written beside its place and renamed, so an interrupted save leaves the old file or none.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    settings = gpt2.write_config(model.config) | {"torch_dtype": str(model.dtype).removeprefix("torch.")}
-    tensors = gpt2.write_weights(model.state_dict(), model.config)
-    write_whole(directory / "config.json", lambda path: path.write_text(json.dumps(settings, indent=2) + "\n"))
-    write_whole(directory / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    if model.tokenizer is not None:
-        model.tokenizer.save(directory)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from interp.errors import CheckpointError
 from interp.loading.checkpoint import has_weights
+from interp.loading.keys import ADAPTER_CONFIG
+from interp.tokenizer.files import FILES as TOKENIZER_FILES
 
 # Short names, and the repositories that hold them today; a cache may have either.
 MODELS = {
@@ -17,10 +19,8 @@ FILES = (
     "config.json",
     "*.safetensors",
     "*.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
+    "adapter_config.json",  # to say of an adapter what it is
+    *TOKENIZER_FILES,
 )
 
 
@@ -51,12 +51,12 @@ def fetch(name: str, revision: str | None = None) -> Path:
             )
         except LocalEntryNotFoundError:
             continue
-        if (directory / "config.json").exists() and has_weights(directory):
+        if _can_be_read(directory):
             return directory
     at = f" --revision {revision}" if revision else ""
     try:
         directory = Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
-        reason = "" if has_weights(directory) else "it has no safetensors weights there"
+        reason = "" if _can_be_read(directory) else "it has no config.json with safetensors weights there"
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = f"it could not be downloaded: {type(error).__name__}"
     if reason:
@@ -66,3 +66,8 @@ def fetch(name: str, revision: str | None = None) -> Path:
             "cache and set HF_HOME to it."
         )
     return directory
+
+
+def _can_be_read(directory: Path) -> bool:
+    """Whether a directory holds a model; or an adapter, which reading it refuses by name."""
+    return (directory / ADAPTER_CONFIG).exists() or ((directory / "config.json").exists() and has_weights(directory))

@@ -1,14 +1,16 @@
 """Models that another library holds in memory. They are read and left untouched."""
 
+from collections.abc import Iterable
 from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 
 from interp.errors import CheckpointError
-from interp.loading.checkpoint import fill
-from interp.loading.families import gpt2
+from interp.loading.checkpoint import assemble, family_of
 from interp.loading.finite import check_tensors
+from interp.loading.keys import clean_names
 from interp.model import Transformer
+from interp.tokenizer import Tokenizer
 
 
 def is_transformers_model(source: object) -> TypeGuard[nn.Module]:
@@ -16,21 +18,39 @@ def is_transformers_model(source: object) -> TypeGuard[nn.Module]:
     return isinstance(source, nn.Module) and hasattr(getattr(source, "config", None), "model_type")
 
 
-def from_transformers(source: nn.Module) -> Transformer:
-    """A copy of a `transformers` GPT-2 (`GPT2LMHeadModel` or `GPT2Model`), without a tokenizer.
+def from_transformers(source: nn.Module, tokenizer: object = None) -> Transformer:
+    """A copy of a `transformers` model of one of the families, with or without its head.
 
-    Raises CheckpointError for another architecture, or for weights that do not fit its configuration.
+    Args:
+        tokenizer: for prompts given as text, see `Tokenizer.of`; the model itself has none.
+
+    Raises CheckpointError for another architecture, for weights that do not fit its configuration, or an adapter's.
     """
     settings: dict[str, Any] = source.config.to_dict()  # type: ignore[union-attr, operator]
     label = f"the {type(source).__name__} in memory"
-    if settings["model_type"] != "gpt2":
-        raise CheckpointError(f"{label} has model_type {settings['model_type']!r}; only 'gpt2' is supported.")
-    config = gpt2.read_config(settings, label)
-    copied: dict[int, Tensor] = {}  # tied weights are one tensor under two names; copy it once
+    family = family_of(settings["model_type"], label)
+    config = family.read_config(settings, label)
+    copied: dict[tuple[object, ...], Tensor] = {}  # tied weights are one tensor under two names; copy it once
     tensors = {}
-    for key, value in source.state_dict().items():
-        tensors[key] = copied.setdefault(value.data_ptr(), value.detach().clone())
+    for key, value in clean_names(source.state_dict(), label).items():
+        if value.is_meta:
+            raise CheckpointError(
+                f"{label}: {key} is on the meta device, without values; load the model without offloading."
+            )
+        place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        tensors[key] = copied.setdefault(place, value.detach().clone()) if value.numel() else value
     check_tensors(tensors, label)
-    model = Transformer(config, name=str(settings.get("_name_or_path") or type(source).__name__), seed=None)
-    fill(model, gpt2.read_weights(tensors, config, label), label)
-    return model
+    return assemble(
+        config,
+        family.read_weights(tensors, config, label),
+        source=label,
+        name=str(settings.get("_name_or_path") or type(source).__name__),
+        format=str(settings["model_type"]),
+        tokenizer=None if tokenizer is None else Tokenizer.of(tokenizer, stops=_stops(source)),
+    )
+
+
+def _stops(source: nn.Module) -> Iterable[int]:
+    """The ids at which the model's own generation ends."""
+    declared = getattr(getattr(source, "generation_config", None), "eos_token_id", None)
+    return [declared] if isinstance(declared, int) else list(declared or ())

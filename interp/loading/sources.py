@@ -11,6 +11,7 @@ from interp.loading.checkpoint import load_directory
 from interp.loading.hub import MODELS, fetch, is_hub_id
 from interp.loading.memory import from_transformers, is_transformers_model
 from interp.model import Transformer
+from interp.tokenizer import Tokenizer
 
 EMBEDDED = Path(__file__).parent.parent / "zoo"
 """The folder whose subfolders with a config.json are the models that come with the package."""
@@ -30,6 +31,7 @@ def load(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     revision: str | None = None,
+    tokenizer: object = None,
 ) -> Transformer:
     """A model ready to be opened up: in evaluation mode, its weights taking no gradients.
 
@@ -38,11 +40,13 @@ def load(
             hand (`interp.zoo.circuits`); a checkpoint directory (config.json,
             model.safetensors or its shards, tokenizer files), which wins over a hub id of the same spelling; a model on the
             Hugging Face hub (gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or owner/name), taken from its local
-            cache where it is there; or a `transformers` GPT-2 model or a TransformerLens 4 `TransformerBridge` to
-            one, in memory, which is left untouched.
+            cache where it is there; or a `transformers` model of one of the families or a TransformerLens 4 `TransformerBridge` to
+            a GPT-2, in memory, which is left untouched.
         dtype: of the weights: float32, float64, bfloat16 or float16. None is float32.
         device: where to put them.
         revision: of a hub model: branch, tag or commit.
+        tokenizer: for prompts given as text, instead of the source's own (a `transformers` model has none): a fast tokenizer of
+            `transformers`, one of the `tokenizers` library, an `interp.Tokenizer`, or a directory with a tokenizer's files.
 
     Raises:
         CheckpointError: a source that is none of these, or a checkpoint that is absent, damaged, foreign or a pickle.
@@ -50,34 +54,47 @@ def load(
     dtype = torch.float32 if dtype is None else dtype
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype} is not supported; choose one of {', '.join(sorted(map(str, DTYPES)))}.")
+    if isinstance(tokenizer, (str, os.PathLike)):
+        tokenizer = _tokenizer_at(Path(tokenizer).expanduser())
     if isinstance(source, (str, os.PathLike)):
-        model = _from_name(os.fspath(source), revision)
+        model = _from_name(os.fspath(source), revision, None if tokenizer is None else Tokenizer.of(tokenizer))
     elif is_bridge(source):
-        model = from_bridge(source)
+        model = from_bridge(source, tokenizer)
     elif is_transformers_model(source):
-        model = from_transformers(source)
+        model = from_transformers(source, tokenizer)
     else:
         raise CheckpointError(
             f"cannot load a {type(source).__module__}.{type(source).__name__}: expected a name, a checkpoint directory, a "
-            "transformers GPT-2 model, or a TransformerLens TransformerBridge to one."
+            "transformers model, or a TransformerLens TransformerBridge to a GPT-2."
         )
     return model.to(device=device, dtype=dtype)
 
 
-def _from_name(source: str, revision: str | None) -> Transformer:
+def _tokenizer_at(directory: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_directory(directory)
+    if tokenizer is None:
+        raise CheckpointError(
+            f"{directory} holds no tokenizer: neither tokenizer.json, nor vocab.json with merges.txt."
+        )
+    return tokenizer
+
+
+def _from_name(source: str, revision: str | None, tokenizer: Tokenizer | None) -> Transformer:
     if source in embedded_models():
-        return load_directory(EMBEDDED / source, source)
+        return load_directory(EMBEDDED / source, source, tokenizer)
     if source.startswith(CIRCUIT):
         from interp.zoo.circuits import circuit  # built from the model, above this layer
 
-        return circuit(source.removeprefix(CIRCUIT))
+        model = circuit(source.removeprefix(CIRCUIT))
+        model.tokenizer = model.tokenizer if tokenizer is None else tokenizer
+        return model
     directory = Path(source).expanduser()
     if directory.is_dir():
-        return load_directory(directory, directory.resolve().name)
+        return load_directory(directory, directory.resolve().name, tokenizer)
     if directory.is_file():
         raise CheckpointError(f"{source} is a file; give the directory that holds config.json and model.safetensors.")
     if is_hub_id(source):
-        return load_directory(fetch(source, revision), source)
+        return load_directory(fetch(source, revision), source, tokenizer)
     known = [*embedded_models(), *MODELS]
     raise CheckpointError(
         f"{source!r} is neither an embedded model, a directory nor a hub id. {nearest(source, known)}"

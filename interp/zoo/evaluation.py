@@ -97,7 +97,7 @@ def continuations(
     """Each opening's continuation, up to its end or `CONTINUED` tokens."""
     read = (model.to_tokens(list(openings)) != PAD).sum(1).tolist()
     tokens = model.generate(list(openings), max_new_tokens=CONTINUED, temperature=temperature, seed=seed)
-    ends = (PAD, model.need_tokenizer().eos)
+    ends = (PAD, *model.need_tokenizer().stops)
     return [
         model.need_tokenizer().decode([i for i in row[start:] if i not in ends])
         for row, start in zip(tokens.tolist(), read, strict=True)

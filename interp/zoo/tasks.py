@@ -66,9 +66,8 @@ class Task:
 
 
 def _suits(pair: Pair, tokenizer: Tokenizer) -> bool:
-    clean, corrupt, answer, wrong = (
-        len(tokenizer.encode(text)) for text in (pair.clean, pair.corrupt, pair.answer, pair.wrong)
-    )
+    clean, corrupt = (len(tokenizer.encode(text)) for text in (pair.clean, pair.corrupt))
+    answer, wrong = (len(tokenizer.encode(text, inside=True)) for text in (pair.answer, pair.wrong))
     return clean == corrupt and answer == wrong == 1
 
 

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from interp.loading.families import gpt2
+from interp.loading.families import criticalpile, gpt2, nanogpt
 
-FAMILIES: dict[str, ModuleType] = {"gpt2": gpt2}
-"""The `model_type` of config.json, and the module that holds the family's tables."""
+FAMILIES: dict[str, ModuleType] = {"gpt2": gpt2, "criticalpile": criticalpile, "nanogpt": nanogpt}
+"""The `model_type` of config.json, and the module that holds the family's tables; `save_directory` tries them in this order."""

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from interp.config import Activation, ModelConfig
 from interp.errors import CheckpointError, ConfigError, nearest
+from interp.loading.exact import check_held
+from interp.loading.keys import same
 
 # Our name, GPT-2's name, and whether GPT-2 stores it transposed (its Conv1D keeps [in, out] where a Linear keeps [out, in]).
 TOP: tuple[tuple[str, str, bool], ...] = (
@@ -31,7 +32,7 @@ BLOCK: tuple[tuple[str, str, bool], ...] = (
     ("mlp.output.bias", "mlp.c_proj.bias", False),
 )
 # Buffers that older checkpoints carry: the causal mask and its fill value.
-BUFFERS = ("attn.bias", "attn.masked_bias")
+BUFFERS = (".attn.bias", ".attn.masked_bias")
 ACTIVATIONS: dict[str, Activation] = {
     "gelu_new": "gelu_new",
     "gelu_pytorch_tanh": "gelu_new",
@@ -45,16 +46,15 @@ REQUIRED = {
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
-    "tie_word_embeddings": True,
 }
 
 
-def table(n_layers: int) -> list[tuple[str, str, bool]]:
-    """Every weight of a model with `n_layers` blocks: our name, GPT-2's name, stored transposed."""
+def table(config: ModelConfig) -> list[tuple[str, str, bool]]:
+    """Every weight of a model but an untied head: our name, GPT-2's name, stored transposed."""
     rows = list(TOP)
-    for layer in range(n_layers):
+    for layer in range(config.n_layers):
         rows += [(f"blocks.{layer}.{ours}", f"h.{layer}.{theirs}", flip) for ours, theirs, flip in BLOCK]
-    return rows
+    return [row for row in rows if config.bias or not row[0].endswith(".bias")]
 
 
 def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
@@ -81,6 +81,7 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
             d_vocab=int(settings["vocab_size"]),
             activation=ACTIVATIONS[activation],
             norm_eps=float(settings.get("layer_norm_epsilon", 1e-5)),
+            tied=bool(settings.get("tie_word_embeddings", True)),
             init_std=float(settings.get("initializer_range", 0.02)),
         )
     except KeyError as error:
@@ -90,10 +91,8 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
 
 
 def write_config(config: ModelConfig) -> dict[str, Any]:
-    """A GPT-2 config.json of our configuration, readable by `transformers`."""
-    if config.d_head * config.n_heads != config.d_model:
-        raise ConfigError("GPT-2's format needs d_head * n_heads == d_model.")
-    return {
+    """A GPT-2 config.json of our configuration, readable by `transformers`. Raises ConfigError naming an option that GPT-2 has not."""
+    settings = {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
         "n_layer": config.n_layers,
@@ -105,39 +104,48 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
         "activation_function": config.activation,
         "layer_norm_epsilon": config.norm_eps,
         "initializer_range": config.init_std,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config.tied,
     }
+    check_held(config, lambda: read_config(settings, "gpt2"), "gpt2")
+    return settings
 
 
 def read_weights(tensors: Mapping[str, Tensor], config: ModelConfig, source: str) -> dict[str, Tensor]:
-    """Our state dict from GPT-2's tensors, sharing their memory.
+    """Our state dict from GPT-2's tensors, sharing their memory. Linear weights as nanoGPT has them, untransposed, are told by their shape.
 
-    Raises CheckpointError for a missing, extra or misshapen tensor, one that is not floating point or not finite, and
-    an unembedding that is not tied.
+    Raises CheckpointError for a missing or extra tensor, and for a head that does not fit what the configuration says of tying.
     """
-    left = {key.removeprefix("transformer."): value for key, value in tensors.items()}
+    left = {key: value for key, value in tensors.items() if not key.endswith(BUFFERS)}
     head = left.pop("lm_head.weight", None)
+    transposed = _is_transposed(left, config)
     state = {}
-    for ours, theirs, flip in table(config.n_layers):
+    for ours, theirs, flip in table(config):
         if theirs not in left:
             raise CheckpointError(f"{source}: the tensor {theirs!r} is missing. {nearest(theirs, left)}")
         value = left.pop(theirs)
-        state[ours] = value.mT if flip else value
-    extra = [key for key in left if not key.endswith(BUFFERS)]
-    if extra:
+        state[ours] = value.mT if flip and transposed else value
+    if left:
         raise CheckpointError(
-            f"{source}: {len(extra)} tensors are not part of GPT-2 with {config.n_layers} layers: {', '.join(extra[:5])}."
+            f"{source}: {len(left)} tensors are not part of GPT-2 with {config.n_layers} layers: {', '.join(list(left)[:5])}."
         )
-    if head is not None and not (head.data_ptr() == state["W_E"].data_ptr() or torch.equal(head, state["W_E"])):
+    if not config.tied and head is None:
+        raise CheckpointError(f"{source}: tie_word_embeddings is false, but there is no lm_head.weight.")
+    if config.tied and head is not None and not same(head, state["W_E"]):
         raise CheckpointError(
-            f"{source}: lm_head.weight differs from wte.weight; only a tied unembedding is supported."
+            f"{source}: lm_head.weight differs from wte.weight, but tie_word_embeddings says that they are one. Where the head is meant "
+            'to be one of its own, set "tie_word_embeddings": false in config.json.'
         )
-    return state
+    return state if config.tied or head is None else state | {"unembedding": head}
 
 
 def write_weights(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """GPT-2's tensors from our state dict."""
-    return {
-        theirs: (state[ours].mT if flip else state[ours]).detach().contiguous()
-        for ours, theirs, flip in table(config.n_layers)
-    }
+    prefix = "" if config.tied else "transformer."  # `transformers` tells a model with a head of its own by it
+    tensors = {f"{prefix}{theirs}": state[ours].mT if flip else state[ours] for ours, theirs, flip in table(config)}
+    return tensors if config.tied else tensors | {"lm_head.weight": state["unembedding"]}
+
+
+def _is_transposed(tensors: Mapping[str, Tensor], config: ModelConfig) -> bool:
+    """False where queries, keys and values of the first block come as [out, in], which is never square."""
+    fused = tensors.get("h.0.attn.c_attn.weight")
+    return fused is None or fused.shape != (3 * config.d_model, config.d_model)

@@ -1,0 +1,5 @@
+"""Text to token ids and back, on the `tokenizers` library."""
+
+from interp.tokenizer.tokenizer import PAD, Tokenizer
+
+__all__ = ["PAD", "Tokenizer"]
