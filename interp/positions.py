@@ -70,15 +70,19 @@ def rotate(
     positions: Int[Tensor, "#batch position"],
     below: int,
     rotary: Rotary,
+    *,
+    back: bool = False,
 ) -> Float[Tensor, "batch position head d_head"]:
     """Turn each pair of dimensions by its rate times the position; half precision is turned in float32.
 
     Args:
         below: all positions are below this.
+        back: turn the other way, which undoes it.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     count = 1 << (below - 1).bit_length()  # a power of two, so that decoding makes few tables
     cos, sin = (table[positions][:, :, None] for table in _turns(rotary, count, wide, x.device))
+    sin = -sin if back else sin
     half = rotary.dims // 2  # cos and sin are [batch, position, 1, half]
     first, second, rest = x[..., :half].to(wide), x[..., half : 2 * half].to(wide), x[..., 2 * half :]
     turned = [(first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)]
