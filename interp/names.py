@@ -164,6 +164,8 @@ def select(selection: Selection, available: Sequence[str], purpose: str) -> list
 
 
 def _matching(pattern: str, available: Sequence[str], purpose: str) -> set[str]:
+    if pattern in available:
+        return {pattern}
     chosen = {name for name in available if fnmatchcase(name, pattern)}
     if not chosen:
         kind = "pattern" if any(c in pattern for c in "*?[") else "name"
