@@ -19,6 +19,7 @@ from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
 from interp.generation import left_aligned
 from interp.interventions import Intervention, Row, Set
+from interp.metrics import scaled
 from interp.model import Transformer
 from interp.progress import progress_bar
 from interp.prompts import Prompt
@@ -124,7 +125,7 @@ def _influence(
 ) -> Float[np.ndarray, "source lag"]:
     """h at each lag after each swapped position."""
     with torch.no_grad():
-        log_p = (model(text[None])[0].double() / temperature).log_softmax(-1)
+        log_p = scaled(model(text[None])[0], temperature).log_softmax(-1)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for place in places:
@@ -146,7 +147,7 @@ class _Disagreement:
     log_p: Float[Tensor, "position vocab"]
     temperature: float
 
-    def positions(self, length: int) -> Sequence[int]:
+    def positions(self, length: int, prompt: int) -> Sequence[int]:
         return range(length)
 
     def read(
@@ -154,7 +155,7 @@ class _Disagreement:
     ) -> Tensor:
         return torch.stack(
             [
-                disagreement(self.log_p, (model.to_logits(one[None])[0].double() / self.temperature).log_softmax(-1))
+                disagreement(self.log_p, scaled(model.to_logits(one[None])[0], self.temperature).log_softmax(-1))
                 for one in normed
             ]
         )
