@@ -1,6 +1,6 @@
 """Values that are no numbers: where a run makes the first one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +13,9 @@ from interp.tokenizer import PAD
 
 SCORES, COSTLY = "attn.hook_attn_scores", "attn.hook_result"
 """Scores of keys that a query may not see are minus infinity by right; of results there are many, which no later value reads alone."""
+
+LARGEST = 2**24
+"""Pairs of a query and a key beyond which scores and patterns are not looked at: what is wrong with them shows in what the heads read."""
 
 
 @runtime_checkable
@@ -62,38 +65,28 @@ def not_finite(model: Any, tokens: Tensor, what: str, *, residual: Tensor | None
 @torch.no_grad()
 def first_not_finite(model: Runs, tokens: Tensor, residual: Tensor | None = None) -> str | None:
     """The first hook point, in the order of the forward pass, whose value at a token holds NaN or an infinity, and where; None where none
-    does. Each row is run again by itself, with whatever hooks are attached."""
-    for row in range(len(tokens)):
-        one = tokens[row : row + 1]
-        found = _of_row(model, one, None if residual is None else residual[row : row + 1])
-        if found is not None:
-            name, position = found
-            return f"{name}, at position {position}" + (f" of prompt {row}" if len(tokens) > 1 else "")
-    return None
-
-
-def _of_row(model: Runs, tokens: Tensor, residual: Tensor | None) -> tuple[str, int] | None:
-    real = tokens[0] != PAD
-    found: list[tuple[str, int]] = []
+    does. The rows are run again, with whatever hooks are attached."""
+    real = tokens != PAD
+    found: list[str] = []
 
     def look(value: Tensor, hook: HookPoint) -> None:
         if found:
             return
-        by_position = value.transpose(1, 2) if "key" in hook.axes else value
-        wrong = ~torch.isfinite(by_position[0])
+        wrong = ~torch.isfinite(value)
         if hook.name.endswith(SCORES):
-            wrong &= ~by_position[0].isneginf()
-        wrong = wrong.flatten(1).any(1) & real
-        if bool(wrong.any()):
-            found.append((hook.name, int(wrong.to(torch.int8).argmax())))
+            wrong &= ~value.isneginf()
+        by_position = wrong.transpose(1, 2) if "key" in hook.axes else wrong
+        rows, positions = (by_position.flatten(2).any(2) & real).nonzero(as_tuple=True)
+        if len(rows):
+            row = f" of prompt {int(rows[0])}" if len(tokens) > 1 else ""
+            found.append(f"{hook.name}, at position {int(positions[0])}{row}")
 
-    points: Mapping[str, HookPoint] = model.hook_points
-    names = [
-        name
-        for name in points
-        if not name.endswith(COSTLY) and (residual is None or name.startswith(("blocks.", "ln_final")))
-    ]
-    with model.hooks([(names, look)]):
+    def wanted(name: str) -> bool:
+        attention = "key" in model.hook_points[name].axes
+        large = attention and tokens.numel() * tokens.shape[1] > LARGEST
+        return not (large or name.endswith(COSTLY)) and (residual is None or name.startswith(("blocks.", "ln_final")))
+
+    with model.hooks([(wanted, look)]):
         entering = model.embed(tokens) if residual is None else residual
         model.ln_final(model.run_blocks(entering, real=model.check_tokens(tokens)))
     return found[0] if found else None

@@ -103,7 +103,7 @@ def copying_scores(model: Transformer, *, embedding: str = "effective") -> Float
 
 def _read_back(model: Transformer) -> Float[Tensor, "d_model d_model"]:
     """W_U E of the effective embedding, some tokens at a time: the hidden layer of all tokens at once would be large."""
-    back = torch.zeros_like(model.W_U[:, : model.config.d_model])
+    back = model.W_E.new_zeros(model.config.d_model, model.config.d_model)
     for tokens in torch.split(torch.arange(model.config.d_vocab, device=model.device), TOKENS):
         back = back + model.W_U[:, tokens] @ effective_embedding(model, tokens)
     return back
