@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from interp.errors import TokenError
 from interp.model import Transformer
 
-Position = int | Sequence[int]
+Position = int | np.integer[Any] | Sequence[int] | np.ndarray | Tensor
 """A position, counted from the end of its prompt where negative; one for all prompts, or one for each."""
 
 

@@ -166,7 +166,7 @@ def test_copying_scores_of_heads_that_copy_and_take_away():
 
 
 def test_copying_says_what_heads_do(smalltown):
-    """On repeated random tokens, what each head writes into the logit of the token that it attends to most: it and the score go together."""
+    """On repeated random tokens, what each head writes into the logit of the token that it attends to most goes with the score."""
     tokens = repeated(smalltown, 60, 4, seed=0)
     _, cache = smalltown.run_with_cache(tokens)
     raised, norm, second = np.zeros((6, 4)), smalltown.ln_final, slice(61, 121)
@@ -195,7 +195,13 @@ def test_copying_needs_no_first_mlp_and_says_nothing_of_a_broken_head():
     model = circuit("induction")  # what head 0.0 writes is never unembedded, so it neither copies nor suppresses
     torch.testing.assert_close(copying_scores(model), copying_scores(model, embedding="raw"), equal_nan=True)
     assert copying_scores(model)[:, 0].isnan().tolist() == [True, False]
-    for options in ({"norm": "rmsnorm"}, {"norm_placement": "post"}, {"mlp": "gated"}, {"mlp": "none"}, {"n_kv_heads": 2}):
+    for options in (
+        {"norm": "rmsnorm"},
+        {"norm_placement": "post"},
+        {"mlp": "gated"},
+        {"mlp": "none"},
+        {"n_kv_heads": 2},
+    ):
         assert torch.isfinite(copying_scores(build(**options))).all(), options
     model = tiny()
     model.blocks[1].attn.qkv.weight[33] = torch.nan  # of the first head's values

@@ -11,8 +11,8 @@ from test_options import build
 import analyses
 import interp
 from analyses import cascade
-from analyses.cascade import agreement
 from analyses.answers import top_predictions
+from analyses.cascade import agreement
 from analyses.lenses.vocabulary import divergence, ranks
 from analyses.report import collect, summary
 from interp import PAD, metrics
@@ -24,10 +24,10 @@ PAIR = {"answer": 3, "wrong": 4}
 FIRST = r"blocks\.1\.mlp\.hook_pre, at position 0"
 
 
-def broken(weight: str = "blocks.1.mlp.input.bias") -> interp.Transformer:
-    """One NaN in block 1."""
+def broken(weight: str = "blocks.1.mlp.input.bias", at: int = 0) -> interp.Transformer:
+    """One NaN in a weight."""
     model = tiny(dtype=torch.float32)
-    model.get_parameter(weight).view(-1)[0] = torch.nan
+    model.get_parameter(weight).view(-1)[at] = torch.nan
     return model
 
 
@@ -39,21 +39,23 @@ def town() -> interp.Transformer:
 
 
 @pytest.mark.parametrize(
-    ("weight", "first"),
+    ("weight", "at", "first"),
     [
-        ("blocks.1.ln1.bias", "blocks.1.ln1.hook_out, at position 0"),
-        ("blocks.1.attn.qkv.bias", "blocks.1.attn.hook_q, at position 0"),
-        ("blocks.1.attn.o.bias", "blocks.1.hook_attn_out, at position 0"),
-        ("blocks.1.mlp.input.bias", "blocks.1.mlp.hook_pre, at position 0"),
-        ("blocks.1.mlp.output.bias", "blocks.1.hook_mlp_out, at position 0"),
-        ("ln_final.weight", "ln_final.hook_out, at position 0"),
-        ("W_pos", "hook_pos_embed, at position 0"),
+        ("blocks.1.ln1.bias", 0, "blocks.1.ln1.hook_out, at position 0"),
+        ("blocks.1.attn.qkv.bias", 32, "blocks.1.attn.hook_v, at position 0"),
+        ("blocks.1.attn.o.bias", 0, "blocks.1.hook_attn_out, at position 0"),
+        ("blocks.1.mlp.input.bias", 0, "blocks.1.mlp.hook_pre, at position 0"),
+        ("blocks.1.mlp.output.bias", 0, "blocks.1.hook_mlp_out, at position 0"),
+        ("ln_final.weight", 0, "ln_final.hook_out, at position 0"),
+        ("W_pos", 16, "hook_pos_embed, at position 1"),
     ],
 )
-def test_the_first_hook_point_is_named(weight, first):
-    model = broken(weight)
+def test_the_first_hook_point_is_named(weight, at, first):
+    model = broken(weight, at)
     assert first_not_finite(model, random_tokens(1, 4)) == first
-    with pytest.raises(ResultError, match=rf"next token's logit is not finite\. The first value that is not: {first}.*{weight}"):
+    with pytest.raises(
+        ResultError, match=rf"next token's logit is not finite\. The first value that is not: {first}.*{weight}"
+    ):
         model.generate(random_tokens(1, 4), max_new_tokens=2)
 
 
@@ -77,7 +79,11 @@ def test_what_is_infinite_by_right_is_not_blamed():
 def test_metrics_of_nan_are_nan():
     logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, torch.nan, 2.0], [0.0, torch.inf, 2.0], [-torch.inf, 1.0, 2.0]])
     log_p = metrics.log_probabilities(logits)
-    for found in (metrics.entropy(log_p), metrics.kl_divergence(log_p, log_p), metrics.rank(logits, torch.tensor([2] * 4))):
+    for found in (
+        metrics.entropy(log_p),
+        metrics.kl_divergence(log_p, log_p),
+        metrics.rank(logits, torch.tensor([2] * 4)),
+    ):
         assert found.isnan().tolist() == [False, True, True, False]
     even = torch.zeros(4, 3).log_softmax(-1)
     assert metrics.kl_divergence(even, log_p).isnan().tolist() == [False, True, True, False]
@@ -162,7 +168,6 @@ def test_patching_names_it(metric):
         "direct_logit_attribution": lambda: analyses.direct_logit_attribution(model, clean, **PAIR),
         "self_repair": lambda: cascade.self_repair(model, clean, (0, 0), **PAIR),
         "head": lambda: top_predictions(model, clean, [4], "head"),
-        "evaluation": lambda: last_logits(model, clean),
     }.items():
         with pytest.raises(ResultError, match=f"{name}: .*{FIRST}"):
             call()
@@ -174,7 +179,9 @@ def test_in_one_of_two_runs_only():
     clean, corrupt = torch.tensor([[1, 2, 3]]), torch.tensor([[1, 9, 3]])
     untied = tiny(config=interp.ModelConfig(**{**TINY.to_dict(), "tied": False}))
     untied.W_E[9] = torch.nan
-    with pytest.raises(ResultError, match=r"pair 0: the logit difference of the corrupt run is not finite.*hook_embed, at position 1"):
+    with pytest.raises(
+        ResultError, match=r"pair 0: the logit difference of the corrupt run is not finite.*hook_embed, at position 1"
+    ):
         analyses.activation_patching(untied, clean, corrupt, **PAIR)
 
 
@@ -230,6 +237,8 @@ def test_generation_names_it_wherever_it_comes_in(town):
 
 
 def test_a_report_names_it(town):
+    with pytest.raises(ResultError, match=r"evaluation: .*blocks\.1\.mlp\.hook_pre"):
+        last_logits(town, ["Mary went to the"])
     with pytest.raises(ResultError, match=r"the model's prediction is not finite.*blocks\.1\.mlp\.hook_pre"):
         collect(town, "Mary went to the")
     lens = analyses.logit_lens(town, "Mary went to the")

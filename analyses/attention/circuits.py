@@ -66,7 +66,7 @@ def effective_embedding(model: Transformer, tokens: Int[Tensor, " token"]) -> Fl
     """
     block, config = model.get_submodule("blocks.0"), model.config
     assert isinstance(block, Block)
-    embedded = model.W_E[tokens][None]
+    embedded = model.W_E[tokens][None] * config.embed_scale
     return block.finish(embedded, embedded.new_zeros(1, len(tokens), config.n_heads, config.d_head))[0]
 
 
