@@ -125,14 +125,16 @@ def _influence(
 ) -> Float[np.ndarray, "source lag"]:
     """h at each lag after each swapped position."""
     with torch.no_grad():
-        log_p = scaled(model(text[None])[0], temperature).log_softmax(-1)
+        logits = model(text[None])[0]
+    log_p = scaled(logits, temperature).log_softmax(-1)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for place in places:
-        others = log_p[place - 1].exp().cpu()
-        others[text[place]] = 0
-        drawn = int(torch.multinomial(others, 1, generator=generator))
-        rows.append(Row([Intervention("hook_embed", Set(model.W_E[drawn]), positions=place)]))
+        others = logits[place - 1].double().cpu()
+        others[text[place]] = -torch.inf
+        drawn = int(torch.multinomial(scaled(others, temperature).softmax(-1), 1, generator=generator))
+        instead = Set(model.W_E[drawn] * model.config.embed_scale)
+        rows.append(Row([Intervention("hook_embed", instead, positions=place)]))
     found = sweep(
         model, text[None], rows, _Disagreement(log_p, temperature), max_bytes=max_bytes
     ).values  # [source, position]
