@@ -7,6 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.errors import TokenError
+from interp.finite import not_finite
 from interp.model import Transformer
 
 Tokens = str | int | Sequence[str | int]
@@ -23,3 +24,16 @@ def answer_ids(model: Transformer, role: str, given: Tokens, pairs: int, who: st
     if wrong:
         raise TokenError(f"{who}: {role} id {wrong[0]} is out of range: ids are 0 to {model.config.d_vocab - 1}.")
     return torch.tensor(ids, device=model.device)
+
+
+@torch.no_grad()
+def top_predictions(
+    model: Transformer, tokens: Int[Tensor, "prompt position"], places: Sequence[int], who: str
+) -> list[int]:
+    """The most probable token after a position of each prompt. Raises ResultError where the logits there are no numbers."""
+    rows = torch.arange(len(tokens), device=tokens.device)
+    logits = model(tokens)[rows, torch.tensor(list(places), device=tokens.device)]
+    if not bool(torch.isfinite(logits.amax(-1)).all()):
+        raise not_finite(model, tokens, f"{who}: the model's prediction")
+    predicted: list[int] = logits.argmax(-1).tolist()
+    return predicted

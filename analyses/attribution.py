@@ -13,19 +13,22 @@ from torch import Tensor
 
 from analyses.answers import Tokens
 from analyses.intervals import over_prompts
+from analyses.patching.ablation import REPLACEMENTS, without
 from analyses.patching.metrics import METRICS, Metric, MetricReadout, Truth
 from analyses.patching.pairs import read_answers
-from analyses.patching.replacements import means
+from analyses.patching.replacements import averages_for
 from analyses.results import Variable, make, token_coords
 from interp.decompose import check_sum
 from interp.errors import InterpError, ResultError, nearest
+from interp.finite import not_finite
 from interp.generation import left_aligned
-from interp.interventions import Intervention, Row, Set
+from interp.interventions import Row
 from interp.metrics import entropy, log_probabilities
 from interp.model import Block, Transformer
 from interp.names import block_name
 from interp.norms import Norm
 from interp.prompts import Prompt
+from interp.readouts import Position, given_position, positions_of
 from interp.sweep import MAX_BYTES, sweep
 from interp.tokenizer import PAD
 
@@ -44,11 +47,12 @@ def direct_logit_attribution(
     metric: str | None = None,
     top_neurons: int = 20,
     ablation: str = "zero",
+    position: Position = -1,
     bos: bool | None = None,
     max_bytes: int = MAX_BYTES,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Split the last token's logit difference (or logit, or log-probability) into what each part of the model wrote towards it.
+    """Split a logit difference (or logit, or log-probability) at one position into what each part of the model wrote towards it there.
 
     The final norm's scale is taken as it was in the run, so that it acts linearly and the parts sum to the metric. A part's direct
     effect says nothing of what it does through later parts; beside each head's stands its total effect, the fall of the metric when
@@ -62,7 +66,9 @@ def direct_logit_attribution(
         prompt: one or several; `answer` and `wrong` one for all, or one each.
         metric: `logit_difference`, `logit` or `log_probability`; None is the logit difference where `wrong` is given, else the logit.
         top_neurons: how many neurons to keep, those of the largest mean effect over prompts, by size.
-        ablation: what a head's output is replaced with for its total effect: `zero`, or `mean` over all positions of the prompts.
+        ablation: what a head's output is replaced with for its total effect: `zero`; `mean`, over all positions of the prompts together; or
+            `mean_by_position`, each position by itself.
+        position: where the answer is read, as in `activation_patching`; the default is the last token.
 
     Returns:
         A Dataset. `component_effect` (prompt, component): embeddings, attention layers, MLPs, biases, which sum to `metric`
@@ -72,34 +78,40 @@ def direct_logit_attribution(
         errors and intervals of component, head, total effects and self-repair. Units are logits (nats for the log-probability).
 
     Raises:
-        ConfigError: a post-norm model. ResultError: the parts do not sum to the metric (relative 1e-4).
+        ConfigError: a post-norm model. ResultError: the parts do not sum to the metric (relative 1e-4), or that is no number; then it names
+            the first hook point that is none.
         InterpError: a metric, ablation or number of neurons that cannot be. TokenError: as `activation_patching`.
     """
     check_sum(model, WHO)
     name = metric or ("logit" if wrong is None else "logit_difference")
     if name not in ATTRIBUTED:
         raise InterpError(f"{WHO}: metric {name!r} cannot be attributed. {nearest(name, ATTRIBUTED)}")
-    if ablation not in ("zero", "mean"):
-        raise InterpError(f"{WHO}: unknown ablation {ablation!r}; choose 'zero' or 'mean'.")
+    if ablation not in REPLACEMENTS:
+        raise InterpError(f"{WHO}: unknown ablation {ablation!r}. {nearest(ablation, REPLACEMENTS)}")
+    read = given_position(position, WHO)
     neurons = model.config.n_layers * model.config.d_mlp if model.config.mlp != "none" else 0
     if not top_neurons >= 0:
         raise InterpError(f"{WHO}: top_neurons must be 0 or more, got {top_neurons}.")
     tokens = left_aligned(model.to_tokens(prompt, bos=bos))
     chosen = METRICS[name]
     answers, wrongs = read_answers(model, answer, wrong, [chosen], len(tokens), WHO)
-    readout = MetricReadout([chosen], Truth(answers, wrongs))
+    lengths = (tokens != PAD).sum(1).tolist()
+    places = positions_of(read, lengths, WHO)
+    at = torch.tensor(places, device=tokens.device)
+    readout = MetricReadout([chosen], Truth(answers, wrongs), position=places)
     with torch.no_grad():
-        found = _direct(
-            model, tokens, answers, wrongs if name == "logit_difference" else None, name, min(top_neurons, neurons)
-        )
-        replaced, total = _ablated(model, tokens, found, readout, ablation, max_bytes, progress)
+        against = wrongs if name == "logit_difference" else None
+        found = _direct(model, tokens, at, answers, against, name, min(top_neurons, neurons))
+        if not bool(torch.isfinite(found.metric).all()):
+            raise not_finite(model, tokens, f"{WHO}: the {chosen.long_name}")
+        replaced, total = _ablated(model, tokens, lengths, at, found, readout, ablation, max_bytes, progress)
     size = float(found.components.abs().max().clamp(min=1))
     residual = found.components.sum(1) - found.metric
     if not bool((residual.abs() <= TOLERANCE * size).all()):
         raise ResultError(
             f"{WHO}: the parts sum to {found.components.sum(1).tolist()}, the metric is {found.metric.tolist()}; use float64."
         )
-    parameters = {"metric": name, "ablation": ablation, "top_neurons": top_neurons, "bos": bos}
+    parameters = {"metric": name, "ablation": ablation, "top_neurons": top_neurons, "position": read, "bos": bos}
     return _result(model, tokens, chosen, found, (replaced, total, residual), parameters, (answers, wrongs))
 
 
@@ -108,7 +120,7 @@ class Direct:
     """Direct effects of one run.
 
     Args:
-        readers: [prompt, layer, head, d_head], the inner product of which with a head's z at the last position is its effect.
+        readers: [prompt, layer, head, d_head], the inner product of which with a head's z at the position that is read is its effect.
     """
 
     metric: Float[Tensor, " prompt"]
@@ -123,7 +135,7 @@ class Direct:
 
 
 def _direct(
-    model: Transformer, tokens: Tensor, answers: Tensor, wrongs: Tensor | None, name: str, top_neurons: int
+    model: Transformer, tokens: Tensor, at: Tensor, answers: Tensor, wrongs: Tensor | None, name: str, top_neurons: int
 ) -> Direct:
     config, rows = model.config, torch.arange(len(tokens), device=tokens.device)
     points = [
@@ -135,8 +147,7 @@ def _direct(
     names = [block_name(layer, point) for layer in range(config.n_layers) for point in points]
     names += ["hook_embed", *(["hook_pos_embed"] if config.has_position_embedding else [])]
     names += ["ln_final.hook_scale"] if isinstance(model.ln_final, Norm) else []
-    values, normed = _capture(model, tokens, names)
-    last = (tokens != PAD).sum(1) - 1
+    values, normed = _capture(model, tokens, at, names)
     logits = model.to_logits(normed)[:, 0]
     direction = model.W_U.mT[answers]  # [prompt, d_model]
     offsets: dict[str, Tensor] = {}
@@ -165,27 +176,27 @@ def _direct(
             offsets["ln_final_bias"] = direction @ norm.bias
         reader = direction * norm.weight
         reader = reader - reader.mean(-1, keepdim=True) if norm.centres else reader
-        reader = reader / values["ln_final.hook_scale"][rows, last]
-    parts = {"embed": (values["hook_embed"][rows, last] * reader).sum(-1)}
+        reader = reader / values["ln_final.hook_scale"][rows, at]
+    parts = {"embed": (values["hook_embed"][rows, at] * reader).sum(-1)}
     if config.has_position_embedding:
-        parts["pos_embed"] = (values["hook_pos_embed"].expand(len(tokens), -1, -1)[rows, last] * reader).sum(-1)
+        parts["pos_embed"] = (values["hook_pos_embed"].expand(len(tokens), -1, -1)[rows, at] * reader).sum(-1)
     heads, sources, neurons, readers, zs = [], [], [], [], []
     for layer in range(config.n_layers):
         block = cast(Block, model.blocks[layer])
         z, v, pattern = (values[block_name(layer, f"attn.hook_{part}")] for part in ("z", "v", "pattern"))
         head_reader = einsum(block.attn.W_O, reader, "h e d, b d -> b h e")
         v = repeat(v, "b p h e -> b p (h g) e", g=config.n_heads // config.kv_heads)
-        heads.append((z[rows, last] * head_reader).sum(-1))  # [prompt, head]
+        heads.append((z[rows, at] * head_reader).sum(-1))  # [prompt, head]
         read = einsum(v, head_reader, "b p h e, b h e -> b h p")
-        sources.append(torch.nan_to_num(pattern[rows, :, last]) * read)  # [prompt, head, key]
+        sources.append(pattern[rows, :, at] * read)  # [prompt, head, key]
         readers.append(head_reader)
-        zs.append(z[rows, last])
+        zs.append(z[rows, at])
         parts[f"{layer}.attn"] = heads[-1].sum(1)
         if block.attn.o.bias is not None:
             parts[f"{layer}.attn_bias"] = reader @ block.attn.o.bias
         if block.mlp is not None:
-            neurons.append(values[block_name(layer, "mlp.hook_post")][rows, last] * (reader @ block.mlp.output.weight))
-            parts[f"{layer}.mlp"] = (values[block_name(layer, "hook_mlp_out")][rows, last] * reader).sum(-1)
+            neurons.append(values[block_name(layer, "mlp.hook_post")][rows, at] * (reader @ block.mlp.output.weight))
+            parts[f"{layer}.mlp"] = (values[block_name(layer, "hook_mlp_out")][rows, at] * reader).sum(-1)
     parts |= offsets
     every = (
         torch.stack(neurons, 1).flatten(1) if neurons else metric.new_zeros(len(tokens), 0)
@@ -204,18 +215,19 @@ def _direct(
     )
 
 
-def _capture(model: Transformer, tokens: Tensor, names: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
-    """Values of the run at every position, the final norm's scale among them, and the normed stream of the last token."""
+def _capture(model: Transformer, tokens: Tensor, at: Tensor, names: Sequence[str]) -> tuple[dict[str, Tensor], Tensor]:
+    """Values of the run at every position, the final norm's scale among them, and the normed stream at one position of each prompt."""
     with model.capture(list(names)) as values:
         real = model.check_tokens(tokens)
         normed = model.ln_final(model.run_blocks(model.embed(tokens), real=real))
-    last = (tokens != PAD).sum(1) - 1
-    return values, normed[torch.arange(len(tokens), device=tokens.device), last][:, None]
+    return values, normed[torch.arange(len(tokens), device=tokens.device), at][:, None]
 
 
 def _ablated(
     model: Transformer,
     tokens: Tensor,
+    lengths: Sequence[int],
+    at: Tensor,
     found: Direct,
     readout: MetricReadout,
     ablation: str,
@@ -225,13 +237,15 @@ def _ablated(
     """The direct effect of each head's ablation, and its total effect."""
     config = model.config
     names = [block_name(layer, "attn.hook_z") for layer in range(config.n_layers)]
-    new = torch.zeros(config.n_layers, config.n_heads, config.d_head, dtype=model.dtype, device=model.device)
-    if ablation == "mean":
-        new = torch.stack([value[0] for value in means(model, tokens, names, False).values()])
+    averages = averages_for(model, ablation, tokens, max(lengths), names, WHO)
+    new = torch.zeros_like(found.z)
+    if averages is not None:  # [position, head, d_head] or [1, ...] for each layer
+        put_in = torch.stack([averages[name] for name in names])
+        new = put_in[:, at if put_in.shape[1] > 1 else torch.zeros_like(at)].transpose(0, 1)
     replaced = ((found.z - new) * found.readers).sum(-1)
     rows = [
-        Row([Intervention(names[layer], Set(new[layer, head]), heads=head)], prompt)
-        for prompt in range(len(tokens))
+        Row([without(layer, head, averages, length)], prompt)
+        for prompt, length in enumerate(lengths)
         for layer in range(config.n_layers)
         for head in range(config.n_heads)
     ]

@@ -11,20 +11,20 @@ from torch import Tensor
 
 from analyses.lenses.reading import candidate_ids
 from analyses.results import Variable, array, make, token_strings
-from interp.errors import TokenError
+from interp.errors import ResultError, TokenError
 from interp.model import Transformer
 
 
 @torch.no_grad()
 def embedding_structure(
-    model: Transformer, tokens: Sequence[str | int], *, top_k: int = 10, n_axes: int = 4
+    model: Transformer, tokens: Sequence[str | int], *, top_k: int | None = None, n_axes: int | None = None
 ) -> xr.Dataset:
     """Look at the token embedding W_E and, where the model has one, the position embedding W_pos.
 
     Args:
         tokens: the ones to look at, each a text that is a single token, or an id.
-        top_k: how many neighbours of each.
-        n_axes: principal axes whose coordinates are kept.
+        top_k: how many neighbours of each; None is 10, or all others of a smaller vocabulary.
+        n_axes: principal axes whose coordinates are kept; None is 4, or all of a narrower stream.
 
     Returns:
         A Dataset. By (candidate, top): `near_id`, `near_token`, `near_cosine`, the tokens whose embeddings have the largest cosine with the
@@ -35,15 +35,21 @@ def embedding_structure(
 
     Raises:
         TokenError: a text of several tokens, an id out of range, no tokens, or `top_k` or `n_axes` out of range.
+        ResultError: embeddings that are not finite.
     """
     config = model.config
     chosen = candidate_ids(model, tokens)
     if len(chosen) == 0:
         raise TokenError("embedding_structure: give one token or several.")
+    top_k = min(10, config.d_vocab - 1) if top_k is None else top_k
+    n_axes = min(4, config.d_model) if n_axes is None else n_axes
     if not 1 <= top_k < config.d_vocab or not 1 <= n_axes <= config.d_model:
         raise TokenError(
             f"embedding_structure: top_k must be 1 to {config.d_vocab - 1} and n_axes 1 to {config.d_model}; got {top_k} and {n_axes}."
         )
+    for name in ("W_E", *(["W_pos"] if config.has_position_embedding else [])):
+        if not bool(torch.isfinite(getattr(model, name)).all()):
+            raise ResultError(f"embedding_structure: {name} holds values that are not finite, which are near nothing.")
     embedding = model.W_E.detach().to(torch.promote_types(model.dtype, torch.float32))
     unit = torch.nn.functional.normalize(embedding, dim=-1)
     cosine = unit[chosen] @ unit.mT

@@ -1,11 +1,13 @@
 """Uncertainty over prompts."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Shaped
 from scipy import stats
 
+from analyses.from_end import side_by_side
 from analyses.results import Variable
 
 RESAMPLES = 2000
@@ -26,7 +28,7 @@ def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndar
     "expanded percentile"): plain ones cover 82 % of the time at 5 prompts and 89 % at 8.
     """
     shape = per_prompt.shape[1:]
-    flat = per_prompt.reshape(len(per_prompt), -1)
+    flat = per_prompt.reshape(len(per_prompt), math.prod(shape))
     n = len(flat)
     interval = np.full((2, flat.shape[1]), np.nan)
     usable = np.isfinite(flat).all(axis=0)
@@ -45,6 +47,22 @@ def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndar
         )
         interval[:, usable] = drawn.confidence_interval
     return interval.reshape(2, *shape)
+
+
+def share_interval(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "two ..."]:
+    """95 % interval of the mean over prompts of shares, 0 to 1, for each cell; NaN where a prompt has none.
+
+    Where every prompt has 0 or 1 it is exact (Clopper and Pearson 1934), with any number of prompts: resampling gives no width at all to 6
+    right of 6. (Where all have 0, or all 1, that bounds the mean of shares of whatever kind, since at most that share of prompts can have
+    another.) Else it is that of `bootstrap_mean`.
+    """
+    n = len(per_prompt)
+    interval = bootstrap_mean(per_prompt)
+    counts = np.asarray(((per_prompt == 0) | (per_prompt == 1)).all(axis=0))
+    hits = np.where(counts, per_prompt.sum(axis=0), 0)
+    tails = stats.beta.ppf(0.025, hits, n - hits + 1), stats.beta.ppf(0.975, hits + 1, n - hits)  # NaN at their ends
+    exact = np.stack([np.where(hits == 0, 0.0, tails[0]), np.where(hits == n, 1.0, tails[1])])
+    return np.where(counts, exact, interval)
 
 
 def resampled(
@@ -88,18 +106,44 @@ def tail(prompts: int, level: float = 0.025) -> float:
 
 
 def over_prompts(
-    name: str, values: Float[np.ndarray, "prompt ..."], dims: tuple[str, ...], long_name: str, units: str
+    name: str,
+    values: Float[np.ndarray, "prompt ..."],
+    dims: tuple[str, ...],
+    long_name: str,
+    units: str,
+    *,
+    share: bool = False,
+    kept: Shaped[np.ndarray, " prompt"] | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> dict[str, Variable]:
-    """Mean, standard error and interval of a quantity over prompts, cell by cell; NaN where a prompt has no value there."""
+    """Mean, standard error and interval of a quantity over prompts, cell by cell; NaN where a prompt has no value there.
+
+    Args:
+        share: the values are shares of what was counted, 0 to 1; see `share_interval`.
+        kept: which prompts are averaged over, in a quantity that some cannot have; None is all. The long names say how many.
+        lengths: of the prompts, which a quantity by position needs: where they differ, positions are counted from the end
+            (`analyses.from_end`).
+    """
+    if "position" in dims:
+        if lengths is None:
+            raise ValueError(f"over_prompts: {name} is by position, so the prompts' lengths are needed.")
+        dims, values = side_by_side(values, dims, lengths)
     values = values.astype(np.float64)
-    spread = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    over = "prompts"
+    if kept is not None and not kept.all():
+        over = f"{int(kept.sum())} of {len(kept)} prompts"
+        values = values[kept]
+    nothing = np.full(values.shape[1:], np.nan)
+    with np.errstate(invalid="ignore"):  # of infinities there is a mean, but no spread
+        spread = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else nothing
+        mean = values.mean(axis=0) if len(values) else nothing
     return {
-        f"{name}_mean": (dims, values.mean(axis=0), f"mean over prompts: {long_name}", units),
-        f"{name}_standard_error": (dims, spread, f"standard error over prompts: {long_name}", units),
+        f"{name}_mean": (dims, mean, f"mean over {over}: {long_name}", units),
+        f"{name}_standard_error": (dims, spread, f"standard error over {over}: {long_name}", units),
         f"{name}_interval": (
             ("bound", *dims),
-            bootstrap_mean(values),
-            f"95 % interval over prompts: {long_name}",
+            share_interval(values) if share else bootstrap_mean(values),
+            f"95 % interval over {over}: {long_name}",
             units,
         ),
     }

@@ -60,7 +60,11 @@ def residual_stream(model: Transformer, prompt: Prompt, *, bos: bool | None = No
         "written_norm": (_after(written.norm(dim=-1)), "norm of what the step added", "1"),
         "norm_change": (_after(norm.diff(dim=0)), "norm less that of the step before", "1"),
         "largest": (largest, "largest activation in size", "1"),
-        "massive": (massive.to(norm.dtype), "whether an activation is massive", "1"),
+        "massive": (
+            massive.to(norm.dtype).masked_fill(norm.isnan(), torch.nan),
+            "whether an activation is massive",
+            "1",
+        ),
     }
     variables: dict[str, Variable] = {
         name: (("prompt", "step", "position"), _blank(value, real).movedim(0, 1), long_name, units)
@@ -68,10 +72,9 @@ def residual_stream(model: Transformer, prompt: Prompt, *, bos: bool | None = No
     }
     rest = real.clone()
     rest[:, 0] = False
-    mean_norm = _blank(norm, rest).nanmean(-1).mT  # [prompt, step]
+    mean_norm = _mean(norm, rest).mT  # [prompt, step]
     directions = torch.nn.functional.normalize(streams, dim=-1)
-    between = torch.einsum("spld,tpld->pstl", directions, directions)
-    between = between.masked_fill(~rest[:, None, None], torch.nan).nanmean(-1)
+    between = _mean(torch.einsum("spld,tpld->stpl", directions, directions), rest).movedim(-1, 0)
     variables |= {
         "mean_norm": (("prompt", "step"), mean_norm, "mean norm over positions but the first", "1"),
         "first_norm": (("prompt", "step"), norm[:, :, 0].mT, "norm at the first position", "1"),
@@ -96,6 +99,12 @@ def residual_stream(model: Transformer, prompt: Prompt, *, bos: bool | None = No
 def _after(value: Float[Tensor, "less prompt position"]) -> Float[Tensor, "step prompt position"]:
     """With NaN for the first step, which has none before it."""
     return torch.cat([torch.full_like(value[:1], torch.nan), value])
+
+
+def _mean(value: Float[Tensor, "*step prompt position"], there: Tensor) -> Float[Tensor, "*step prompt"]:
+    """Over some positions of each prompt; NaN where there are none, or where one of them is NaN."""
+    total: Tensor = value.masked_fill(~there, 0.0).sum(-1)
+    return total / there.sum(-1)
 
 
 def _blank(value: Float[Tensor, "step prompt position"], real: Tensor) -> Float[Tensor, "step prompt position"]:

@@ -13,8 +13,10 @@ from torch import Tensor
 from interp.cache import ActivationCache
 from interp.config import ModelConfig
 from interp.errors import ConfigError, TokenError
+from interp.finite import not_finite
 from interp.hooks import HookPoint
 from interp.key_values import KeyValues
+from interp.metrics import scaled
 from interp.names import Selection
 from interp.prompts import Prompt
 from interp.tokenizer import PAD, Tokenizer
@@ -81,16 +83,16 @@ class Sampling:
             raise TokenError(f"generate: top_p must be above 0 and at most 1, got {self.top_p!r}.")
 
     def kept(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
-        """Logits divided by the temperature, with -inf for the tokens that top-k and top-p leave out."""
-        scaled = logits / self.temperature
-        if self.top_k is not None and self.top_k < scaled.shape[-1]:
-            scaled = scaled.masked_fill(scaled < scaled.topk(self.top_k, dim=-1).values[:, -1:], -torch.inf)
+        """Logits less the largest, divided by the temperature, with -inf for the tokens that top-k and top-p leave out."""
+        kept = scaled(logits, self.temperature)
+        if self.top_k is not None and self.top_k < kept.shape[-1]:
+            kept = kept.masked_fill(kept < kept.topk(self.top_k, dim=-1).values[:, -1:], -torch.inf)
         if self.top_p is not None:
-            ordered, order = scaled.sort(dim=-1, descending=True)
+            ordered, order = kept.sort(dim=-1, descending=True)
             p = ordered.softmax(-1)
             beyond = p.cumsum(-1) - p >= self.top_p  # what the more probable ones reach without this one
-            scaled = scaled.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
-        return scaled
+            kept = kept.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+        return kept
 
     def draws(self) -> Iterator["Draw"]:
         """A drawing function for each step, the noise of step t depending on the row's seed and t only."""
@@ -108,7 +110,6 @@ class Draw:
 
     def __call__(self, logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
         """The most probable token at temperature 0; else argmax(logit / T + Gumbel noise), a draw from softmax(logit / T)."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.sampling.temperature == 0:
             return logits.argmax(-1)
         return (self.sampling.kept(logits) + gumbel(self.generators, logits.shape[-1]).to(logits.device)).argmax(-1)
@@ -134,6 +135,7 @@ def decode(
 
     Raises:
         TokenError: the longest row and the new tokens together exceed the context. ConfigError: the model is not causal.
+        ResultError: the logits are no numbers; it names the first hook point that is none.
     """
     reading = Reading(model, tokens, max_new_tokens, use_cache, record)
     stops = torch.tensor(list(stop), dtype=torch.long, device=tokens.device)
@@ -179,16 +181,26 @@ class Reading:
                 f"{model.config.n_ctx}, but {max_new_tokens} were asked for."
             )
         self._model, self._record, self._unread = model, record, tokens
+        self._read = [tokens]
         capacity = tokens.shape[1] + max_new_tokens
         self._past = KeyValues(model.config, len(tokens), capacity, model.dtype, tokens.device) if use_cache else None
 
     @torch.no_grad()
     def logits(self) -> Float[Tensor, "batch vocab"]:
-        """Logits after the last token of each row; to be asked for once after each token."""
-        return next_logits(self._model, self._unread, self._past, self._record)
+        """Logits after the last token of each row; to be asked for once after each token.
+
+        Raises ResultError where those of a row that goes on are no numbers: a draw from them would be a token like any other.
+        """
+        logits = next_logits(self._model, self._unread, self._past, self._record)
+        if not bool(torch.isfinite(logits.amax(-1)[(self._unread != PAD).any(1)]).all()):
+            raise not_finite(
+                self._model, left_aligned(torch.cat(self._read, dim=1)), "generate: the next token's logit"
+            )
+        return logits
 
     def add(self, following: Int[Tensor, " batch"]) -> None:
         """Continue each row; PAD adds nothing to it."""
+        self._read.append(following[:, None])
         self._unread = following[:, None] if self._past is not None else appended(self._unread, following)
 
 
@@ -307,6 +319,7 @@ class Generating:
         Raises:
             TokenError: a prompt that the model cannot take, prompt and new tokens beyond the context, a sampling value out of
                 range, or a number of seeds that is not the number of rows.
+            ResultError: logits that are no numbers.
         """
         tokens = self.to_tokens(prompt, bos=bos)
         seeds = [seed + row for row in range(len(tokens))] if isinstance(seed, int) else list(seed)

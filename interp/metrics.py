@@ -1,4 +1,7 @@
-"""Numbers that say what logits predict. Computed in at least float32; distributions are natural-log, so units are nats."""
+"""Numbers that say what logits predict. Computed in at least float32; distributions are natural-log, so units are nats.
+
+Of logits that are no numbers nothing can be said: what is computed from NaN is NaN.
+"""
 
 import torch
 from jaxtyping import Float, Int
@@ -13,12 +16,12 @@ def log_probabilities(logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*r
 
 def entropy(log_p: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows"]:
     """Shannon entropy of each distribution, nats."""
-    return -(log_p.exp() * log_p).nan_to_num(0.0).sum(-1)
+    return -_weighted(log_p, log_p)
 
 
 def kl_divergence(log_p: Float[Tensor, "*rows vocab"], log_q: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows"]:
     """KL(P || Q) of each pair of distributions, nats."""
-    return (log_p.exp() * (log_p - log_q)).nan_to_num(0.0).sum(-1)
+    return _weighted(log_p, log_p - log_q)
 
 
 def logit_difference(
@@ -33,6 +36,21 @@ def pick(values: Float[Tensor, "*rows vocab"], token: Int[Tensor, "*rows"]) -> F
     return values.gather(-1, token[..., None])[..., 0]
 
 
-def rank(logits: Float[Tensor, "*rows vocab"], token: Int[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:
-    """How many tokens score strictly higher than the given one: 0 is the top prediction."""
-    return (logits > pick(logits, token)[..., None]).sum(-1)
+def rank(logits: Float[Tensor, "*rows vocab"], token: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
+    """How many tokens score strictly higher than the given one: 0 is the top prediction. NaN where a score is NaN or plus infinity."""
+    higher = (logits > pick(logits, token)[..., None]).sum(-1)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return higher.to(dtype).masked_fill(~(logits < torch.inf).all(-1), torch.nan)
+
+
+def scaled(logits: Float[Tensor, "*rows vocab"], temperature: float) -> Float[Tensor, "*rows vocab"]:
+    """Logits less the largest, over a temperature, in double precision: their softmax is that of logits / temperature, which overflows
+    where the temperature is small."""
+    exact = logits.double()
+    return (exact - exact.amax(-1, keepdim=True)) / temperature
+
+
+def _weighted(log_p: Float[Tensor, "*rows vocab"], values: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows"]:
+    """Sum of p times value; a token that cannot come counts nothing, whatever its value."""
+    p = log_p.exp()
+    return (p * values.masked_fill(p == 0, 0.0)).sum(-1)

@@ -1,22 +1,28 @@
 """What a sweep reads of each row: at the top only the positions and vocabulary columns that are asked for, or the stream on its way."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.errors import TokenError
 from interp.model import Transformer
+
+Position = int | np.integer[Any] | Sequence[int] | np.ndarray | Tensor
+"""A position, counted from the end of its prompt where negative; one for all prompts, or one for each."""
 
 
 @runtime_checkable
 class Readout(Protocol):
     """What is read of a run."""
 
-    def positions(self, length: int) -> Sequence[int]:
-        """The positions, of a prompt of that length, whose final stream is read; as many for prompts of every length."""
+    def positions(self, length: int, prompt: int) -> Sequence[int]:
+        """The positions, of the prompt of that number and length, whose final stream is read; as many for every prompt."""
 
     def read(
         self,
@@ -27,16 +33,57 @@ class Readout(Protocol):
         """A value [row, ...] for each row, from its final stream after the final norm; `prompts` says which prompt each row runs."""
 
 
-class AtLast:
-    """Reads the last position."""
+def given_position(position: Any, who: str) -> int | list[int]:
+    """A position, or one for each prompt, as plain numbers. Raises TokenError for anything else."""
+    try:
+        return operator.index(position)
+    except TypeError:
+        pass  # no single number: perhaps several
+    try:
+        return [operator.index(one) for one in position]
+    except TypeError:
+        raise TokenError(
+            f"{who}: position must be a whole number, negative from the end, or one for each prompt; got {position!r}."
+        ) from None
 
-    def positions(self, length: int) -> Sequence[int]:
-        return [length - 1]
+
+def positions_of(position: Position, lengths: Sequence[int], who: str) -> list[int]:
+    """The absolute position in each prompt. Raises TokenError where a prompt has none there, or there is not one for each."""
+    given = given_position(position, who)
+    each = [given] * len(lengths) if isinstance(given, int) else given
+    if len(each) != len(lengths):
+        raise TokenError(f"{who}: {len(each)} positions for {len(lengths)} prompts; give one, or one for each.")
+    for number, (at, length) in enumerate(zip(each, lengths, strict=True)):
+        if not -length <= at < length:
+            raise TokenError(
+                f"{who}: position {at} is out of range: prompt {number} has {length} tokens, so positions 0 to {length - 1}, or -1 to "
+                f"-{length} from its end."
+            )
+    return [at % length for at, length in zip(each, lengths, strict=True)]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AtPosition:
+    """Reads one position of each prompt.
+
+    Args:
+        position: which; the default is the last.
+    """
+
+    position: Position = -1
+
+    def positions(self, length: int, prompt: int) -> Sequence[int]:
+        given = given_position(self.position, "readout")
+        if not isinstance(given, int):
+            if prompt >= len(given):
+                raise TokenError(f"readout: {len(given)} positions, but there is a prompt {prompt}; give one for each.")
+            given = given[prompt]
+        return positions_of(given, [length], f"readout of prompt {prompt}")
 
 
 @dataclass(frozen=True, eq=False)
-class Logits(AtLast):
-    """The logits at the last position: [row, vocab].
+class Logits(AtPosition):
+    """The logits at a position: [row, vocab].
 
     Args:
         tokens: [prompt, k], columns to read for each prompt; then [row, k] and nothing else is unembedded.
@@ -56,8 +103,8 @@ class Logits(AtLast):
 
 
 @dataclass(frozen=True, eq=False)
-class OfLogits(AtLast):
-    """A function of the logits at the last position.
+class OfLogits(AtPosition):
+    """A function of the logits at a position.
 
     Args:
         function: from logits [row, vocab] and the prompt of each row [row] to values [row, ...].
@@ -72,8 +119,8 @@ class OfLogits(AtLast):
 
 
 @dataclass(frozen=True, eq=False)
-class LogitDifference(AtLast):
-    """Logit of the answer minus that of a wrong answer, at the last position: [row].
+class LogitDifference(AtPosition):
+    """Logit of the answer minus that of a wrong answer, at a position: [row].
 
     Args:
         answer, wrong: [prompt], token ids.

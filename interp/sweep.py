@@ -72,7 +72,7 @@ def sweep(
     Raises:
         HookError: a hook point, position, head or neuron that does not exist; values that do not fit there; hooks that are attached
             to the model (a hook would not know the rows); no rows.
-        TokenError: tokens that the model cannot take.
+        TokenError: tokens that the model cannot take, or a position to read that a prompt does not have.
     """
     if not rows:
         raise HookError("sweep: no rows were given.")
@@ -106,6 +106,7 @@ def sweep(
                 sorted(names),
                 readout,
                 None if residual is None else residual[together],
+                together.start,
             )
             base_values.append(base.read)
             numbers = [number for prompt in range(together.start, together.stop) for number in by_prompt[prompt]]

@@ -34,6 +34,7 @@ class Base:
         normed: [prompt, read, d_model], the final stream after the final norm, where the readout reads it.
         reads: [prompt, read], those positions.
         read: [prompt, ...], what the readout reads there; of `EachLayer`, [prompt, layer, position, ...].
+        first: the number of the first of these prompts in the whole sweep, by which the readout knows them.
     """
 
     tokens: Int[Tensor, "prompt position"]
@@ -42,6 +43,7 @@ class Base:
     normed: Tensor
     reads: Int[Tensor, "prompt read"]
     read: Tensor
+    first: int
 
     @classmethod
     def of(
@@ -52,6 +54,7 @@ class Base:
         sites: Sequence[str],
         readout: Readout | EachLayer,
         residual: Float[Tensor, "prompt longer d_model"] | None = None,
+        first: int = 0,
     ) -> "Base":
         width, longest = tokens.shape[1], max(lengths)
         tokens = tokens[:, :longest]
@@ -65,11 +68,12 @@ class Base:
         if isinstance(readout, EachLayer):
             streams = [values[_kept(model, layer)[0]] for layer in range(model.config.n_layers)]
             found = [_spread(readout.measure(stream[real], stream[real]), real, width) for stream in [*streams, final]]
-            return cls(tokens, lengths, values, normed[:, :0], tokens[:, :0], torch.stack(found, dim=1))
-        reads = torch.tensor([list(readout.positions(length)) for length in lengths], device=tokens.device)
+            return cls(tokens, lengths, values, normed[:, :0], tokens[:, :0], torch.stack(found, dim=1), first)
+        read_at = [list(readout.positions(length, first + number)) for number, length in enumerate(lengths)]
+        reads = torch.tensor(read_at, device=tokens.device)
         rows = torch.arange(len(tokens), device=tokens.device)
         there = normed[rows[:, None], reads]
-        return cls(tokens, lengths, values, there, reads, readout.read(model, there, rows))
+        return cls(tokens, lengths, values, there, reads, readout.read(model, there, first + rows), first)
 
 
 def _kept(model: Transformer, layer: int) -> list[str]:
@@ -216,7 +220,7 @@ class Wave:
         there = self.base.normed[prompts]
         there[slots >= 0] = normed[slots[slots >= 0]]
         touched = (slots >= 0).any(1)
-        values[reached[touched]] = self.readout.read(self.model, there[touched], prompts[touched])
+        values[reached[touched]] = self.readout.read(self.model, there[touched], self.base.first + prompts[touched])
         return values
 
     def _admit(self, stage: int) -> None:

@@ -1,11 +1,15 @@
 """Heads taken out together: exact against hooks, and what smalltown's task needs."""
 
+import json
+
 import numpy as np
 import pytest
+import torch
 from conftest import random_tokens, tiny
 from scipy import stats
 
 import analyses
+import interp
 from interp import PAD
 from interp.errors import InterpError
 from interp.zoo import task
@@ -13,7 +17,7 @@ from interp.zoo import task
 HEADS = [(2, 0), (0, 1)]
 
 
-@pytest.mark.parametrize("replacement", ["zero", "mean"])
+@pytest.mark.parametrize("replacement", ["zero", "mean", "mean_by_position"])
 def test_equals_whole_hooked_runs(replacement):
     model, tokens = tiny(), random_tokens(3, 6, seed=1)
     tokens[1, 4:] = PAD
@@ -26,8 +30,14 @@ def test_equals_whole_hooked_runs(replacement):
         def hook(value, point):
             for layer, head in heads:
                 if point.name.startswith(f"blocks.{layer}."):
-                    mean = cache["z", layer][real][:, head].mean(0)
-                    value[:, :, head] = 0 if replacement == "zero" else mean
+                    z = cache["z", layer][:, :, head]
+                    by_position = [z[real[:, at], at].mean(0) for at in range(value.shape[1])]
+                    means = {
+                        "zero": torch.zeros(8),
+                        "mean": z[real].mean(0),
+                        "mean_by_position": torch.stack(by_position),
+                    }
+                    value[:, :, head] = means[replacement]
 
         return hook
 
@@ -78,6 +88,10 @@ def test_the_mean_and_its_interval(smalltown):
         ({"heads": [(0, 0), (0, 0)]}, "each once"),
         ({"heads": [(0, 2)]}, r"\(0, 0\) to \(2, 1\)"),
         ({"heads": [(0, 0)], "replacement": "noise"}, "unknown replacement 'noise'"),
+        (
+            {"heads": [(0, 0)], "replacement": "mean_by_position", "reference": torch.tensor([[1, 2]])},
+            "longest reference prompt has 2 tokens, so there is no mean at position 2; use 'mean'",
+        ),
         ({"heads": [(0, 0), (0, 1), (1, 0), (1, 1)]}, "10 controls of 4 heads from the 2 others"),
         ({"heads": [(0, 0)], "controls": -1}, "-1 controls"),
     ],
@@ -85,6 +99,73 @@ def test_the_mean_and_its_interval(smalltown):
 def test_requests_that_cannot_be(options, message):
     with pytest.raises(InterpError, match=message):
         analyses.ablate_heads(tiny(), random_tokens(1), answer=3, wrong=4, **options)
+
+
+def by_place() -> tuple[interp.Transformer, torch.Tensor]:
+    """One head that attends evenly to what it sees, and writes it into the logit of token 3, without norms; the stream holds the token's
+    number (1, 2 or 4) and 10 for every position."""
+    config = interp.ModelConfig(
+        n_layers=1,
+        d_model=2,
+        n_heads=1,
+        d_head=2,
+        d_mlp=1,
+        n_ctx=3,
+        d_vocab=4,
+        norm="none",
+        mlp="none",
+        bias=False,
+        tied=False,
+    )
+    model = interp.Transformer(config).requires_grad_(False).double()
+    for weight in model.parameters():
+        weight.zero_()
+    model.W_E.copy_(torch.tensor([[0.0, 0], [1, 0], [2, 0], [4, 0]]))
+    model.W_pos.copy_(torch.tensor([[0.0, 0], [10, 0], [20, 0]]))
+    attention = model.blocks[0].attn
+    attention.qkv.weight[4] = torch.tensor([1.0, 0])
+    attention.o.weight[1, 0] = 1.0
+    model.unembedding[3] = torch.tensor([0.0, 1.0])
+    return model, torch.tensor([[1, 1, 1], [2, 2, 2], [3, 3, 3]])
+
+
+def test_what_the_two_means_are_over():
+    """Of a prompt of one token, z at position p is the token's number and 5 p."""
+    model, tokens = by_place()
+    options = {"answer": 3, "wrong": 0, "heads": [(0, 0)], "controls": 0}
+    found = {
+        name: analyses.ablate_heads(model, tokens, replacement=name, **options)["logit_difference"].sel(
+            condition="ablated"
+        )
+        for name in ("zero", "mean", "mean_by_position")
+    }
+    np.testing.assert_allclose(found["zero"], 0)
+    # By position z is 0, 5 and 10 and the token's number, whose mean over prompts is 7/3; together 5 + 7/3.
+    np.testing.assert_allclose(found["mean"], 5 + 7 / 3)
+    np.testing.assert_allclose(found["mean_by_position"], 10 + 7 / 3)
+    for name, mean in (("mean", 5 + 7 / 3), ("mean_by_position", 10 + 7 / 3), ("zero", 0.0)):
+        direct = analyses.direct_logit_attribution(model, tokens, answer=3, wrong=0, ablation=name)
+        np.testing.assert_allclose(direct["replaced_effect"][:, 0, 0], np.array([11, 12, 14]) - mean)
+        np.testing.assert_allclose(direct["total_effect"], direct["replaced_effect"])
+        assert json.loads(direct.attrs["parameters"])["ablation"] == name
+        assert f"{name.replace('_', ' ')} ablation" in analyses.plot(direct).layout.title.text
+        first = analyses.direct_logit_attribution(model, tokens, answer=3, wrong=0, ablation=name, position=0)
+        at_first = {"mean": mean, "mean_by_position": 7 / 3, "zero": 0.0}[name]
+        np.testing.assert_allclose(first["replaced_effect"][:, 0, 0], np.array([1, 2, 4]) - at_first)
+        np.testing.assert_allclose(first["total_effect"], first["replaced_effect"])
+    with pytest.raises(InterpError, match="unknown ablation 'means'. Did you mean 'mean'"):
+        analyses.direct_logit_attribution(model, tokens, answer=3, wrong=0, ablation="means")
+    importance = analyses.head_importance(model, tokens[:2], tokens[1:], answer=3, wrong=0)
+    # The clean runs are 11 and 12, the corrupt ones 12 and 14, of means 8 (together, 5 + 3) and 13 (at the last position).
+    lost = {
+        "zero": [11 / -1, 12 / -2],
+        "mean": [3 / -1, 4 / -2],
+        "mean_by_position": [-2 / -1, -1 / -2],
+        "resample": [1, 1],
+    }
+    assert importance["replacement"].to_numpy().tolist() == list(lost)
+    for name, shares in lost.items():
+        np.testing.assert_allclose(importance["importance"].sel(replacement=name)[:, 0, 0], shares)
 
 
 @pytest.fixture(scope="module")

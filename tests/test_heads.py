@@ -152,9 +152,67 @@ def test_slices_of_the_full_circuits():
 def test_copying_scores_of_heads_that_copy_and_take_away():
     torch.testing.assert_close(copying_scores(circuit("copying")), torch.tensor([[1.0, -1.0]], dtype=torch.float64))
     model = tiny()
-    whole = torch.linalg.eigvals(model.W_E @ ov_circuit(model, 2).product()[1] @ model.W_U)
-    expected = whole.real.sum() / whole.abs().sum()
-    torch.testing.assert_close(copying_scores(model)[2, 1], expected)
+    block, (raw, effective) = model.blocks[0], (copying_scores(model, embedding=name) for name in ("raw", "effective"))
+    with_bias = model.W_E + block.attn.o.bias  # the heads read nothing; their bias is written all the same
+    read = {0: model.W_E, 2: with_bias + block.mlp(block.ln2(with_bias[None]))[0]}
+    for layer, embedding in read.items():
+        for found, given in ((raw, model.W_E), (effective, embedding)):
+            whole = torch.linalg.eigvals(given @ ov_circuit(model, layer).product()[1] @ model.W_U)
+            torch.testing.assert_close(found[layer, 1], whole.real.sum() / whole.abs().sum())
+    torch.testing.assert_close(copying_scores(model), effective)
+    assert not torch.allclose(raw[2], effective[2])
+    with pytest.raises(InterpError, match="unknown embedding 'row'. Did you mean 'raw'"):
+        copying_scores(model, embedding="row")
+
+
+def test_copying_says_what_heads_do(smalltown):
+    """On repeated random tokens, what each head writes into the logit of the token that it attends to most goes with the score."""
+    tokens = repeated(smalltown, 60, 4, seed=0)
+    _, cache = smalltown.run_with_cache(tokens)
+    raised, norm, second = np.zeros((6, 4)), smalltown.ln_final, slice(61, 121)
+    for layer in range(6):
+        for head in range(4):
+            parts = cache["result", layer][:, second, head]
+            written = (parts - parts.mean(-1, keepdim=True)) / cache["ln_final.hook_scale"][:, second] * norm.weight
+            logits = written @ smalltown.W_U
+            attended = tokens.gather(1, cache["pattern", layer][:, head, second].argmax(-1))
+            own = logits.gather(-1, attended[..., None])[..., 0] - logits.mean(-1)
+            raised[layer, head] = own.mean()
+    copiers = [(4, 2), (5, 1), (5, 2)]
+    assert [raised[at] for at in copiers] == pytest.approx([6.3, 2.3, 1.7], abs=0.1)
+    effective, raw = (copying_scores(smalltown, embedding=name).numpy() for name in ("effective", "raw"))
+    for at in copiers:
+        assert effective[at] > 0.95
+        assert raw[at] < -0.9  # what the first MLP makes of a token points the other way
+    assert (np.sign(effective[1:]) == np.sign(raised[1:])).mean() >= 0.85
+    assert (np.sign(raw[1:]) == np.sign(raised[1:])).mean() <= 0.3
+    table = analyses.head_table(smalltown, count=1, length=10)
+    np.testing.assert_allclose(table["copying"], effective, atol=1e-6)
+    np.testing.assert_allclose(table["copying_raw"], raw, atol=1e-6)
+
+
+def test_copying_needs_no_first_mlp_and_says_nothing_of_a_broken_head():
+    model = circuit("induction")  # what head 0.0 writes is never unembedded, so it neither copies nor suppresses
+    torch.testing.assert_close(copying_scores(model), copying_scores(model, embedding="raw"), equal_nan=True)
+    assert copying_scores(model)[:, 0].isnan().tolist() == [True, False]
+    for options in (
+        {"norm": "rmsnorm"},
+        {"norm_placement": "post"},
+        {"mlp": "gated"},
+        {"mlp": "none"},
+        {"n_kv_heads": 2},
+    ):
+        assert torch.isfinite(copying_scores(build(**options))).all(), options
+    model = tiny()
+    model.blocks[1].attn.qkv.weight[33] = torch.nan  # of the first head's values
+    found = copying_scores(model)
+    assert found[1, 0].isnan()
+    assert torch.isfinite(found).sum() == 5
+    with pytest.raises(ResultError, match=r"weights of head 1\.0 are not finite"):
+        singular_tokens(model, 1, 0)
+    reads = analyses.head_table(model, count=1, length=5)["reads_by_V"]
+    assert reads[2].isnull().all()  # the largest of what they read is not known
+    assert reads[1, 1].notnull()
 
 
 def test_singular_directions_as_tokens():

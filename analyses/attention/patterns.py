@@ -29,10 +29,10 @@ def attention_patterns(model: Transformer, prompt: Prompt, *, bos: bool | None =
 
     Returns:
         A Dataset. By (prompt, layer, head, query, key), padding NaN: `pattern`, the share of a query's attention that a key gets, 0 for
-        keys after the query; `score`, before the softmax, NaN for keys that cannot be attended to; `value_weighted`, the share times the
-        norm of the key's value after the head's output weights. By (prompt, layer, head), means over queries: `entropy` (nats), `distance`
-        (tokens between query and key), `on_first` and `on_itself`, the attention on position 0 and on the query's own. The tokens are
-        coordinates along query and key.
+        keys after the query where the model is causal; `score`, before the softmax, NaN for keys that cannot be attended to;
+        `value_weighted`, the share times the norm of the key's value after the head's output weights. By (prompt, layer, head), means over
+        queries: `entropy` (nats), `distance` (tokens between query and key), `on_first` and `on_itself`, the attention on position 0 and on
+        the query's own. The tokens are coordinates along query and key.
 
     Raises:
         TokenError: a prompt that the model cannot take.
@@ -95,8 +95,9 @@ def value_norms(
 def summarised(
     pattern: Float[Tensor, "prompt layer head query key"], real: Bool[Tensor, "prompt position"]
 ) -> dict[str, tuple[Float[Tensor, "prompt layer head"], str, str]]:
-    """What a head's pattern is like, mean over real queries: value, long name and units by name."""
-    attention = pattern.nan_to_num(0.0)
+    """What a head's pattern is like, mean over real queries: value, long name and units by name. NaN where a real query's pattern is."""
+    there = real[:, None, None, :, None] & real[:, None, None, None]
+    attention = pattern.masked_fill(~there, 0.0)
     at = torch.arange(pattern.shape[-1], device=pattern.device)
     distance = (at[:, None] - at).abs().to(attention.dtype)
 

@@ -12,6 +12,7 @@ from analyses.results import Variable, make
 from interp.errors import InterpError
 from interp.model import Transformer
 from interp.prompts import Prompt
+from interp.readouts import Position, given_position
 from interp.sweep import MAX_BYTES
 
 
@@ -23,6 +24,7 @@ def head_table(
     corrupt: Prompt | None = None,
     answer: Tokens | None = None,
     wrong: Tokens | None = None,
+    position: Position = -1,
     length: int | None = None,
     count: int = 10,
     seed: int = 0,
@@ -33,14 +35,16 @@ def head_table(
     """What is known of each head; `head_table(model).to_dataframe().sort_values("induction")` sorts it.
 
     Args:
-        clean, corrupt, answer, wrong: pairs of a task, as for `activation_patching`; with them the table has the heads' importance.
+        clean, corrupt, answer, wrong, position: pairs of a task, as for `activation_patching`; with them the table has the heads'
+            importance.
         length, count, seed: of the repeated random sequences, see `detect_heads`.
 
     Returns:
         A Dataset over (layer, head). Of attention on repeated random tokens, means over sequences with `_interval`: the five detectors,
-        `entropy` (nats), `distance` (tokens). Of the weights: `copying`, and for each way of reading the largest excess of
-        composition, `reads_by_Q` and so on, with the head that is read, `reads_by_Q_from`, "" in layer 0. With pairs:
-        `importance_zero`, `importance_mean` and `importance_resample`, the share of the baseline gap that is lost without the head.
+        `entropy` (nats), `distance` (tokens). Of the weights: `copying`, of the effective embedding, and `copying_raw`, of W_E itself (see
+        `copying_scores`); and for each way of reading the largest excess of composition, `reads_by_Q` and so on, with the head that is
+        read, `reads_by_Q_from`, "" in layer 0. With pairs: `importance_zero`, `importance_mean`, `importance_mean_by_position` and
+        `importance_resample`, the share of the baseline gap that is lost without the head.
 
     Raises:
         As `detect_heads`, `head_importance`.
@@ -54,13 +58,23 @@ def head_table(
         variables[name] = (at, one.mean("prompt").to_numpy(), *about)
         if f"{name}_interval" in detected:
             variables[f"{name}_interval"] = (("bound", *at), detected[f"{name}_interval"].to_numpy(), *about)
-    variables["copying"] = (at, copying_scores(model), "copying score of the OV circuit's eigenvalues", "1")
+    for name, embedding in (("copying", "effective"), ("copying_raw", "raw")):
+        about = f"copying score of the OV circuit's eigenvalues, {embedding} embedding", "1"
+        variables[name] = (at, copying_scores(model, embedding=embedding), *about)
     variables |= _strongest_reads(composition(model, seed=seed))
     if clean is not None:
         if corrupt is None or answer is None:
             raise InterpError("head_table: with `clean`, give `corrupt` and `answer` too.")
         important = head_importance(
-            model, clean, corrupt, answer=answer, wrong=wrong, bos=bos, max_bytes=max_bytes, progress=progress
+            model,
+            clean,
+            corrupt,
+            answer=answer,
+            wrong=wrong,
+            position=position,
+            bos=bos,
+            max_bytes=max_bytes,
+            progress=progress,
         )
         one = important["importance_mean" if "importance_mean" in important else "importance"]
         shape = (model.config.n_layers, model.config.n_heads)
@@ -78,17 +92,25 @@ def head_table(
         },
         model=model,
         prompts={"prompt": torch.from_numpy(detected["token_id"].to_numpy())},
-        parameters={"length": length, "count": count, "task": clean is not None, "bos": bos},
+        parameters={
+            "length": length,
+            "count": count,
+            "task": clean is not None,
+            "position": given_position(position, "head_table"),
+            "bos": bos,
+        },
         seed=seed,
     )
 
 
 def _strongest_reads(composed: xr.Dataset) -> dict[str, Variable]:
+    """Over the layers below; NaN where one of those composes by no number."""
     variables: dict[str, Variable] = {}
-    heads = composed.sizes["writer_head"]
+    heads, layers = composed.sizes["writer_head"], np.arange(composed.sizes["layer"])
+    below = (layers[:, None] < layers)[:, None, :, None]
     for way in composed["way"].to_numpy():
         excess = composed["excess"].sel(way=way).to_numpy()  # [writer layer, writer head, layer, head]
-        flat = np.where(np.isnan(excess), -np.inf, excess).reshape(-1, *excess.shape[2:])
+        flat = np.where(below, excess, -np.inf).reshape(-1, *excess.shape[2:])
         best, value = flat.argmax(0), flat.max(0)
         names = np.array([[f"{b // heads}.{b % heads}" for b in row] for row in best], dtype=object)
         names[~np.isfinite(value)] = ""

@@ -5,6 +5,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.metrics import kl_divergence
+
 
 def disagreement(log_p: Float[Tensor, "*rows vocab"], log_q: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows"]:
     """h, the probability that argmax(log p + g) and argmax(log q + g) differ, exactly, for one draw g of Gumbel noise.
@@ -14,10 +16,10 @@ def disagreement(log_p: Float[Tensor, "*rows vocab"], log_q: Float[Tensor, "*row
     h = sum_k p_k D_k / (1 + D_k) with D_k = sum_{j above k} (q_j / r_k - p_j), which subtracts nothing from 1 and keeps small h exact.
 
     Args:
-        log_p, log_q: natural logarithms of probabilities that sum to 1; -inf is a token that cannot come.
+        log_p, log_q: natural logarithms of probabilities that sum to 1; -inf is a token that cannot come. NaN gives NaN.
     """
     log_p, log_q = log_p.double(), log_q.double()
-    log_r = (log_q - log_p).nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN: in neither
+    log_r = (log_q - log_p).masked_fill(log_p.isneginf() & log_q.isneginf(), 0.0)  # in neither
     order = _ascending(log_r)
     p, q, r = log_p.exp().gather(-1, order), log_q.exp().gather(-1, order), log_r.gather(-1, order).exp()
     above_p, above_q = (_above(values) for values in (p, q))
@@ -33,13 +35,15 @@ def stays(
     """The probability that the second stream draws `token` where the first has drawn it: 1 / sum_j max(p_j, q_j p_k / q_k)."""
     log_p, log_q = log_p.double(), log_q.double()
     ratio = (log_p - log_q).gather(-1, token[..., None])
-    return 1 / torch.maximum(log_p, log_q + ratio).exp().sum(-1)
+    matched = torch.where(
+        log_q.isneginf(), log_q, log_q + ratio
+    )  # not NaN where it cannot come and the ratio is infinite
+    return 1 / torch.maximum(log_p, matched).exp().sum(-1)
 
 
 def divergence(log_p: Float[Tensor, "*rows vocab"], log_q: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows"]:
     """KL(P || Q), nats."""
-    log_p, log_q = log_p.double(), log_q.double()
-    return torch.where(log_p > -torch.inf, log_p.exp() * (log_p - log_q), 0.0).sum(-1)
+    return kl_divergence(log_p.double(), log_q.double())
 
 
 def total_variation(log_p: Float[Tensor, "*rows vocab"], log_q: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows"]:

@@ -17,6 +17,7 @@ from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError, ResultError
 from interp.generation import Reading, left_aligned
+from interp.metrics import scaled
 from interp.model import Transformer
 from interp.progress import progress_bar
 from interp.prompts import Prompt
@@ -147,7 +148,7 @@ def _run(
             logits = reading.logits()
             drawn = drawn_pairs(logits, temperature, generators)  # [stream, row]
             if time > at:
-                log_p = (logits.double() / temperature).log_softmax(-1).reshape(5, n, -1)
+                log_p = scaled(logits, temperature).log_softmax(-1).reshape(5, n, -1)
                 h[:, :, time] = disagreement(log_p[:1].expand(4, -1, -1), log_p[1:]).cpu().numpy()
             if time == at:
                 drawn[2] = drawn[1]  # the token that the disturbance has led to

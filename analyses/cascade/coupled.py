@@ -20,6 +20,7 @@ from analyses.intervals import RESAMPLES, over_prompts
 from analyses.results import Variable, make, token_coords, token_strings
 from interp.errors import InterpError
 from interp.generation import Reading, Sampling, gumbel, left_aligned
+from interp.metrics import scaled
 from interp.model import Transformer
 from interp.progress import progress_bar
 from interp.prompts import Prompt
@@ -105,10 +106,11 @@ def coupled(
         insertion counts once; `edit_distance` (prompt, seed), tokens; `first_divergence` (prompt, seed), NaN where there is none; `h`, the
         probability that the step's draws differ; `kl`, nats, and `tv`, of the clean against the disturbed distribution; `entropy` of the
         clean, nats; `margin`, the gap of its two largest logits. `damage`, `aligned_damage`, `h`, `kl` and `tv` have means over prompts
-        with standard errors and intervals at each time.
+        with standard errors and intervals at each time; where the damage is 0 or 1 in every prompt, that is exact.
 
     Raises:
         InterpError: a disturbance that is not possible, or no seeds. TokenError: prompts and steps beyond the context.
+        ResultError: logits that are no numbers; it names the first hook point that is none.
     """
     run = couple(
         model, prompts, disturbance or Swap(), seeds=seeds, steps=steps, temperature=temperature, seed=seed, bos=bos,
@@ -136,7 +138,8 @@ def describe_coupled(model: Transformer, run: Coupled) -> xr.Dataset:
     for name, (values, long_name, units) in described.items():
         variables[name] = (each, values, long_name, units)
         if shape[0] > 1:
-            variables |= over_prompts(name, values.mean(1), ("time",), long_name, units)
+            counted = name in ("damage", "aligned_damage")
+            variables |= over_prompts(name, values.mean(1), ("time",), long_name, units, share=counted)
     variables |= {
         "entropy": (each, run.entropy, "entropy of the clean distribution", "nats"),
         "margin": (each, run.margin, "gap of the two largest clean logits", "logits"),
@@ -259,18 +262,17 @@ def drawn_pairs(
     logits: Float[Tensor, "rows vocab"], temperature: float, generators: Sequence[torch.Generator]
 ) -> Int[Tensor, "stream row"]:
     """The next token of each row of several streams, laid one after the other, which share the noise of their row."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     streams = logits.reshape(-1, len(generators), logits.shape[1])
     if temperature == 0:
         return streams.argmax(-1)
-    return (streams / temperature + gumbel(generators, logits.shape[1]).to(logits.device)).argmax(-1)
+    return (scaled(streams, temperature) + gumbel(generators, logits.shape[1]).to(logits.device)).argmax(-1)
 
 
 def compared(
     logits: Float[Tensor, "rows vocab"], drawn: Int[Tensor, "two row"], temperature: float
 ) -> dict[str, Float[Tensor, " row"]]:
     """`h`, `kl`, `tv`, `entropy` and `margin` of two streams."""
-    log_p, log_q = (logits.double() / (temperature or 1.0)).log_softmax(-1).chunk(2)
+    log_p, log_q = scaled(logits, temperature or 1.0).log_softmax(-1).chunk(2)
     top = logits[: len(log_p)].topk(min(2, logits.shape[1]), dim=-1).values
     return {
         "h": disagreement(log_p, log_q) if temperature else (drawn[0] != drawn[1]).double(),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analyses.cascade.linear import centred
 from interp.errors import InterpError
+from interp.finite import not_finite
 from interp.hooks import HookPoint
 from interp.model import Transformer
 from interp.names import block_name
@@ -71,6 +72,8 @@ class Swap(InTokens):
             )
         with torch.no_grad():
             logits = model(prompt[None, :at])[0, -1]
+        if not bool(torch.isfinite(logits).all()):
+            raise not_finite(model, prompt[None, :at], f"{who}: the prediction that is swapped in")
         logits[prompt[at]] = -torch.inf
         return int(logits.argmax())
 

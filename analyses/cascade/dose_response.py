@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.cascade.directions import Directions, draw
+from analyses.cascade.entering import clean_streams
 from analyses.cascade.injection import SMALLEST_DOSE
 from analyses.cascade.linear import Linear, centred
 from analyses.intervals import over_prompts
@@ -20,8 +21,7 @@ from interp.metrics import kl_divergence, log_probabilities, rank
 from interp.model import Transformer
 from interp.names import block_name
 from interp.prompts import Prompt
-from interp.readouts import EachLayer
-from interp.streams import streams
+from interp.readouts import EachLayer, positions_of
 from interp.sweep import MAX_BYTES, sweep
 from interp.tokenizer import PAD
 
@@ -40,6 +40,7 @@ def dose_response(
     doses: Sequence[float] = DOSES,
     layer: int = 0,
     position: int = -1,
+    target: int = -1,
     directions: Directions = "isotropic",
     n_directions: int = 4,
     seed: int = 0,
@@ -55,12 +56,13 @@ def dose_response(
     Args:
         doses: sizes relative to the stream, increasing; at least 1e-4 in float32.
         layer, position: where; a negative position counts from the end, and position 0 is left out.
+        target: the position whose prediction is read; negative counts from the end. In a causal model not before `position`.
         directions, n_directions, seed: see `gain`.
 
     Returns:
         A Dataset over (path, prompt, direction, dose), NaN where a path does not reach: `size`, |delta| of the stream at the output over
-        all positions, relative to what was injected; `linearity`, that over the derivative's; `cosine` with the derivative; at the last
-        position `kl`, KL(P || P') in nats, `logit_change` of the clean prediction (its logit less the mean logit), its `rank`, and
+        all positions, relative to what was injected; `linearity`, that over the derivative's; `cosine` with the derivative; at the
+        target `kl`, KL(P || P') in nats, `logit_change` of the clean prediction (its logit less the mean logit), its `rank`, and
         `quadratic_kl`, half the Fisher form of the derivative. By (path, prompt, direction): `linear_range`, the largest dose up to
         which linearity is within 0.1 of 1 and the cosine above 0.95; `plateau`, the dose at which half of the largest KL is reached
         over that at which the quadratic form reaches it: above 1 the response begins flatter than its curvature says. `kl_slope`
@@ -72,7 +74,9 @@ def dose_response(
     _check(model, doses, layer)
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     found = [
-        _of_prompt(model, row[row != PAD], doses, layer, position, directions, n_directions, seed, max_bytes, progress)
+        _of_prompt(
+            model, row[row != PAD], doses, layer, position, target, directions, n_directions, seed, max_bytes, progress
+        )
         for row in tokens
     ]
     stacked = {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
@@ -120,6 +124,7 @@ def dose_response(
         parameters={
             "layer": layer,
             "position": position,
+            "target": target,
             "directions": directions if isinstance(directions, str) else "given",
             "n_directions": n_directions,
             "bos": bos,
@@ -152,6 +157,7 @@ def _of_prompt(
     doses: Sequence[float],
     layer: int,
     position: int,
+    target: int,
     directions: Directions,
     n_directions: int,
     seed: int,
@@ -162,7 +168,12 @@ def _of_prompt(
     if not -len(tokens) <= position < len(tokens) or position % len(tokens) == 0:
         raise InterpError(f"{WHO}: position {position} is not one of 1 to {len(tokens) - 1}; position 0 is left out.")
     at = position % len(tokens)
-    entering = streams(model, tokens[None])
+    (read,) = positions_of(target, [len(tokens)], WHO)
+    if model.config.causal and read < at:
+        raise InterpError(
+            f"{WHO}: nothing at position {target} depends on position {position}: the target must not be earlier."
+        )
+    entering = clean_streams(model, tokens[None])
     place = torch.tensor([[0, at]], device=tokens.device)
     unit = draw(model, tokens[None], entering[layer], layer, place, directions, n_directions, seed, WHO)[0]
     x = centred(entering[layer][0, at])
@@ -182,7 +193,7 @@ def _of_prompt(
     own = pushed[which[:, 0], which[:, 1]]
     injected = steps[reached].norm(dim=-1)
     size = delta.flatten(1).norm(dim=1)
-    log_p, log_q = (log_probabilities(model.unembed(s[None])[0]) for s in (clean[None, -1], final[:, -1]))
+    log_p, log_q = (log_probabilities(model.unembed(s[None])[0]) for s in (clean[None, read], final[:, read]))
     best = log_p.argmax(-1).expand(len(log_q))
     mean_p, mean_q = (log.gather(-1, best[: len(log), None])[:, 0] - log.mean(-1) for log in (log_p, log_q))
     values = {
@@ -199,7 +210,7 @@ def _of_prompt(
         whole[reached] = value
         laid[key] = whole.cpu().double().numpy()
     scale = torch.tensor(list(doses), dtype=torch.float64) * float(x.norm())
-    fisher = _fisher(model, clean[-1], pushed[:, :, -1].flatten(0, 1)).reshape(len(PATHS), -1, 1)
+    fisher = _fisher(model, clean[read], pushed[:, :, read].flatten(0, 1)).reshape(len(PATHS), -1, 1)
     laid["quadratic_kl"] = (fisher * scale**2 / 2).numpy()
     return laid
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.cascade.directions import Directions, draw
+from analyses.cascade.entering import clean_streams
 from analyses.cascade.linear import blocks, centred
 from interp.errors import InterpError, ResultError
 from interp.generation import left_aligned
@@ -16,7 +17,6 @@ from interp.model import Transformer
 from interp.names import block_name
 from interp.prompts import Prompt
 from interp.readouts import EachLayer
-from interp.streams import streams
 from interp.sweep import MAX_BYTES, sweep
 from interp.tokenizer import PAD
 
@@ -98,7 +98,7 @@ def inject(
     real = tokens != PAD
     if int(real.sum(1).min()) < 2:
         raise InterpError(f"{who}: a prompt has one token; position 0 is left out, so at least two are needed.")
-    entering = streams(model, tokens)
+    entering = clean_streams(model, tokens)
     sizes = torch.stack([centred(stream).norm(dim=-1) for stream in entering[layer:]])
     places = real[:, 1:].nonzero() + torch.tensor([0, 1], device=tokens.device)
     prompt, position = places.T
@@ -108,6 +108,7 @@ def inject(
     deltas = (1.0 if dose is None else dose) * sizes[0, prompt, position, None, None] * unit
     if dose is None:
         energies = _pushed(model, tokens, places, deltas, layer)
+        _check_finite(energies, real[prompt], who)
         if model.config.causal:
             check_causal(energies, position, who)
         return Injected(tokens, places, sizes, energies, torch.zeros_like(energies[:, 0, :, 0]), parameters)
@@ -126,6 +127,7 @@ def inject(
         model, tokens, rows, EachLayer(_energy), max_bytes=max_bytes, progress="injecting" if progress else None
     )
     energies = swept.values.reshape(len(places), -1, *swept.values.shape[1:])[:, :, layer:]
+    _check_finite(energies, real[prompt], who)
     if model.config.causal:
         check_causal(energies, position, who)
     check_controls(energies, layer, who)
@@ -191,6 +193,16 @@ def _check_request(model: Transformer, dose: float | None, layer: int, n_directi
 
 def _energy(stream: Float[Tensor, "place d_model"], base: Float[Tensor, "place d_model"]) -> Float[Tensor, " place"]:
     return centred(stream - base).pow(2).sum(-1)
+
+
+def _check_finite(
+    energies: Float[Tensor, "place row layer position"], there: Bool[Tensor, "place position"], who: str
+) -> None:
+    """Raise ResultError where a disturbance at a token is no number; those beyond a prompt's end are NaN by right."""
+    if not bool(torch.isfinite(energies.masked_fill(~there[:, None, None], 0.0)).all()):
+        raise ResultError(
+            f"{who}: the disturbed run is not finite, though the clean one is: it overflows. Lower the dose, or load the model in float64."
+        )
 
 
 def check_causal(

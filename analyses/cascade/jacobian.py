@@ -26,7 +26,7 @@ def jacobian_spectrum(
     *,
     source: Place = (0, -1),
     target: Place | None = None,
-    k: int = 10,
+    k: int | None = None,
     probes: int = PROBES,
     seed: int = 0,
     bos: bool | None = None,
@@ -38,7 +38,7 @@ def jacobian_spectrum(
 
     Args:
         source, target: (layer, position); default, from the embedding to the output at the last position.
-        k: how many singular values.
+        k: how many singular values; None is 10, or all but one of a narrower stream.
         probes: random vectors.
 
     Returns:
@@ -53,6 +53,7 @@ def jacobian_spectrum(
     """
     config = model.config
     target = (config.n_layers, -1) if target is None else target
+    k = min(10, config.d_model - 1) if k is None else k
     if not 1 <= k < config.d_model:
         raise InterpError(f"jacobian_spectrum: k must be 1 to {config.d_model - 1}, got {k}.")
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.cascade.directions import Directions, draw
+from analyses.cascade.entering import clean_streams
 from analyses.cascade.linear import centred
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
@@ -21,7 +22,6 @@ from interp.model import Attention, Transformer
 from interp.names import block_name
 from interp.norms import Norm
 from interp.prompts import Prompt
-from interp.streams import streams
 from interp.tokenizer import PAD
 
 WHO = "cascade.ledger"
@@ -65,7 +65,7 @@ def ledger(
     Raises:
         ConfigError: a post-norm model, whose stream is no sum.
         InterpError: prompts of unequal length, a place that is not there, or a dtype too coarse.
-        ResultError: entries that do not sum, or a disturbance that vanishes.
+        ResultError: entries that do not sum, a disturbance that vanishes, or a stream that is not finite.
     """
     check_sum(model, WHO)
     if model.dtype not in LARGEST_RESIDUAL:
@@ -74,6 +74,9 @@ def ledger(
     others = None if other is None else left_aligned(model.to_tokens(other, bos=bos))
     if others is not None and (others.shape != tokens.shape or bool(((others == PAD) != (tokens == PAD)).any())):
         raise InterpError(f"{WHO}: the two prompts of each pair must have the same number of tokens.")
+    if others is not None:
+        for prompts_of_pairs in (tokens, others):
+            clean_streams(model, prompts_of_pairs)  # which checks them
     entries = []
     for number, row in enumerate(tokens):
         prompt = row[row != PAD]
@@ -229,7 +232,7 @@ def _injected(
             f"{WHO}: layer {layer}, position {position} is not a place to inject: layers are 0 to {model.config.n_layers - 1}, positions "
             f"1 to {len(tokens) - 1}; position 0 is left out."
         )
-    entering = streams(model, tokens[None])[layer]
+    entering = clean_streams(model, tokens[None])[layer]
     at = position % len(tokens)
     place = torch.tensor([[0, at]], device=tokens.device)
     unit = draw(model, tokens[None], entering, layer, place, directions, 1, seed, WHO)[0, 0]

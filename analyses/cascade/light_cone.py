@@ -34,11 +34,13 @@ def light_cone(
 
     Returns:
         A Dataset. `share` (prompt, injection, layer, position), C, NaN beyond a prompt's end; `off_site` (prompt, layer),
-        1 - e[l,p0]/E[l], the fraction that has left its position, mean over injections that have a later position; `centroid` (prompt,
-        layer), mean of p - p0 weighted by energy (tokens). `by_distance` (prompt, distance), mean over injections of e/E at the output
-        at that distance. `log_likelihood` and `aic` (law) of a straight line through ln(mean share) against ln(distance), a power, and
-        against the distance, an exponential, from distance 1 on; `exponent` (power; positive falls off) and `length` (exponential,
-        tokens). NaN with fewer than 4 distances. With several prompts `off_site` and `centroid` have means with intervals.
+        1 - e[l,p0]/E[l], the fraction that has left its position, mean over injections that have a later position (where attention is
+        bidirectional, another); `centroid` (prompt, layer), mean of p - p0 weighted by energy (tokens). `by_distance` (prompt, distance),
+        mean over injections of e/E at the output at that distance, in a bidirectional model on either side; NaN where no injection of the
+        prompt reaches so far. `log_likelihood` and `aic` (law) of a straight line through ln(mean share) against ln(distance), a power,
+        and against the distance, an exponential, from distance 1 on, the mean being over the prompts that reach so far; `exponent` (power;
+        positive falls off) and `length` (exponential, tokens). NaN with fewer than 4 distances. With several prompts `off_site` and
+        `centroid` have means with intervals.
 
     Raises:
         As `gain`.
@@ -58,7 +60,8 @@ def describe_cone(model: Transformer, found: Injected, seed: int) -> xr.Dataset:
     at = torch.arange(energy.shape[-1], device=energy.device)
     distance = at - found.places[:, 1, None]  # [place, position]
     on_site = found.on_site.mean(1).double()
-    can_leave = ~energy[:, 0].isnan() & (distance > 0)
+    reach = distance if model.config.causal else distance.abs()
+    can_leave = ~energy[:, 0].isnan() & (reach > 0)
     nan = torch.full_like(now, torch.nan)
     off_site = torch.where(can_leave.any(1, keepdim=True), 1 - on_site / now, nan)
     centroid = torch.where(can_leave.any(1, keepdim=True), (energy.nan_to_num() * distance[:, None]).sum(-1) / now, nan)
@@ -66,7 +69,7 @@ def describe_cone(model: Transformer, found: Injected, seed: int) -> xr.Dataset:
         "off_site": (found.by_prompt(off_site).nanmean(1), "share that has left its position", "1"),
         "centroid": (found.by_prompt(centroid).nanmean(1), "mean distance from the injection", "tokens"),
     }
-    by_distance = _by_distance(found, energy[:, -1] / now[:, -1:], distance)
+    by_distance = _by_distance(found, energy[:, -1] / now[:, -1:], reach)
     variables: dict[str, Variable] = {
         "share": (
             ("prompt", "injection", "layer", "position"),

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analyses.cascade.entering import clean_streams
 from interp.errors import ResultError
 from interp.model import Transformer
-from interp.streams import streams
 
 Map = Callable[[Float[Tensor, "vector size"]], Float[Tensor, "vector size"]]
 """A linear map, applied to each of several vectors."""
@@ -78,12 +78,12 @@ class Linear:
 
 def linearised(model: Transformer, tokens: Tensor, start: int, stop: int) -> Linear:
     """At a prompt of token ids [position]."""
-    return Linear(model, streams(model, tokens[None])[start][0], start, stop)
+    return Linear(model, clean_streams(model, tokens[None])[start][0], start, stop)
 
 
 def blocks(model: Transformer, tokens: Tensor, start: int = 0, stop: int | None = None) -> list[Linear]:
     """One for each block from `start` on, at a prompt of token ids [position]."""
-    entering = streams(model, tokens[None])
+    entering = clean_streams(model, tokens[None])
     last = model.config.n_layers if stop is None else stop
     return [Linear(model, entering[layer][0], layer, layer + 1) for layer in range(start, last)]
 

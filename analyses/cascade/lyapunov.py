@@ -20,7 +20,7 @@ def lyapunov(
     model: Transformer,
     prompts: Prompt,
     *,
-    k: int = 32,
+    k: int | None = None,
     position: int | None = -1,
     seed: int = 0,
     bos: bool | None = None,
@@ -31,7 +31,8 @@ def lyapunov(
     depend a little on where Q begins, and differ from the singular exponents ln s_i / L of the whole map, which stand beside them.
 
     Args:
-        k: how many exponents; at most d_model - 1 on one site (the mean over the stream's directions is no disturbance).
+        k: how many exponents; at most d_model - 1 on one site (the mean over the stream's directions is no disturbance). None is 32, or as
+            many as there are.
         position: the site that the disturbance is held to, leaving out what goes to other positions; negative counts from the end. None
             is the whole state of all positions but the first.
 
@@ -44,6 +45,8 @@ def lyapunov(
         ResultError: the singular values do not converge.
     """
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
+    sites = 1 if position is not None else max(1, int((tokens != PAD).sum(1).min()) - 1)
+    k = min(32, sites * (model.config.d_model - 1)) if k is None else k
     growth, singular = [], []
     for row in tokens:
         prompt = row[row != PAD]

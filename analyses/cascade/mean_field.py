@@ -12,13 +12,13 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 
+from analyses.cascade.entering import clean_streams
 from analyses.cascade.linear import centred
 from analyses.results import Variable, make, token_coords
 from interp.errors import ConfigError, InterpError
 from interp.generation import left_aligned
 from interp.model import ACTIVATIONS, Transformer
 from interp.prompts import Prompt
-from interp.streams import streams
 from interp.tokenizer import PAD
 
 NODES = 20001
@@ -41,24 +41,26 @@ def mean_field(model: Transformer, prompts: Prompt, *, bos: bool | None = None) 
         `kappa`, `v` and `chi`: what attention adds to the stream's mean square, what the MLP adds, and by how much it amplifies.
 
     Raises:
-        ConfigError: an architecture other than pre-norm layer norms with a plain MLP and as many key heads as heads, for which the theory
-            is not worked out here.
+        ConfigError: an architecture other than causal, with pre-norm layer norms, a plain MLP and as many key heads as heads, for which the
+            theory is not worked out here.
     """
     config = model.config
-    if (config.norm, config.norm_placement, config.mlp, config.kv_heads) != (
+    if (config.causal, config.norm, config.norm_placement, config.mlp, config.kv_heads) != (
+        True,
         "layernorm",
         "pre",
         "plain",
         config.n_heads,
     ):
         raise ConfigError(
-            f"mean_field: worked out for pre-norm layer norms, a plain MLP and ungrouped heads; this model has {config.norm}, "
-            f"{config.norm_placement}, {config.mlp} and {config.kv_heads} key heads of {config.n_heads}."
+            f"mean_field: worked out for causal attention, pre-norm layer norms, a plain MLP and ungrouped heads; this model has "
+            f"causal={config.causal}, {config.norm}, {config.norm_placement}, {config.mlp} and {config.kv_heads} key heads of "
+            f"{config.n_heads}."
         )
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     if int((tokens != PAD).sum(1).min()) < 2:
         raise InterpError("mean_field: a prompt has one token; position 0 is left out, so at least two are needed.")
-    embedded = centred(streams(model, tokens)[0]).double().cpu()
+    embedded = centred(clean_streams(model, tokens)[0]).double().cpu()
     of = constants(model)
     shape = (*tokens[:, 1:].shape, config.n_layers + 1)
     gain, relative = np.full(shape, np.nan), np.full(shape, np.nan)

@@ -19,6 +19,7 @@ from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
 from interp.generation import left_aligned
 from interp.interventions import Intervention, Row, Set
+from interp.metrics import scaled
 from interp.model import Transformer
 from interp.progress import progress_bar
 from interp.prompts import Prompt
@@ -124,14 +125,16 @@ def _influence(
 ) -> Float[np.ndarray, "source lag"]:
     """h at each lag after each swapped position."""
     with torch.no_grad():
-        log_p = (model(text[None])[0].double() / temperature).log_softmax(-1)
+        logits = model(text[None])[0]
+    log_p = scaled(logits, temperature).log_softmax(-1)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for place in places:
-        others = log_p[place - 1].exp().cpu()
-        others[text[place]] = 0
-        drawn = int(torch.multinomial(others, 1, generator=generator))
-        rows.append(Row([Intervention("hook_embed", Set(model.W_E[drawn]), positions=place)]))
+        others = logits[place - 1].double().cpu()
+        others[text[place]] = -torch.inf
+        drawn = int(torch.multinomial(scaled(others, temperature).softmax(-1), 1, generator=generator))
+        instead = Set(model.W_E[drawn] * model.config.embed_scale)
+        rows.append(Row([Intervention("hook_embed", instead, positions=place)]))
     found = sweep(
         model, text[None], rows, _Disagreement(log_p, temperature), max_bytes=max_bytes
     ).values  # [source, position]
@@ -146,7 +149,7 @@ class _Disagreement:
     log_p: Float[Tensor, "position vocab"]
     temperature: float
 
-    def positions(self, length: int) -> Sequence[int]:
+    def positions(self, length: int, prompt: int) -> Sequence[int]:
         return range(length)
 
     def read(
@@ -154,7 +157,7 @@ class _Disagreement:
     ) -> Tensor:
         return torch.stack(
             [
-                disagreement(self.log_p, (model.to_logits(one[None])[0].double() / self.temperature).log_softmax(-1))
+                disagreement(self.log_p, scaled(model.to_logits(one[None])[0], self.temperature).log_softmax(-1))
                 for one in normed
             ]
         )

@@ -13,11 +13,13 @@ from analyses.intervals import over_prompts
 from analyses.results import Variable, array, make, token_coords
 from interp.decompose import check_sum, decompose, needed
 from interp.errors import InterpError, ResultError
+from interp.finite import not_finite
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.names import block_name
 from interp.norms import Norm
 from interp.prompts import Prompt
+from interp.readouts import Position, given_position, positions_of
 from interp.tokenizer import PAD
 
 WHO = "cascade.self_repair"
@@ -33,6 +35,7 @@ def self_repair(
     *,
     answer: Tokens,
     wrong: Tokens | None = None,
+    position: Position = -1,
     bos: bool | None = None,
 ) -> xr.Dataset:
     """Take one head out (its `z` is set to zero) and split what the logit does not lose into the parts that make up for it.
@@ -43,7 +46,8 @@ def self_repair(
 
     Args:
         head: layer and head.
-        answer: one token, for all prompts or for each; its logit at the last position is followed, or the difference to that of `wrong`.
+        answer: one token, for all prompts or for each; its logit is followed, or the difference to that of `wrong`.
+        position: where that logit is read, see `activation_patching`; the default is the last token.
 
     Returns:
         A Dataset by prompt: `direct`, `total`, `repair`, `norm_term`, and `term` (component) for every part of the model, 0 below the head;
@@ -60,12 +64,13 @@ def self_repair(
     if not (0 <= layer < model.config.n_layers and 0 <= number < model.config.n_heads):
         raise InterpError(f"{WHO}: head {layer}.{number} is not one of {model.name}.")
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
-    last = (tokens != PAD).sum(1) - 1
+    read = given_position(position, WHO)
+    places = torch.tensor(positions_of(read, (tokens != PAD).sum(1).tolist(), WHO), device=tokens.device)
     answers = answer_ids(model, "answer", answer, len(tokens), WHO)
     wrongs = None if wrong is None else answer_ids(model, "wrong", wrong, len(tokens), WHO)
     direction = model.W_U.mT[answers] - (0 if wrongs is None else model.W_U.mT[wrongs])  # [prompt, d_model]
-    clean = _parts(model, tokens, last, direction, None)
-    without = _parts(model, tokens, last, direction, head)
+    clean = _parts(model, tokens, places, direction, None)
+    without = _parts(model, tokens, places, direction, head)
     labels = clean[0]
     (parts, scale), (fewer, other) = clean[1:], without[1:]  # [component, prompt], [prompt]
     own = labels.index(f"{layer}.{number}")
@@ -77,6 +82,8 @@ def self_repair(
     norm_term = (other - scale) * (parts + fewer).sum(0) / 2 + (scale - (scale + other) / 2) * parts[own]
     repair = direct - total
     residual = (repair - norm_term - term.sum(0)).abs()
+    if not bool(torch.isfinite(residual).all()):
+        raise not_finite(model, tokens, f"{WHO}: the logit")
     if not float(residual.max()) < TOLERANCE[model.dtype]:
         raise ResultError(
             f"{WHO}: the terms lack {float(residual.max()):.2g} logits of the repair. Load the model in float64."
@@ -103,18 +110,18 @@ def self_repair(
     coords["answer_id"] = (("prompt",), array(answers))
     if wrongs is not None:
         coords["wrong_id"] = (("prompt",), array(wrongs))
-    parameters = {"head": [layer, number], "bos": bos}
+    parameters = {"head": [layer, number], "position": read, "bos": bos}
     return make("self_repair", variables, coords, model=model, prompts={"prompt": tokens}, parameters=parameters)
 
 
 def _parts(
     model: Transformer,
     tokens: Tensor,
-    last: Tensor,
+    places: Tensor,
     direction: Float[Tensor, "prompt d_model"],
     without: tuple[int, int] | None,
 ) -> tuple[list[str], Float[Tensor, "component prompt"], Float[Tensor, " prompt"]]:
-    """Each part's product with the direction at the last position, before the norm's scale, and the inverse of that scale."""
+    """Each part's product with the direction at one position of each prompt, before the norm's scale, and the inverse of that scale."""
     norm = model.ln_final if isinstance(model.ln_final, Norm) else None
     names = [*needed(model, heads=True), *(["ln_final.hook_scale"] if norm is not None else [])]
 
@@ -129,9 +136,9 @@ def _parts(
             _, cache = model.run_with_cache(tokens, names)
     split = decompose(model, cache, heads=True)
     rows = torch.arange(len(tokens), device=tokens.device)
-    there = split.parts[:, rows, last]  # [component, prompt, d_model]
+    there = split.parts[:, rows, places]  # [component, prompt, d_model]
     if norm is None:
         return list(split.labels), (there * direction).sum(-1), there.new_ones(len(tokens))
     there = there - there.mean(-1, keepdim=True) if norm.centres else there
-    inverse = 1 / cache["ln_final.hook_scale"][rows, last, 0]
+    inverse = 1 / cache["ln_final.hook_scale"][rows, places, 0]
     return list(split.labels), (there * (norm.weight * direction)).sum(-1), inverse

@@ -14,9 +14,11 @@ from torch import Tensor
 from analyses.cascade.agreement import disagreement, stays
 from analyses.cascade.coupled import Coupled, coords_of, couple
 from analyses.cascade.disturbances import Disturbance, Swap, Unrelated
-from analyses.intervals import bootstrap_mean
+from analyses.intervals import bootstrap_mean, share_interval
 from analyses.results import Variable, make
+from interp.finite import not_finite
 from interp.generation import left_aligned
+from interp.metrics import scaled
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
@@ -52,10 +54,11 @@ def survival(
 
     Returns:
         A Dataset over time: `survival` (prompt, time) by teacher forcing, `survival_mean`, `survival_interval` (bound, time);
-        `kaplan_meier` (time) of all coupled texts and `kaplan_meier_interval`, over prompts. `stays` (prompt, seed, time), a_s, and
-        `h_forced`, h along the clean text. `came_together`, the share of texts that parted and then agreed for 8 tokens in a row with a KL
-        below 0.01 nats at each; `came_together_unrelated`, the same of texts that begin with different prompts; `came_together_excess`,
-        (own - unrelated) / (1 - unrelated): 0 is chance, 1 always. NaN where nothing parted or there is one prompt only.
+        `kaplan_meier` (time) of all coupled texts and `kaplan_meier_interval`, over prompts, exact while no text or every text has
+        parted. `stays` (prompt, seed, time), a_s, and `h_forced`, h along the clean text. `came_together`, the share of texts that parted
+        and then agreed for 8 tokens in a row with a KL below 0.01 nats at each; `came_together_unrelated`, the same of texts that begin
+        with different prompts; `came_together_excess`, (own - unrelated) / (1 - unrelated): 0 is chance, 1 always. NaN where nothing
+        parted or there is one prompt only.
     """
     request: dict[str, Any] = {
         "seeds": seeds, "steps": steps, "temperature": temperature, "seed": seed, "bos": bos, "max_bytes": max_bytes, "progress": progress,
@@ -96,13 +99,8 @@ def describe_survival(
         "came_together_excess": ((), excess, "coming together above chance", "1"),
     }
     if len(own) > 1:
-        for name, values in (("survival", own), ("kaplan_meier", alive)):
-            variables[f"{name}_interval"] = (
-                ("bound", "time"),
-                bootstrap_mean(values),
-                "95 % interval over prompts",
-                "1",
-            )
+        for name, bounds in (("survival", bootstrap_mean(own)), ("kaplan_meier", share_interval(alive))):
+            variables[f"{name}_interval"] = (("bound", "time"), bounds, "95 % interval over prompts", "1")
     return make(
         "cascade_survival", variables, coords_of(model, run),
         model=model, prompts={"clean": run.clean, "disturbed": run.other},
@@ -147,7 +145,9 @@ def _along(
         stream = model.run_blocks(model.embed(whole), real=model.check_tokens(whole))
     places = lengths[:, None] - 1 + torch.arange(text.shape[1], device=whole.device)
     logits = model.unembed(stream[rows[:, None], places])
-    return (logits.double() / (run.parameters["temperature"] or 1.0)).log_softmax(-1)
+    if not bool(torch.isfinite(logits.amax(-1)).all()):
+        raise not_finite(model, whole, "cascade.survival: a logit along the clean text")
+    return scaled(logits, run.parameters["temperature"] or 1.0).log_softmax(-1)
 
 
 def _together(run: Coupled) -> float:

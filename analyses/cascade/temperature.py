@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from analyses.cascade.coupled import coords_of, couple
 from analyses.cascade.disturbances import Disturbance, Swap
-from analyses.intervals import bootstrap_mean, resampled
+from analyses.intervals import bootstrap_mean, resampled, share_interval
 from analyses.results import Variable, make
 from interp.errors import InterpError
 from interp.model import Transformer
@@ -101,7 +101,7 @@ def temperature_sweep(
     variables: dict[str, Variable] = {
         "late_damage": ((*by, "prompt"), late.transpose(1, 2, 0), "late damage", "1"),
         "late_damage_mean": (by, late.mean(0), "mean over prompts: late damage", "1"),
-        "late_damage_interval": (("bound", *by), bootstrap_mean(late), "95 % interval over prompts", "1"),
+        "late_damage_interval": (("bound", *by), share_interval(late), "95 % interval over prompts", "1"),
         "susceptibility": (by, point[:cut].reshape(shape), "susceptibility", "tokens"),
         "susceptibility_interval": (("bound", *by), bounds["susceptibility"], "95 % interval over prompts", "tokens"),
         "peak_temperature": (("horizon",), peaks, "temperature of the largest susceptibility", "1"),
@@ -130,12 +130,8 @@ def temperature_sweep(
         each = np.stack(values)  # [temperature, prompt]
         variables[name] = (("temperature", "prompt"), each, long_name, units)
         variables[f"{name}_mean"] = (("temperature",), each.mean(1), f"mean over prompts: {long_name}", units)
-        variables[f"{name}_interval"] = (
-            ("bound", "temperature"),
-            bootstrap_mean(each.T),
-            "95 % interval over prompts",
-            units,
-        )
+        interval = share_interval(each.T) if name == "repetition" else bootstrap_mean(each.T)
+        variables[f"{name}_interval"] = (("bound", "temperature"), interval, "95 % interval over prompts", units)
     coords = {name: value for name, value in coords_of(model, run).items() if name not in ("seed", "time")}
     return make(
         "cascade_temperature", variables,

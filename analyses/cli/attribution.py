@@ -20,7 +20,13 @@ def attribution(
     metric: Annotated[
         str | None, typer.Option(help="logit_difference (default with --wrong), logit or log_probability.")
     ] = None,
-    ablation: Annotated[str, typer.Option(help="For the total effect of each head: zero or mean.")] = "zero",
+    ablation: Annotated[
+        str,
+        typer.Option(help="For the total effect of each head: zero, mean (over all positions) or mean_by_position."),
+    ] = "zero",
+    position: Annotated[
+        int, typer.Option(help="Where the answer is read; negative counts from the end. Default: the last token.")
+    ] = -1,
     out: Annotated[Path, typer.Option(help="The HTML file to write the figure to.")] = Path("attribution.html"),
     save: Save = None,
     force: Force = False,
@@ -43,10 +49,11 @@ def attribution(
     result = analyses.direct_logit_attribution(
         loaded,
         prompt,
-        answer=top_prediction(loaded, prompt) if answer is None else answer,
+        answer=top_prediction(loaded, prompt, position) if answer is None else answer,
         wrong=wrong,
         metric=metric,
         ablation=ablation,
+        position=position,
         progress=True,
     )
     deliver(result, largest_heads(result), out, save, force)

@@ -27,6 +27,9 @@ def patch(
     metric: Annotated[str | None, typer.Option(
         help="logit_difference (default), logit, probability (default of --trace), log_probability, cross_entropy, kl or rank."
     )] = None,
+    position: Annotated[int | None, typer.Option(
+        help="Where the answer is read: a position, negative from the end of each prompt. Default: the last token."
+    )] = None,
     window: Annotated[int | None, typer.Option(help="Patch this many adjacent layers together. Default: 1.")] = None,
     align: Annotated[bool, typer.Option("--align", help="Match prompts of unequal length by their common tokens.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="The same grid by several methods, beside each other.")] = False,
@@ -48,7 +51,9 @@ def patch(
         raise typer.BadParameter("choose one of --compare, --screen and --trace")
     for path in (out, *([save] if save else [])):
         check_free(path, overwrite=force)
-    common: dict[str, Any] = {"site": site, "by_position": by_position or None, "window": window, "progress": True}
+    common: dict[str, Any] = {
+        "site": site, "position": position, "by_position": by_position or None, "window": window, "progress": True,
+    }  # fmt: skip
     method: dict[str, Any] = {"direction": direction, "replacement": replacement, "align": align or None}
     loaded = load(model)
     if trace is not None:
@@ -60,7 +65,15 @@ def patch(
         )
     else:
         two = pairs_to_patch(
-            loaded, prompt=prompt, corrupt=corrupt, answer=answer, wrong=wrong, task_name=task, count=pairs, seed=seed
+            loaded,
+            prompt=prompt,
+            corrupt=corrupt,
+            answer=answer,
+            wrong=wrong,
+            task_name=task,
+            count=pairs,
+            seed=seed,
+            **chosen(position=position),
         )
         if compare:
             refuse("--compare", metric=metric, **method)

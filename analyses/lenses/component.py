@@ -9,10 +9,9 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.lenses.reading import candidate_ids, chosen_positions
+from analyses.lenses.reading import candidate_ids, chosen_positions, kept_tokens
 from analyses.results import Variable, array, make, token_strings
 from interp.decompose import check_sum, decompose, frozen_norm, needed
-from interp.errors import TokenError
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.norms import Norm
@@ -29,7 +28,7 @@ def component_lens(
     prompt: Prompt,
     *,
     heads: bool = False,
-    top_k: int = 5,
+    top_k: int | None = None,
     candidates: Sequence[str | int] = (),
     positions: Sequence[int] | None = None,
     centred: bool = True,
@@ -44,7 +43,7 @@ def component_lens(
     Args:
         prompt: a text, several texts, or token ids.
         heads: each head by itself, in place of whole attention layers.
-        top_k: how many tokens to keep at either end.
+        top_k: how many tokens to keep at either end; None is 5, or all of a smaller vocabulary.
         candidates: single tokens, or ids, whose logit to split.
         positions: which to read, counted from the end of each prompt where negative; None is all.
         centred: less the mean over the vocabulary, which changes no probability; else raw.
@@ -60,8 +59,7 @@ def component_lens(
         TokenError: a prompt that the model cannot take; a candidate of several tokens; `top_k` or a position out of range.
     """
     check_sum(model, "component_lens")
-    if not 1 <= top_k <= model.config.d_vocab:
-        raise TokenError(f"component_lens: top_k must be between 1 and {model.config.d_vocab}, got {top_k}.")
+    top_k = kept_tokens(model, top_k, "component_lens")
     chosen = candidate_ids(model, candidates)
     tokens = left_aligned(model.to_tokens(prompt, bos=bos))
     at = chosen_positions(tokens, positions, "component_lens")
@@ -141,9 +139,9 @@ def _read(
         logits = _contribution(model, one, centred)
         top, bottom = logits.topk(top_k, dim=-1), logits.topk(top_k, dim=-1, largest=False)
         for name, value in (
-            ("top_id", top.indices),
+            ("top_id", top.indices.masked_fill(top.values.isnan(), PAD)),
             ("top_logit", top.values),
-            ("bottom_id", bottom.indices),
+            ("bottom_id", bottom.indices.masked_fill(bottom.values.isnan(), PAD)),
             ("bottom_logit", bottom.values),
             ("candidate_logit", logits[:, chosen]),
         ):

@@ -17,7 +17,7 @@ def logit_lens(
     model: Transformer,
     prompt: Prompt,
     *,
-    top_k: int = 5,
+    top_k: int | None = None,
     candidates: Sequence[str | int] = (),
     positions: Sequence[int] | None = None,
     centred: bool = False,
@@ -30,7 +30,7 @@ def logit_lens(
 
     Args:
         prompt: a text, several texts, or token ids.
-        top_k: how many of the most probable tokens to keep.
+        top_k: how many of the most probable tokens to keep; None is 5, or all of a smaller vocabulary.
         candidates: single tokens, or ids, whose logit, rank and log-probability to follow.
         positions: which to read, counted from the end of each prompt where negative; None is all.
         centred: give logits less their mean over the vocabulary, which no probability depends on.
@@ -41,9 +41,9 @@ def logit_lens(
         attention, and the last the model's own output; `step` names each. Variables: `top_id`, `top_token`, `top_probability`,
         `top_logit`; `entropy` (nats); `kl`, KL(final || layer) in nats; `final_rank`, the rank of the final prediction (0 is the top);
         `cross_entropy` of the true next token (nats, NaN at the last position); `candidate_logit`, `candidate_log_probability` (nats) and
-        `candidate_rank`. Padding is NaN, -1 or "". `stands_from` (prompt, position): the lowest layer from which on the model's
-        prediction leads. With several prompts `mean_kl`, `mean_entropy` and `mean_cross_entropy` over positions, (layer), with standard
-        error and interval over prompts.
+        `candidate_rank`. Padding is NaN, -1 or ""; so is what is said of logits that are no numbers. `stands_from` (prompt, position): the
+        lowest layer from which on the model's prediction leads. With several prompts `mean_kl`, `mean_entropy` and `mean_cross_entropy`
+        over positions, (layer), with standard error and interval over prompts.
 
     Raises:
         TokenError: a prompt that the model cannot take; a candidate of several tokens; `top_k` or a position out of range.

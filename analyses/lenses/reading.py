@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.intervals import over_prompts
@@ -33,7 +33,7 @@ def read_steps(
     layers: Sequence[float],
     decode: Decode,
     *,
-    top_k: int,
+    top_k: int | None,
     candidates: Sequence[str | int],
     positions: Sequence[int] | None,
     centred: bool,
@@ -46,14 +46,15 @@ def read_steps(
         steps: the stream at each step, the last the model's own final one.
         layers: the number of each step.
     """
-    if not 1 <= top_k <= model.config.d_vocab:
-        raise TokenError(f"{kind}: top_k must be between 1 and {model.config.d_vocab}, got {top_k}.")
+    top_k = kept_tokens(model, top_k, kind)
     chosen = candidate_ids(model, candidates)
     at = chosen_positions(tokens, positions, kind)
     there = at >= 0
     prompt, column = there.nonzero().T
     place = at[prompt, column]
     following = torch.cat([tokens, torch.full_like(tokens[:, :1], PAD)], 1)[prompt, place + 1]
+    followed = there.clone()
+    followed[prompt, column] = following != PAD
     streams = list(steps.values())
     parts = [
         _read_part(model, streams, decode, prompt[part], place[part], following[part], chosen, top_k)
@@ -69,7 +70,8 @@ def read_steps(
         for name in ("top_logit", "candidate_logit"):
             values[name] -= values["mean_logit"][..., None]
     numbers = torch.tensor(list(layers), dtype=torch.float64)
-    stands = numbers[_stands_from(values["top_id"][..., 0]).cpu()].masked_fill(~there.cpu(), torch.nan)
+    predicted = values["top_id"][:, -1, :, 0] != PAD
+    stands = numbers[_stands_from(values["top_id"][..., 0]).cpu()].masked_fill(~predicted.cpu(), torch.nan)
     ids = array(torch.where(there, tokens.gather(1, at.clamp(min=0)), PAD))
     by = ("prompt", "layer", "position")
     logit = "logit less its mean over the vocabulary" if centred else "logit"
@@ -103,7 +105,7 @@ def read_steps(
     }
     if len(tokens) > 1:
         for name in ("kl", "entropy", "cross_entropy"):
-            by_prompt = values[name].nanmean(-1).cpu().double().numpy()
+            by_prompt = _mean(values[name], followed if name == "cross_entropy" else there).cpu().double().numpy()
             variables |= over_prompts(f"mean_{name}", by_prompt, ("layer",), f"{name}, mean over positions", "nats")
         coords["bound"] = ["lower", "upper"]
     return make(
@@ -120,6 +122,16 @@ def read_steps(
             **parameters,
         },
     )
+
+
+def kept_tokens(model: Transformer, top_k: int | None, who: str, default: int = 5) -> int:
+    """How many of the leading tokens to keep; None is the default, or all of a smaller vocabulary. Raises TokenError for a number of tokens
+    that there are not."""
+    if top_k is None:
+        return min(default, model.config.d_vocab)
+    if not 1 <= top_k <= model.config.d_vocab:
+        raise TokenError(f"{who}: top_k must be between 1 and {model.config.d_vocab}, got {top_k}.")
+    return top_k
 
 
 def candidate_ids(model: Transformer, candidates: Sequence[str | int]) -> Int[Tensor, " candidate"]:
@@ -175,7 +187,7 @@ def _read_part(
 ) -> dict[str, Float[Tensor, "step place ..."] | Int[Tensor, "step place ..."]]:
     """All steps at some places: the output first, which the others are compared with; of few places, several steps at a time."""
     output = predict(model, decode(len(streams) - 1, streams[-1][rows, positions]))
-    leading = output.log_p.argmax(-1)
+    leading = output.log_p.argmax(-1).masked_fill(output.log_p[:, 0].isnan(), PAD)
     together = max(1, _most(model) // len(leading))
     read = []
     for start in range(0, len(streams) - 1, together):
@@ -198,22 +210,31 @@ def _boil_down(
     log_p, shift = found.log_p, found.normaliser[:, None]
     by_step = (len(log_p) // len(final), len(final))
     top, at_candidates = log_p.topk(top_k, dim=-1), log_p[:, chosen]
+    aim = leading.repeat(by_step[0])
     candidates = [ranks(log_p, token.expand(len(log_p))) for token in chosen]
     after = following.repeat(by_step[0])
     rows = {
-        "top_id": top.indices,
+        "top_id": top.indices.masked_fill(top.values.isnan(), PAD),
         "top_probability": top.values.exp(),
         "top_logit": top.values + shift,
         "entropy": found.entropy,
         "mean_logit": found.mean_logit,
-        "final_rank": ranks(log_p, leading.repeat(by_step[0])),
+        "final_rank": ranks(log_p, aim.clamp(min=0)).masked_fill_(aim == PAD, torch.nan),
         "cross_entropy": -pick(log_p, after.clamp(min=0)).masked_fill(after == PAD, torch.nan),
         "candidate_logit": at_candidates + shift,
         "candidate_log_probability": at_candidates,
-        "candidate_rank": torch.stack(candidates, -1) if candidates else after.new_empty((len(log_p), 0)),
+        "candidate_rank": torch.stack(candidates, -1) if candidates else log_p.new_empty((len(log_p), 0)),
         "kl": divergence(final, log_p.reshape(*by_step, -1)).flatten(),
     }
     return {name: value.reshape(*by_step, *value.shape[1:]) for name, value in rows.items()}
+
+
+def _mean(
+    values: Float[Tensor, "prompt step position"], there: Bool[Tensor, "prompt position"]
+) -> Float[Tensor, "prompt step"]:
+    """Over some positions of each prompt; NaN where there are none, or where one of them is NaN."""
+    total: Tensor = values.masked_fill(~there[:, None], 0.0).sum(-1)
+    return total / there.sum(-1)[:, None]
 
 
 def _stands_from(top: Int[Tensor, "prompt step position"]) -> Int[Tensor, "prompt position"]:

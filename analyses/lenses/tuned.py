@@ -20,7 +20,7 @@ def tuned_lens(
     prompt: Prompt,
     *,
     lens: TunedLens | str | Path | None = None,
-    top_k: int = 5,
+    top_k: int | None = None,
     candidates: Sequence[str | int] = (),
     positions: Sequence[int] | None = None,
     centred: bool = False,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from analyses.lenses.translators import TunedLens, save_lens
 from interp.errors import CheckpointError, TokenError
 from interp.files import check_free, write_whole
+from interp.finite import not_finite
 from interp.metrics import kl_divergence, log_probabilities
 from interp.model import Transformer
 from interp.streams import streams
@@ -84,6 +86,7 @@ def train_tuned_lens(
     Raises:
         TokenError: text that gives fewer than two rows, or tokens that the model cannot take.
         CheckpointError: the state beside `out` belongs to another training.
+        ResultError: a model whose predictions are no numbers; it names the first hook point that is none.
         InterpError: `out` exists or cannot be written.
     """
     path = None if out is None else Path(out)
@@ -102,7 +105,12 @@ def train_tuned_lens(
     }
     lens = TunedLens.identity(model, about)
     beside = None if path is None else path.with_name(path.name + ".training")
-    state = _resumed(beside, lens) or _begun(lens, _divergences(model, lens, held_out, rows))
+    state = _resumed(beside, lens)
+    if state is None:
+        before = _divergences(model, lens, held_out, rows)
+        if not all(math.isfinite(one) for one in before):
+            raise not_finite(model, held_out, "train_tuned_lens: the KL between a layer's prediction and the final one")
+        state = _begun(lens, before)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("KL {task.fields[kl]:.3f}"))
     with Progress(*columns, *times, console=Console(stderr=True), disable=not progress) as bar:

@@ -1,4 +1,7 @@
-"""Distributions over a large vocabulary, a block of it at a time: what a block needs stays in the processor's cache."""
+"""Distributions over a large vocabulary, a block of it at a time: what a block needs stays in the processor's cache.
+
+Of logits of which one is NaN or plus infinity every log-probability is NaN, so that one of them tells; what is computed from them is NaN.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,17 +61,18 @@ def divergence(
     found = log_q.new_zeros(log_q.shape[:-1])
     for block in _blocks(log_p.shape[-1]):
         before = log_p[:, block]
-        found += (before - log_q[..., block]).mul_(before.exp()).nan_to_num_(0.0).sum(-1)
-    return found
+        terms = (before - log_q[..., block]).mul_(before.exp())
+        found += terms.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf).sum(-1)  # 0 times infinity is 0
+    return found.masked_fill_(log_p[:, 0].isnan() | log_q[..., 0].isnan(), torch.nan)
 
 
-def ranks(log_p: Float[Tensor, "place vocab"], token: Int[Tensor, " place"]) -> Int[Tensor, " place"]:
-    """How many tokens are strictly more probable than the given one: 0 is the top prediction."""
+def ranks(log_p: Float[Tensor, "place vocab"], token: Int[Tensor, " place"]) -> Float[Tensor, " place"]:
+    """How many tokens are strictly more probable than the given one: 0 is the top prediction; NaN where nothing is predicted."""
     own, above = log_p.gather(-1, token[:, None]), log_p.new_zeros(len(log_p), dtype=torch.float32)
     for block in _blocks(log_p.shape[-1]):
         values = log_p[:, block]
         above += torch.gt(values, own, out=torch.empty_like(values, dtype=torch.float32)).sum(-1)  # bools sum slowly
-    return above.long()
+    return above.masked_fill_(own[:, 0].isnan(), torch.nan)
 
 
 def _blocks(size: int) -> Iterator[slice]:

@@ -11,17 +11,20 @@ from analyses.answers import Tokens
 from analyses.intervals import over_prompts
 from analyses.patching.metrics import METRICS, MetricReadout, Truth
 from analyses.patching.pairs import read_answers
-from analyses.patching.replacements import means
+from analyses.patching.replacements import averages_for
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError, nearest
+from interp.generation import left_aligned
 from interp.interventions import Intervention, Row, Set
 from interp.model import Transformer
 from interp.names import block_name
 from interp.prompts import Prompt
+from interp.readouts import Position, given_position, positions_of
 from interp.sweep import MAX_BYTES, sweep
+from interp.tokenizer import PAD
 
 WHO = "ablate_heads"
-REPLACEMENTS = ("zero", "mean")
+REPLACEMENTS = ("zero", "mean", "mean_by_position")
 
 Head = tuple[int, int]
 """Layer and head."""
@@ -37,6 +40,7 @@ def ablate_heads(
     replacement: str = "mean",
     controls: int = 10,
     reference: Prompt | None = None,
+    position: Position = -1,
     bos: bool | None = None,
     seed: int = 0,
     max_bytes: int = MAX_BYTES,
@@ -51,18 +55,21 @@ def ablate_heads(
     Args:
         prompts: one or several; `answer` and `wrong` one for all, or one each.
         heads: (layer, head), each once.
-        replacement: `mean`, over all positions of the reference prompts, or `zero`.
+        replacement: `mean`, over all positions of the reference prompts together; `mean_by_position`, each position by itself, which
+            keeps what the heads say of any prompt at that place; or `zero`.
         controls: how many random sets of heads.
         reference: prompts over which the mean is taken; None is `prompts`.
+        position: where the answer is read, as in `activation_patching`; the default is the last token.
         seed: of the random sets.
 
     Returns:
         A Dataset over `condition`: `intact`, `ablated`, and each `control`, with the `heads` of each. `logit_difference`,
-        `preferred` (whether the answer leads the wrong one) and `correct` (whether it leads all tokens) by (condition, prompt). With
-        several prompts also their mean, standard error and interval.
+        `preferred` (whether the answer leads the wrong one) and `correct` (whether it leads all tokens) by (condition, prompt); NaN where
+        the logits are no numbers. With several prompts also their mean, standard error and interval, of the last two exact for shares.
 
     Raises:
-        InterpError: no heads, one twice or not of this model; fewer other heads than controls need; an unknown replacement.
+        InterpError: no heads, one twice or not of this model; fewer other heads than controls need; an unknown replacement; reference
+            prompts that are too short for a mean by position.
         TokenError: as `activation_patching`.
     """
     config = model.config
@@ -80,22 +87,32 @@ def ablate_heads(
         raise InterpError(
             f"{WHO}: {controls} controls of {len(chosen)} heads from the {len(rest)} others cannot be drawn; use controls=0."
         )
-    tokens = model.to_tokens(prompts, bos=bos)
+    read = given_position(position, WHO)
+    tokens = left_aligned(model.to_tokens(prompts, bos=bos))
+    lengths = (tokens != PAD).sum(1).tolist()
+    places = positions_of(read, lengths, WHO)
     metrics = [METRICS["logit_difference"], METRICS["rank"]]
     answers, wrongs = read_answers(model, answer, wrong, metrics, len(tokens), WHO)
     rng = np.random.default_rng(seed)
     drawn = [sorted(rest[i] for i in rng.choice(len(rest), len(chosen), replace=False)) for _ in range(controls)]
     sets: list[list[Head]] = [[], sorted(chosen), *drawn]
-    averages = {}
-    if replacement == "mean":
-        names = [block_name(layer, "attn.hook_z") for layer in range(config.n_layers)]
-        averages = means(model, tokens if reference is None else model.to_tokens(reference, bos=bos), names, False)
-    rows = [Row(_interventions(removed, averages), prompt) for removed in sets for prompt in range(len(tokens))]
-    readout = MetricReadout(metrics, Truth(answers, wrongs))
+    names = [block_name(layer, "attn.hook_z") for layer in range(config.n_layers)]
+    others = tokens if reference is None else left_aligned(model.to_tokens(reference, bos=bos))
+    averages = averages_for(model, replacement, others, max(lengths), names, WHO)
+    rows = [
+        Row([without(layer, head, averages, length) for layer, head in removed], prompt)
+        for removed in sets
+        for prompt, length in enumerate(lengths)
+    ]
+    readout = MetricReadout(metrics, Truth(answers, wrongs), position=places)
     swept = sweep(model, tokens, rows, readout, max_bytes=max_bytes, progress="ablating" if progress else None)
     found = swept.values.cpu().reshape(len(sets), len(tokens), len(metrics))  # [condition, prompt, metric]
     difference, rank = found.double().numpy().transpose(2, 0, 1)
-    values = {"logit_difference": difference, "preferred": 1.0 * (difference > 0), "correct": 1.0 * (rank == 0)}
+    values = {
+        "logit_difference": difference,
+        "preferred": np.where(np.isnan(difference), np.nan, difference > 0),
+        "correct": np.where(np.isnan(rank), np.nan, rank == 0),
+    }
     named = {
         "logit_difference": ("logit difference", "logits"),
         "preferred": ("whether the answer leads the wrong answer", "1"),
@@ -105,7 +122,8 @@ def ablate_heads(
     for name, (long_name, units) in named.items():
         variables[name] = (("condition", "prompt"), values[name], long_name, units)
         if len(tokens) > 1:
-            variables |= over_prompts(name, values[name].T, ("condition",), long_name, units)
+            share = name != "logit_difference"
+            variables |= over_prompts(name, values[name].T, ("condition",), long_name, units, share=share)
     labels = [" ".join(f"{layer}.{head}" for layer, head in removed) for removed in sets]
     coords: dict[Any, Any] = {
         "condition": ["intact", "ablated", *(f"control {number}" for number in range(controls))],
@@ -113,15 +131,12 @@ def ablate_heads(
         **({"bound": ["lower", "upper"]} if len(tokens) > 1 else {}),
         **token_coords(model, tokens),
     }
-    parameters = {"replacement": replacement, "controls": controls, "heads": labels[1], "bos": bos}
-    return make(
-        "head_ablation", variables, coords, model=model, prompts={"prompt": tokens}, parameters=parameters, seed=seed
-    )
+    parameters = {"replacement": replacement, "controls": controls, "heads": labels[1], "position": read, "bos": bos}
+    used = {"prompt": tokens} | ({} if reference is None else {"reference": others})
+    return make("head_ablation", variables, coords, model=model, prompts=used, parameters=parameters, seed=seed)
 
 
-def _interventions(removed: Sequence[Head], averages: dict[str, torch.Tensor]) -> list[Intervention]:
-    changes = []
-    for layer, head in removed:
-        name = block_name(layer, "attn.hook_z")
-        changes.append(Intervention(name, Set(averages[name][0, head] if averages else 0.0), heads=head))
-    return changes
+def without(layer: int, head: int, averages: dict[str, torch.Tensor] | None, length: int) -> Intervention:
+    """Take a head out of a prompt of that length: put zero in place of its z, or a mean, [1, ...] or by position [position, ...]."""
+    name = block_name(layer, "attn.hook_z")
+    return Intervention(name, Set(0.0 if averages is None else averages[name][:length, head]), heads=head)

@@ -14,6 +14,7 @@ from analyses.results import make
 from interp.errors import InterpError
 from interp.model import Transformer
 from interp.prompts import Prompt
+from interp.readouts import Position, given_position
 from interp.sweep import MAX_BYTES
 
 WHO = "activation_patching"
@@ -30,6 +31,7 @@ def activation_patching(
     direction: str | None = None,
     replacement: str = "resample",
     metric: str | Custom = "logit_difference",
+    position: Position = -1,
     by_position: bool | None = None,
     layers: Sequence[int] | None = None,
     window: int = 1,
@@ -55,10 +57,12 @@ def activation_patching(
         site: `resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`: the grid is layer x position; `z`, `q`, `k`, `v`,
             `pattern`: layer x head; `mlp_post`: layer x neuron.
         direction: `denoising` or `noising`; None is denoising for `resample`, and noising for the others.
-        replacement: `resample`, the other run's value; `zero`; `mean`, over all positions of the reference prompts, or
-            `mean_by_position`; `add`, the value itself with `vector` added.
+        replacement: `resample`, the other run's value; `zero`; `mean`, over all positions of the reference prompts together, or
+            `mean_by_position`, each position by itself; `add`, the value itself with `vector` added.
         metric: `logit_difference`, `logit`, `probability`, `log_probability`, `cross_entropy`, `kl` (from the clean run's
             distribution), `rank`; or a function of logits [row, vocab] and the pair of each row [row] that returns [row].
+        position: where the answer is read: the default is the last token; negative counts from the end of each prompt; one for all pairs,
+            or one for each. In pairs of unequal length a position from 0 on is the clean prompt's, and its partner the corrupt one's.
         by_position: one position at a time (a pattern's by query), or all together; None is by position for values in the stream,
             together for heads, patterns and neurons.
         layers: only these; None is all.
@@ -66,22 +70,27 @@ def activation_patching(
         reference: prompts over which the means are taken; None is those of the run that values would come from.
         vector: [d_model], for `add`.
         align: match pairs of unequal length by their common tokens and patch only matched positions, which the result names.
-        smallest_gap: least difference of the baselines, in the metric's units, that an effect is normalised by.
+        smallest_gap: least difference of the baselines, in the metric's units, that an effect is normalised by; None is the metric's own.
+            At 0 a pair whose baselines are equal has no effect (NaN) and is left out of the means, which say so.
         bos: see `Transformer.to_tokens`.
         max_bytes: bound on the memory of the sweep.
         progress: show a progress bar with the time left on standard error.
 
     Returns:
         A Dataset. `value` (prompt, layer, ...), the metric of the patched run, and `effect`, the same normalised: 0 at the corrupt
-        baseline, 1 at the clean one. `clean_baseline` and `corrupt_baseline` (prompt). With several pairs also `effect_mean`,
-        `effect_standard_error` and `effect_interval`, 95 % bootstrap over pairs. Dim `prompt` numbers the pairs; where a shorter
-        pair has no position, or one is not matched, there is NaN.
+        baseline, 1 at the clean one. `clean_baseline` and `corrupt_baseline` (prompt); `left_out` (prompt), whether they are equal. With
+        several pairs also `effect_mean`, `effect_standard_error` and `effect_interval`, 95 % bootstrap over pairs. Dim `prompt` numbers
+        the pairs; where a shorter pair has no position, or one is not matched, there is NaN. Over prompts of unequal length an index
+        from the start means another token in each, so there the means are by `position_from_end` (-1 is the last token), as far back
+        as every pair goes.
 
     Raises:
-        TokenError: a pair of unequal length (both token rows are shown), an answer of several tokens or out of range.
-        ResultError: baselines too close together to normalise by.
+        TokenError: a pair of unequal length (both token rows are shown), an answer of several tokens or out of range, a position that a
+            prompt does not have.
+        ResultError: baselines too close together to normalise by, or that are no numbers; then it names the first hook point that is none.
         InterpError: a site, direction, replacement, metric, layer or window that cannot be.
     """
+    read = given_position(position, WHO)
     method = Method.of(
         model,
         site,
@@ -101,6 +110,7 @@ def activation_patching(
         answer=answer,
         wrong=wrong,
         metrics=[chosen],
+        position=read,
         bos=bos,
         align=align,
         max_bytes=max_bytes,
@@ -111,12 +121,12 @@ def activation_patching(
     reference_tokens = None if reference is None else model.to_tokens(reference, bos=bos)
     values, baselines = run.patch(method, [chosen], reference_tokens, "patching" if progress else None)
     effect = normalised(values[0], baselines[0], chosen, smallest_gap, WHO)
-    variables = patched(method, chosen, effect, values[0], baselines[0])
+    variables = patched(run, method, chosen, effect, values[0], baselines[0])
     return make(
         "activation_patching",
         variables,
         coordinates(run, method),
         model=model,
         prompts={"clean": run.pairs.clean, "corrupt": run.pairs.corrupt},
-        parameters={**method.parameters(), "metric": chosen.name, "bos": bos, "align": align},
+        parameters={**method.parameters(), "metric": chosen.name, "position": read, "bos": bos, "align": align},
     )

@@ -1,6 +1,7 @@
 """Attribution patching: a gradient ranks all cells at once, then the sweep says what the best ones really do."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.answers import Tokens
+from analyses.from_end import FROM_END, side_by_side
+from analyses.intervals import over_prompts
 from analyses.patching.experiment import Experiment, Method
-from analyses.patching.grid import coordinates, normalised
+from analyses.patching.grid import coordinates, left_out, left_out_variable, normalised
 from analyses.patching.methodology import rank_correlation
 from analyses.patching.metrics import Custom, Metric, metric_of
 from analyses.patching.replacements import values_of
@@ -20,6 +23,7 @@ from interp.errors import InterpError
 from interp.interventions import Add, Change, Patch
 from interp.model import Transformer
 from interp.prompts import Prompt
+from interp.readouts import Position, given_position
 from interp.sweep import MAX_BYTES
 
 WHO = "attribution_patching"
@@ -37,6 +41,7 @@ def attribution_patching(
     direction: str | None = None,
     replacement: str = "resample",
     metric: str | Custom = "logit_difference",
+    position: Position = -1,
     by_position: bool | None = None,
     layers: Sequence[int] | None = None,
     reference: Prompt | None = None,
@@ -61,13 +66,16 @@ def attribution_patching(
     Returns:
         A Dataset. `estimate` (prompt, layer, ...), the estimated effect, on the scale of `activation_patching`; `effect`, the exact one
         of the cells that were checked, NaN elsewhere; `error`, estimate minus effect. `rank_correlation`: Spearman's between the mean
-        estimate and the mean effect of the checked cells (NaN for fewer than two). `clean_baseline`, `corrupt_baseline` (prompt).
+        estimate and the mean effect of the checked cells (NaN for fewer than two). `clean_baseline`, `corrupt_baseline` and `left_out`
+        (prompt). With several pairs also means, standard errors and intervals of `estimate` and `effect`, as in `activation_patching`:
+        over prompts of unequal length by `position_from_end`, and the cells that are checked are those of each pair at that place.
 
     Raises:
         InterpError: a metric without a gradient, a negative `verify`, or as `activation_patching`.
     """
     if verify < 0:
         raise InterpError(f"{WHO}: verify is the number of cells to check, 0 or more; got {verify}.")
+    read = given_position(position, WHO)
     method = Method.of(
         model,
         site,
@@ -86,6 +94,7 @@ def attribution_patching(
         answer=answer,
         wrong=wrong,
         metrics=[chosen],
+        position=read,
         bos=bos,
         align=False,
         max_bytes=max_bytes,
@@ -93,25 +102,34 @@ def attribution_patching(
     )
     reference_tokens = None if reference is None else model.to_tokens(reference, bos=bos)
     change = estimates(run, method, chosen, run.averages(method, reference_tokens))
-    size = np.abs(_mean(change.numpy())).reshape(-1)
-    best = np.argsort(-np.where(np.isfinite(size), size, -1.0), kind="stable")[
-        : min(verify, int(np.isfinite(size).sum()))
-    ]
-    only = {tuple(map(int, np.unravel_index(at, change.shape[1:]))) for at in best}
+    dims, lengths = method.site.dims, run.lengths(method)
+    at, together = side_by_side(change.numpy(), dims, lengths)
+    mean = together.mean(axis=0)
+    best = _largest(mean, verify)
+    places = [np.unravel_index(cell, mean.shape) for cell in best]
+    only = {(pair, *_place(place, at, mean.shape, length)) for place in places for pair, length in enumerate(lengths)}
     values, baselines = run.patch(method, [chosen], reference_tokens, "verifying" if progress else None, only)
     effect = normalised(values[0], baselines[0], chosen, smallest_gap, WHO)
     start = baselines[0][0 if method.noising else 1].reshape(-1, *[1] * (change.ndim - 1))
     estimate = normalised(start + change, baselines[0], chosen, smallest_gap, WHO)
-    both = np.stack([_mean(estimate.numpy()).reshape(-1)[best], _mean(effect.numpy()).reshape(-1)[best]])
-    agreement = rank_correlation(both)[0, 1] if len(best) > 1 else np.nan
-    dims = ("prompt", *method.site.dims)
     share = f"share of the way from the corrupt to the clean {chosen.long_name}"
+    each = {
+        "estimate": (estimate, f"first-order estimate: {share}"),
+        "effect": (effect, f"exact, where checked: {share}"),
+    }
+    averaged: dict[str, Variable] = {}
+    for name, (value, long_name) in each.items():
+        kept = ~left_out(baselines[0]).numpy()
+        averaged |= over_prompts(name, value.numpy(), dims, long_name, "1", kept=kept, lengths=lengths)
+    both = np.stack([averaged[f"{name}_mean"][1].ravel()[best] for name in each])
+    agreement = rank_correlation(both)[0, 1] if len(best) > 1 else np.nan
     variables: dict[str, Variable] = {
-        "estimate": (dims, estimate, f"first-order estimate: {share}", "1"),
-        "effect": (dims, effect, f"exact, where checked: {share}", "1"),
-        "error": (dims, estimate - effect, "estimate minus exact effect, where checked", "1"),
+        **{name: (("prompt", *dims), value, long_name, "1") for name, (value, long_name) in each.items()},
+        "error": (("prompt", *dims), estimate - effect, "estimate minus exact effect, where checked", "1"),
         "rank_correlation": ((), agreement, "Spearman correlation over the checked cells", "1"),
-    }  # fmt: skip
+        "left_out": left_out_variable(baselines[0]),
+        **(averaged if len(run.pairs) > 1 else {}),
+    }
     for role, found in zip(("clean", "corrupt"), baselines[0], strict=True):
         variables[f"{role}_baseline"] = (("prompt",), found, f"{chosen.long_name} of the {role} run", chosen.units)
     return make(
@@ -120,7 +138,7 @@ def attribution_patching(
         coordinates(run, method),
         model=model,
         prompts={"clean": run.pairs.clean, "corrupt": run.pairs.corrupt},
-        parameters={**method.parameters(), "metric": chosen.name, "verify": verify, "bos": bos},
+        parameters={**method.parameters(), "metric": chosen.name, "position": read, "verify": verify, "bos": bos},
     )
 
 
@@ -136,7 +154,7 @@ def estimates(
     for pairs in run.batches(names):
         batch = run.prepare(method, [metric], pairs)
         with torch.enable_grad():
-            values, normed = values_of(run.model, *batch.base, names, with_gradients=True)
+            values, normed = values_of(run.model, *batch.base, names, batch.read_at, with_gradients=True)
             total = batch.readout.read(run.model, normed, torch.arange(len(normed), device=normed.device)).sum()
         if not total.requires_grad:
             raise InterpError(f"{WHO}: the metric {metric.name} has no gradient; choose another.")
@@ -170,7 +188,14 @@ def _products(change: Change, value: Tensor, slope: Tensor, site: Site) -> Float
     return product.sum(-1).mT if site.inner_dim else product.sum(-1)[None]
 
 
-def _mean(cells: Float[np.ndarray, "pair ..."]) -> Float[np.ndarray, "..."]:
-    """Mean over the pairs that have a cell; NaN where none has."""
-    count = np.isfinite(cells).sum(axis=0)
-    return np.where(count > 0, np.nansum(cells, axis=0) / np.maximum(count, 1), np.nan)
+def _largest(mean: Float[np.ndarray, "..."], count: int) -> list[int]:
+    """The cells of the largest means by size, where there is one, as places in the flat grid; at most so many."""
+    size = np.where(np.isfinite(mean), np.abs(mean), -1.0).ravel()
+    order = np.argsort(-size, kind="stable")
+    return [int(cell) for cell in order[: min(count, int((size >= 0).sum()))]]
+
+
+def _place(place: Sequence[Any], dims: tuple[str, ...], shape: tuple[int, ...], length: int) -> tuple[int, ...]:
+    """Where a cell of the mean stands in the grid of a prompt of that length."""
+    shift = [length - size if dim == FROM_END else 0 for dim, size in zip(dims, shape, strict=True)]
+    return tuple(int(at) + by for at, by in zip(place, shift, strict=True))

@@ -10,13 +10,15 @@ from torch import Tensor
 from analyses.answers import Tokens
 from analyses.patching.metrics import Metric, MetricReadout, Truth
 from analyses.patching.pairs import Pairs, read_answers, read_pairs
-from analyses.patching.replacements import changes, check_replacement, means, values_of
+from analyses.patching.replacements import averages_for, changes, check_replacement, values_of
 from analyses.patching.sites import Site
 from interp.errors import InterpError
+from interp.finite import not_finite
 from interp.interventions import Change, Row
 from interp.metrics import log_probabilities
 from interp.model import Transformer
 from interp.prompts import Prompt
+from interp.readouts import Position
 from interp.sweep import sweep
 from interp.tokenizer import PAD
 
@@ -80,6 +82,7 @@ class Experiment:
     """Pairs with their answers, on which grids can be patched.
 
     Args:
+        position: where the answer is read, see `Pairs.read_at`.
         max_bytes: bound on the memory of a sweep.
         who: the analysis, for error messages.
         corrupt_stream: what enters block 0 in the corrupt runs; None is the embedding of their tokens.
@@ -91,12 +94,14 @@ class Experiment:
         pairs: Pairs,
         answers: Int[Tensor, " pair"],
         wrongs: Int[Tensor, " pair"] | None,
+        position: Position,
         max_bytes: int,
         who: str,
         corrupt_stream: Float[Tensor, "pair position d_model"] | None = None,
     ) -> None:
         self.model, self.pairs, self.answers, self.wrongs = model, pairs, answers, wrongs
         self.max_bytes, self.who, self._corrupt_stream = max_bytes, who, corrupt_stream
+        self._read_at = pairs.read_at(position, who)
 
     @classmethod
     def of(
@@ -108,6 +113,7 @@ class Experiment:
         answer: Tokens,
         wrong: Tokens | None,
         metrics: Sequence[Metric],
+        position: Position,
         bos: bool | None,
         align: bool,
         max_bytes: int,
@@ -116,7 +122,7 @@ class Experiment:
         """Read prompts and answers as a user gives them. Raises TokenError or InterpError where they do not fit together."""
         pairs = read_pairs(model, clean, corrupt, bos=bos, align=align, who=who)
         answers, wrongs = read_answers(model, answer, wrong, metrics, len(pairs), who)
-        return cls(model, pairs, answers, wrongs, max_bytes, who)
+        return cls(model, pairs, answers, wrongs, position, max_bytes, who)
 
     @torch.no_grad()
     def patch(
@@ -131,7 +137,10 @@ class Experiment:
 
         Args:
             reference: prompts that means are taken over; None is those of the run that values would come from.
-            only: places in the grid; None is all.
+            only: (pair, place in its grid); None is all.
+
+        Raises:
+            ResultError: a metric of a run that nothing is patched in is no number; it names the first hook point that is none.
         """
         model, site = self.model, method.site
         averages = self.averages(method, reference)
@@ -145,7 +154,7 @@ class Experiment:
             rows, places = [], []
             for row, change in enumerate(self.changes(method, batch, averages)):
                 for place, where in site.cells(self.into(method, pairs.start + row)):
-                    if only is None or place in only:
+                    if only is None or (pairs.start + row, *place) in only:
                         rows.append(Row(where.interventions(change), row))
                         places.append((pairs.start + row, *place))
             rows.append(Row())  # changes nothing: a batch in which no pair has a cell still has its baselines
@@ -158,25 +167,41 @@ class Experiment:
             both = (swept.base, batch.other) if method.noising else (batch.other, swept.base)
             for side, found in enumerate(both):
                 baselines[:, side, pairs] = found.T.cpu().to(dtype)
+        self._check_finite(metrics, baselines)
         return values, baselines
+
+    def _check_finite(self, metrics: Sequence[Metric], baselines: Float[Tensor, "metric two pair"]) -> None:
+        """Raise ResultError where a baseline is NaN or infinite: no effect could be measured from it."""
+        for metric, side, pair in (~torch.isfinite(baselines)).nonzero().tolist():
+            role, tokens = ("clean", self.pairs.clean) if side == 0 else ("corrupt", self.pairs.corrupt)
+            stream = None if side == 0 or self._corrupt_stream is None else self._corrupt_stream[pair : pair + 1]
+            what = f"{self.who}: pair {pair}: the {metrics[metric].long_name} of the {role} run"
+            raise not_finite(self.model, tokens[pair : pair + 1], what, residual=stream)
 
     @torch.no_grad()
     def prepare(self, method: Method, metrics: Sequence[Metric], pairs: slice) -> "Batch":
         """Run both prompts of some pairs."""
         model, names = self.model, method.site.all_hooks()
         base, source = self._sides(method, pairs)
-        (bases, base_normed), (sources, other_normed) = (values_of(model, *run, names) for run in (base, source))
+        base_at, source_at = (side[pairs] for side in (self._read_at if method.noising else self._read_at[::-1]))
+        bases, base_normed = values_of(model, *base, names, base_at)
+        sources, other_normed = values_of(model, *source, names, source_at)
         log_p = None
         if any(metric.distribution for metric in metrics):
             log_p = log_probabilities(model.to_logits(base_normed if method.noising else other_normed)[:, 0])
         wrongs = None if self.wrongs is None else self.wrongs[pairs]
-        readout = MetricReadout(metrics, Truth(self.answers[pairs], wrongs, log_p, pairs.start))
+        readout = MetricReadout(metrics, Truth(self.answers[pairs], wrongs, log_p, pairs.start), position=base_at)
         other = readout.read(model, other_normed, torch.arange(len(other_normed), device=model.device))
-        return Batch(pairs, base, bases, sources, readout, other)
+        return Batch(pairs, base, base_at, bases, sources, readout, other)
 
     def sizes(self, method: Method) -> tuple[int, ...]:
         """Of the grid."""
         return method.site.sizes((self.pairs.clean if method.noising else self.pairs.corrupt).shape[1])
+
+    def lengths(self, method: Method) -> list[int]:
+        """Tokens of each prompt that is patched."""
+        clean, corrupt = self.pairs.lengths
+        return clean if method.noising else corrupt
 
     def into(self, method: Method, pair: int) -> list[int]:
         """The positions of a pair's run that may be changed."""
@@ -201,16 +226,9 @@ class Experiment:
 
     def averages(self, method: Method, reference: Int[Tensor, "reference position"] | None) -> dict[str, Tensor] | None:
         """The means that a method puts in, by hook name; None where it puts in none."""
-        if not method.replacement.startswith("mean"):
-            return None
-        base, source = self._sides(method, slice(None))
-        tokens, by_position = source[0] if reference is None else reference, method.replacement == "mean_by_position"
-        if by_position and tokens.shape[1] < base[0].shape[1]:
-            raise InterpError(
-                f"{self.who}: the longest reference prompt has {tokens.shape[1]} tokens, so there is no mean at position "
-                f"{tokens.shape[1]}; use 'mean', or longer references."
-            )
-        return means(self.model, tokens, method.site.all_hooks(), by_position)
+        _, source = self._sides(method, slice(None))
+        tokens, longest = source[0] if reference is None else reference, max(self.lengths(method))
+        return averages_for(self.model, method.replacement, tokens, longest, method.site.all_hooks(), self.who)
 
     def batches(self, names: Sequence[str]) -> Iterator[slice]:
         """Pairs whose values at the hook points fit into a quarter of the bound, twice; always at least one."""
@@ -231,6 +249,7 @@ class Batch:
     Args:
         pairs: which.
         base: what is run with changes.
+        read_at: where the answer is read in each of those.
         bases, sources: values at the hook points of the site, of those runs and of the others, by name.
         readout: of the metrics.
         other: [pair, metric], the metrics of the runs that values come from.
@@ -238,6 +257,7 @@ class Batch:
 
     pairs: slice
     base: Run
+    read_at: list[int]
     bases: dict[str, Tensor]
     sources: dict[str, Tensor]
     readout: MetricReadout

@@ -3,9 +3,11 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from analyses.from_end import end_coords
 from analyses.intervals import over_prompts
 from analyses.patching.experiment import Experiment, Method
 from analyses.patching.metrics import Metric
@@ -20,7 +22,7 @@ def normalised(
     smallest_gap: float | None,
     who: str,
 ) -> Float[Tensor, "pair ..."]:
-    """Each pair's values on a scale of 0 at its corrupt baseline to 1 at its clean one.
+    """Each pair's values on a scale of 0 at its corrupt baseline to 1 at its clean one; NaN for a pair whose baselines are equal.
 
     Raises ResultError where the baselines differ by less than `smallest_gap` (None: the metric's), or are not numbers.
     """
@@ -33,11 +35,23 @@ def normalised(
             "effect between them means nothing. Use prompts, or an answer, on which the model differs, or set smallest_gap."
         )
     shape = (-1, *[1] * (values.ndim - 1))
-    effect: Tensor = (values - corrupt.reshape(shape)) / (clean - corrupt).reshape(shape)
+    gap = (clean - corrupt).masked_fill(left_out(baselines), torch.nan)
+    effect: Tensor = (values - corrupt.reshape(shape)) / gap.reshape(shape)
     return effect
 
 
+def left_out(baselines: Float[Tensor, "*variant two pair"]) -> Bool[Tensor, "*variant pair"]:
+    """The pairs whose baselines are equal: no effect lies between them, so no mean can hold one."""
+    return baselines.select(-2, 0) == baselines.select(-2, 1)
+
+
+def left_out_variable(baselines: Float[Tensor, "*variant two pair"], dims: tuple[str, ...] = ("prompt",)) -> Variable:
+    """The same, as a result says it."""
+    return dims, left_out(baselines).numpy(), "whether a pair has no effect, its runs being equal", "1"
+
+
 def patched(
+    run: Experiment,
     method: Method,
     metric: Metric,
     effect: Float[Tensor, "pair ..."],
@@ -52,7 +66,9 @@ def patched(
         "value": (("prompt", *dims), values, f"{metric.long_name} of the patched run", metric.units),
     }
     if len(effect) > 1:
-        variables |= over_prompts("effect", effect.numpy(), dims, share, "1")
+        kept = ~left_out(baselines).numpy()
+        variables |= over_prompts("effect", effect.numpy(), dims, share, "1", kept=kept, lengths=run.lengths(method))
+    variables["left_out"] = left_out_variable(baselines)
     return variables | {
         f"{role}_baseline": (("prompt",), found, f"{metric.long_name} of the {role} run", metric.units)
         for role, found in zip(("clean", "corrupt"), baselines, strict=True)
@@ -70,6 +86,7 @@ def coordinates(run: Experiment, method: Method) -> dict[Any, Any]:
         coords[site.inner_dim] = np.arange(site.inner)
     if len(pairs) > 1:
         coords["bound"] = ["lower", "upper"]
+        coords |= end_coords(site.dims, run.lengths(method))
     same = pairs.equal and tokens[base].shape == tokens[other].shape
     for role, dim in ((base, "position"), (other, "position" if same else f"{other}_position")):
         coords |= token_coords(run.model, tokens[role], dim, f"{role}_")

@@ -13,12 +13,13 @@ from torch import Tensor
 from analyses.answers import Tokens
 from analyses.intervals import over_prompts
 from analyses.patching.experiment import Experiment, Method
-from analyses.patching.grid import coordinates, normalised
+from analyses.patching.grid import coordinates, left_out, left_out_variable, normalised
 from analyses.patching.metrics import Metric, metric_of
 from analyses.results import Variable, make
 from interp.errors import InterpError
 from interp.model import Transformer
 from interp.prompts import Prompt
+from interp.readouts import Position, given_position
 from interp.sweep import MAX_BYTES
 
 WHO = "compare_patching"
@@ -42,6 +43,7 @@ def compare_patching(
     wrong: Tokens | None = None,
     site: str = "z",
     methods: Sequence[tuple[str, str, str]] = METHODS,
+    position: Position = -1,
     by_position: bool | None = None,
     layers: Sequence[int] | None = None,
     window: int = 1,
@@ -62,13 +64,14 @@ def compare_patching(
 
     Returns:
         A Dataset. `moved` (variant, prompt, ...): how far a patch moves the metric from that of the run that is patched (0) to that
-        of the other run (1), so that denoising and noising are read alike. `clean_baseline`, `corrupt_baseline` (variant, prompt).
-        `rank_correlation` (variant, other_variant): Spearman's, between the means over pairs of all cells. With several pairs also
-        `moved_mean`, `moved_standard_error` and `moved_interval`.
+        of the other run (1), so that denoising and noising are read alike. `clean_baseline`, `corrupt_baseline` and `left_out`
+        (variant, prompt). `rank_correlation` (variant, other_variant): Spearman's, between the means over pairs of all cells that every
+        pair has. With several pairs also `moved_mean`, `moved_standard_error` and `moved_interval`, see `activation_patching`.
 
     Raises:
         InterpError: fewer than two methods, one of them twice, or as `activation_patching`.
     """
+    read = given_position(position, WHO)
     named = [(str(direction), str(replacement), metric_of(metric)) for direction, replacement, metric in methods]
     labels = [f"{direction} · {replacement} · {metric.name}" for direction, replacement, metric in named]
     if len(set(labels)) < max(2, len(labels)):
@@ -89,6 +92,7 @@ def compare_patching(
         answer=answer,
         wrong=wrong,
         metrics=[metric for _, _, metric in named],
+        position=read,
         bos=bos,
         align=False,
         max_bytes=max_bytes,
@@ -106,7 +110,7 @@ def compare_patching(
             effect = normalised(value, baseline, metric, smallest_gap, WHO)
             moved[label], baselines[label] = (1 - effect if method.noising else effect), baseline
     method = next(iter(checked.values()))
-    return _result(run, method, named, labels, [moved[x] for x in labels], [baselines[x] for x in labels])
+    return _result(run, method, named, labels, [moved[x] for x in labels], [baselines[x] for x in labels], read)
 
 
 def _result(
@@ -116,19 +120,26 @@ def _result(
     labels: Sequence[str],
     moved: Sequence[Float[Tensor, "pair ..."]],
     baselines: Sequence[Float[Tensor, "two pair"]],
+    read: int | list[int],
 ) -> xr.Dataset:
-    dims, together = method.site.dims, torch.stack(list(moved)).numpy()
-    means = np.array([np.nanmean(grid, axis=0)[np.isfinite(grid).any(axis=0)] for grid in together])
+    dims, together, every = method.site.dims, torch.stack(list(moved)).numpy(), torch.stack(list(baselines))
+    kept, lengths = ~left_out(every).numpy(), run.lengths(method)
     name = "how far a patch moves the metric from the patched run's (0) to the other run's (1)"
+    each = [
+        over_prompts("moved", grid, dims, name, "1", kept=pairs, lengths=lengths)
+        for grid, pairs in zip(together, kept, strict=True)
+    ]
+    means = np.stack([one["moved_mean"][1].ravel() for one in each])
+    ranks = rank_correlation(means[:, np.isfinite(means).all(0)])
     variables: dict[str, Variable] = {
         "moved": (("variant", "prompt", *dims), together, name, "1"),
-        "rank_correlation": (("variant", "other_variant"), rank_correlation(means), "Spearman correlation over cells", "1"),
-    }  # fmt: skip
+        "rank_correlation": (("variant", "other_variant"), ranks, "Spearman correlation over cells", "1"),
+        "left_out": left_out_variable(every, ("variant", "prompt")),
+    }
     for number, role in enumerate(("clean", "corrupt")):
-        found = torch.stack([baseline[number] for baseline in baselines])
+        found = every[:, number]
         variables[f"{role}_baseline"] = (("variant", "prompt"), found, f"metric of the {role} run", "as the metric")
     if len(run.pairs) > 1:
-        each = [over_prompts("moved", grid, dims, name, "1") for grid in together]
         for key, (at, _, long_name, units) in each[0].items():
             values = np.stack([one[key][1] for one in each])
             variables[key] = (("variant", *at), values, long_name, units)
@@ -143,12 +154,19 @@ def _result(
         coords,
         model=run.model,
         prompts={"clean": run.pairs.clean, "corrupt": run.pairs.corrupt},
-        parameters={"site": site.name, "by_position": site.by_position, "window": site.window},
+        parameters={
+            "site": site.name,
+            "by_position": site.by_position,
+            "window": site.window,
+            "position": read,
+        },
     )
 
 
 def rank_correlation(rows: Float[np.ndarray, "row cell"]) -> Float[np.ndarray, "row row"]:
-    """Spearman's rank correlation of each pair of rows; NaN with a row whose cells are all equal, which has no ranking."""
+    """Spearman's rank correlation of each pair of rows; NaN with a row whose cells are all equal or that has none, which has no ranking."""
+    if rows.shape[1] == 0:
+        return np.full((len(rows), len(rows)), np.nan)
     ranks = stats.rankdata(rows, axis=1)
     constant = np.ptp(rows, axis=1) == 0
     found = np.full((len(rows), len(rows)), np.nan)

@@ -1,4 +1,4 @@
-"""Numbers that say how far a run has moved from one answer to another, read at the last position."""
+"""Numbers that say how far a run has moved from one answer to another, read at the position where the answer stands."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from interp.errors import InterpError, nearest
 from interp.metrics import kl_divergence, log_probabilities, pick, rank
 from interp.model import Transformer
-from interp.readouts import AtLast, Logits
+from interp.readouts import AtPosition, Logits
 
 Custom = Callable[[Float[Tensor, "row vocab"], Int[Tensor, " row"]], Float[Tensor, " row"]]
 """From logits and each row's prompt to a number for each row."""
@@ -120,7 +120,7 @@ def metric_of(given: str | Custom) -> Metric:
 
 
 @dataclass(frozen=True, eq=False)
-class MetricReadout(AtLast):
+class MetricReadout(AtPosition):
     """Several metrics of one run: [row, metric]."""
 
     metrics: Sequence[Metric]

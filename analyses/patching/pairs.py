@@ -13,6 +13,7 @@ from interp.errors import InterpError, TokenError
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
+from interp.readouts import Position, given_position, positions_of
 from interp.tokenizer import PAD
 
 
@@ -30,6 +31,36 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.clean)
+
+    @property
+    def lengths(self) -> tuple[list[int], list[int]]:
+        """Tokens of each clean and of each corrupt prompt."""
+        clean, corrupt = ((rows != PAD).sum(1).tolist() for rows in (self.clean, self.corrupt))
+        return clean, corrupt
+
+    def read_at(self, position: Position, who: str) -> tuple[list[int], list[int]]:
+        """Where the answer is read in each clean and in each corrupt prompt.
+
+        Args:
+            position: one for all pairs, or one for each. A negative one counts from the end of each prompt; else it is one of the clean
+                prompt, and the corrupt prompt is read at the position that is matched with it.
+
+        Raises:
+            TokenError: a position that a prompt does not have, or whose token has no partner.
+        """
+        given = given_position(position, who)
+        clean = positions_of(given, self.lengths[0], who)
+        each = [given] * len(self) if isinstance(given, int) else given
+        partners = []
+        for number, (at, there) in enumerate(zip(each, clean, strict=True)):
+            partner = at if at < 0 else dict(self.matched[number]).get(there)
+            if partner is None:
+                raise TokenError(
+                    f"{who}: pair {number}: position {there} of the clean prompt is matched with none of the corrupt prompt, so there is "
+                    "nothing to compare its answer with. Choose a matched position, or count from the end (negative)."
+                )
+            partners.append(partner)
+        return clean, positions_of(partners, self.lengths[1], who)
 
     @property
     def equal(self) -> bool:

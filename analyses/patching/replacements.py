@@ -36,20 +36,48 @@ def values_of(
     tokens: Int[Tensor, "batch position"],
     residual: Float[Tensor, "batch position d_model"] | None,
     names: Sequence[str],
+    at: Sequence[int],
     *,
     with_gradients: bool = False,
 ) -> tuple[dict[str, Tensor], Float[Tensor, "batch one d_model"]]:
-    """The values of runs at the named hook points, by name, and the final stream of each row's last token after the final norm.
+    """The values of runs at the named hook points, by name, and the final stream at one position of each row after the final norm.
 
     Args:
         residual: what enters block 0; None is the embedding of the tokens.
+        at: that position of each row.
         with_gradients: let gradients reach the values.
     """
     real = model.check_tokens(tokens)
     with model.capture(list(names), with_gradients=with_gradients) as values:
         stream = model.run_blocks(model.embed(tokens) if residual is None else residual, real=real)
-    last = (tokens != PAD).sum(1) - 1
-    return values, model.ln_final(stream[torch.arange(len(tokens), device=tokens.device), last][:, None])
+    places = torch.arange(len(tokens), device=tokens.device), torch.tensor(list(at), device=tokens.device)
+    return values, model.ln_final(stream[places][:, None])
+
+
+def averages_for(
+    model: Transformer,
+    replacement: str,
+    reference: Int[Tensor, "batch position"],
+    longest: int,
+    names: Sequence[str],
+    who: str,
+) -> dict[str, Tensor] | None:
+    """The means that a replacement puts in, by hook name: [1, ...], or by position [position, ...]; None where it puts in none.
+
+    Args:
+        longest: the number of tokens of the longest prompt that they are put into.
+
+    Raises InterpError where the reference prompts are too short for a mean at each of its positions.
+    """
+    if not replacement.startswith("mean"):
+        return None
+    by_position = replacement == "mean_by_position"
+    if by_position and (there := int((reference != PAD).sum(1).max())) < longest:
+        raise InterpError(
+            f"{who}: the longest reference prompt has {there} tokens, so there is no mean at position {there}; use 'mean', or longer "
+            "references."
+        )
+    return means(model, reference, names, by_position)
 
 
 @torch.no_grad()
@@ -58,12 +86,12 @@ def means(
 ) -> dict[str, Tensor]:
     """Mean values [position, ...] over reference prompts at the named hook points: one for all positions, or each its own.
 
-    Beyond the longest reference prompt a mean by position is NaN.
+    A mean by position is over the prompts that reach there, counted from the start, as position embeddings count.
     """
     reference = left_aligned(reference)
     real = (reference != PAD)[:, :, None]
     found = {}
-    for name, value in values_of(model, reference, None, names)[0].items():
+    for name, value in values_of(model, reference, None, names, [0] * len(reference))[0].items():
         rest, flat = value.shape[2:], value.flatten(2).masked_fill(~real, 0.0)
         mean = flat.sum(0) / real.sum(0) if by_position else flat.sum((0, 1))[None] / real.sum()
         found[name] = mean.reshape(-1, *rest)

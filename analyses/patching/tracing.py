@@ -10,10 +10,10 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.answers import Tokens
+from analyses.answers import Tokens, top_predictions
 from analyses.intervals import over_prompts
 from analyses.patching.experiment import Experiment, Method
-from analyses.patching.grid import coordinates, normalised
+from analyses.patching.grid import coordinates, left_out, left_out_variable, normalised
 from analyses.patching.metrics import Custom, metric_of
 from analyses.patching.pairs import Pairs, read_answers
 from analyses.results import Variable, make
@@ -21,6 +21,7 @@ from interp.errors import InterpError, TokenError
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
+from interp.readouts import Position, given_position, positions_of
 from interp.sweep import MAX_BYTES
 from interp.tokenizer import PAD
 
@@ -41,6 +42,7 @@ def causal_tracing(
     sigma: float = 3.0,
     draws: int = 10,
     metric: str | Custom = "probability",
+    position: Position = -1,
     by_position: bool | None = None,
     layers: Sequence[int] | None = None,
     window: int = 1,
@@ -64,12 +66,13 @@ def causal_tracing(
             `window=10`.
         sigma: size of the noise, in standard deviations of all entries of the token embeddings.
         draws: of the noise for each prompt. A prompt's noise depends on `seed` and its place among the prompts alone.
-        metric, by_position, layers, window, smallest_gap, bos, max_bytes, progress: as in `activation_patching`.
+        metric, position, by_position, layers, window, smallest_gap, bos, max_bytes, progress: as in `activation_patching`.
 
     Returns:
         A Dataset. `effect` (prompt, layer, ...): from means over draws, 0 in the corrupt run, 1 in the clean one. `value` (prompt, draw,
-        layer, ...), `corrupt_baseline` (prompt, draw) and `clean_baseline` (prompt), in the metric's units. `blurred` (prompt, position).
-        With several prompts also `effect_mean`, `effect_standard_error` and `effect_interval`.
+        layer, ...), `corrupt_baseline` (prompt, draw) and `clean_baseline` (prompt), in the metric's units. `blurred` (prompt, position);
+        `left_out` (prompt), whether both baselines are equal. With several prompts also `effect_mean`, `effect_standard_error` and
+        `effect_interval`, over prompts of unequal length by `position_from_end`, see `activation_patching`.
 
     Raises:
         TokenError: a subject that is not in its prompt, or more than once.
@@ -77,14 +80,15 @@ def causal_tracing(
     """
     if draws < 1 or not 0 < sigma < float("inf"):
         raise InterpError(f"{WHO}: need at least one draw and a positive sigma; got draws={draws}, sigma={sigma}.")
+    read = given_position(position, WHO)
     method = Method.of(model, site, by_position=by_position, layers=layers, window=window, who=WHO)
     chosen = metric_of(metric)
     tokens = left_aligned(model.to_tokens(prompt, bos=bos))
     blurred = _blurred(model, prompt, tokens, subject, bos)
+    lengths = (tokens != PAD).sum(1).tolist()
+    places = positions_of(read, lengths, WHO)
     if answer is None:
-        with torch.no_grad():
-            last = (tokens != PAD).sum(1) - 1
-            answer = model(tokens)[torch.arange(len(tokens)), last].argmax(-1).tolist()
+        answer = top_predictions(model, tokens, places, WHO)
     answers, wrongs = read_answers(model, answer, wrong, [chosen], len(tokens), WHO)
     every = tokens.repeat_interleave(draws, 0)
     matched = [[(i, i) for i in range(int((row != PAD).sum()))] for row in every]
@@ -93,6 +97,7 @@ def causal_tracing(
         Pairs(every, every, matched),
         answers.repeat_interleave(draws),
         None if wrongs is None else wrongs.repeat_interleave(draws),
+        [at for at in places for _ in range(draws)],
         max_bytes,
         WHO,
         corrupt_stream=_blur(model, tokens, blurred, sigma, draws, seed),
@@ -100,8 +105,9 @@ def causal_tracing(
     values, baselines = run.patch(method, [chosen], None, "tracing" if progress else None)
     value = values[0].reshape(len(tokens), draws, *values.shape[2:])
     baseline = baselines[0].reshape(2, len(tokens), draws)
-    effect = normalised(value.mean(1), baseline.mean(2), chosen, smallest_gap, WHO)
-    one = Experiment(model, Pairs(tokens, tokens, matched[::draws]), answers, wrongs, max_bytes, WHO)
+    means = baseline.mean(2)
+    effect = normalised(value.mean(1), means, chosen, smallest_gap, WHO)
+    one = Experiment(model, Pairs(tokens, tokens, matched[::draws]), answers, wrongs, places, max_bytes, WHO)
     dims, share = method.site.dims, f"share of the {chosen.long_name} that is restored"
     variables: dict[str, Variable] = {
         "effect": (("prompt", *dims), effect, share, "1"),
@@ -109,16 +115,18 @@ def causal_tracing(
         "clean_baseline": (("prompt",), baseline[0, :, 0], f"{chosen.long_name} of the clean run", chosen.units),
         "corrupt_baseline": (("prompt", "draw"), baseline[1], f"{chosen.long_name} of the blurred run", chosen.units),
         "blurred": (("prompt", "position"), blurred.cpu().numpy(), "whether the token's embedding is blurred", "1"),
+        "left_out": left_out_variable(means),
     }
     if len(tokens) > 1:
-        variables |= over_prompts("effect", effect.numpy(), dims, share, "1")
+        kept = ~left_out(means).numpy()
+        variables |= over_prompts("effect", effect.numpy(), dims, share, "1", kept=kept, lengths=lengths)
     return make(
         "causal_tracing",
         variables,
         coordinates(one, method) | {"draw": np.arange(draws)},
         model=model,
         prompts={"prompt": tokens},
-        parameters={**method.parameters(), "metric": chosen.name, "sigma": sigma, "draws": draws, "bos": bos,
+        parameters={**method.parameters(), "metric": chosen.name, "position": read, "sigma": sigma, "draws": draws, "bos": bos,
                     "subject": json.loads(json.dumps(subject))},
         seed=seed,
     )  # fmt: skip

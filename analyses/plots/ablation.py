@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from analyses.plots.labels import model_name
+from analyses.plots.labels import counted, model_name, where_read
 from analyses.plots.theme import FAINT, LINES, TEMPLATE
 
 PANELS = (
@@ -20,7 +20,7 @@ PANELS = (
 def plot_ablation(result: xr.Dataset) -> go.Figure:
     """Logit difference and accuracy of the intact model, without the heads, and without random others, one dot a set.
 
-    Bars are 95 % bootstrap intervals over prompts, where there are several prompts.
+    Bars are 95 % intervals over prompts, where there are several prompts: bootstrap, of shares exact.
 
     Args:
         result: of `analyses.ablate_heads`.
@@ -66,10 +66,12 @@ def plot_ablation(result: xr.Dataset) -> go.Figure:
     for column in (2, 3):
         fig.update_yaxes(range=[-0.03, 1.05], col=column)
     done = json.loads(result.attrs["parameters"])
+    where = f", read{where_read(done)}" if where_read(done) else ""
+    replaced = done["replacement"].replace("_", " ")
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Without heads {done['heads'].replace(' ', ', ')} · {model_name(result)}<br><sup>{done['replacement']} ablation, "
-        f"{result.sizes['prompt']} prompts, {controls} random sets of as many other heads</sup>",
+        title=f"Without heads {done['heads'].replace(' ', ', ')} · {model_name(result)}<br><sup>{replaced} ablation, "
+        f"{counted(result.sizes['prompt'], 'prompt')}{where}, {counted(controls, 'random set')} of as many other heads</sup>",
         width=1040,
         height=430,
         margin={"t": 110},

@@ -1,5 +1,7 @@
 """Attention patterns as heatmaps."""
 
+import json
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
@@ -26,7 +28,7 @@ def plot_head(result: xr.Dataset, *, layer: int, head: int, prompt: int = 0) -> 
         f"Attention of head {layer}.{head} · {model_name(result)}", 210 + 30 * len(keys), 190 + 26 * len(queries)
     )
     fig.add_heatmap(
-        z=_causal(one),
+        z=_shown(one),
         customdata=[[[label(str(q)), label(str(k))] for k in keys] for q in queries],
         hovertemplate="from %{customdata[0]} (%{y})<br>to %{customdata[1]} (%{x})<br>attention %{z:.3f}<extra></extra>",
         colorscale=SCALE,
@@ -65,7 +67,7 @@ def plot_attention(result: xr.Dataset, *, prompt: int = 0, layer: int | None = N
         for head in range(heads):
             name = f"{numbers[row]}.{head}"
             fig.add_heatmap(
-                z=_causal(patterns.isel(layer=row, head=head)),
+                z=_shown(patterns.isel(layer=row, head=head)),
                 name=name,
                 hovertemplate=f"head {name}<br>query %{{y}}, key %{{x}}<br>attention %{{z:.3f}}<extra></extra>",
                 coloraxis="coloraxis",
@@ -107,8 +109,14 @@ def _patterns(result: xr.Dataset, prompt: int) -> xr.Dataset:
     return one.isel(query=one["query_token_id"].to_numpy() >= 0, key=one["key_token_id"].to_numpy() >= 0)
 
 
-def _causal(one: xr.Dataset) -> np.ndarray:
-    """The pattern with the keys after each query left blank: they are excluded, not merely unattended."""
+def is_causal(result: xr.Dataset) -> bool:
+    """Whether the result's model sees no key after the query."""
+    return bool(json.loads(result.attrs["model_config"])["causal"])
+
+
+def _shown(one: xr.Dataset) -> np.ndarray:
+    """The pattern; of a causal model with the keys after each query left blank: they are excluded, not merely unattended."""
     pattern = one["pattern"].to_numpy().astype(float)
-    pattern[np.triu_indices(len(pattern), k=1)] = np.nan
+    if is_causal(one):
+        pattern[np.triu_indices(len(pattern), k=1)] = np.nan
     return pattern

@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from analyses.plots.grid import centre_of, chosen_prompt, grid
-from analyses.plots.labels import model_name
+from analyses.plots.grid import centre_of, chosen_prompt, grid, over_pairs
+from analyses.plots.labels import model_name, where_read
 from analyses.plots.patching import SITES
 from analyses.plots.theme import DIVERGING, FAINT, LINES, TEMPLATE
 
@@ -49,16 +49,19 @@ def plot_attribution(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
         customdata=[cells.names[r][c] for r, c in zip(rows.tolist(), columns.tolist(), strict=True)],
         hovertemplate="%{customdata}<br>estimate %{y:.3f}, exact %{x:.3f}<extra></extra>", row=1, col=2,
     )  # fmt: skip
-    fig.update_xaxes(cells.x, tickangle=-60 if "ticktext" in cells.x else 0, row=1, col=1)
+    fig.update_xaxes(cells.x, tickangle=cells.slant, row=1, col=1)
     fig.update_yaxes(cells.y, row=1, col=1)
     fig.update_yaxes(autorange="reversed" if len(cells.z) > result.sizes["layer"] else True, row=1, col=1)
     fig.update_xaxes(title="exact effect", row=1, col=2)
     fig.update_yaxes(title="estimate", row=1, col=2)
     agreement = float(result["rank_correlation"])
+    asked = done["metric"].replace("_", " ") + where_read(done, number)
+    asked += f", {over_pairs(result)}" if number is None else ""
     said = f"{len(rows)} cells checked" + (f", rank correlation {agreement:.2f}" if np.isfinite(agreement) else "")
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Attribution patching of {SITES[done['site']]} · {model_name(result)}<br><sup>{said}; dotted: estimate equals effect</sup>",
+        title=f"Attribution patching of {SITES[done['site']]} · {model_name(result)}<br><sup>{asked}; {said}; dotted: estimate equals "
+        "effect</sup>",
         coloraxis={"colorscale": DIVERGING, "cmid": centre, "cmin": centre - limit, "cmax": centre + limit,
                    "colorbar": {"title": {"text": "0 corrupt, 1 clean", "side": "right"}, "x": 0.525, "thickness": 14}},
         width=1040,

@@ -1,6 +1,7 @@
 """Direct logit attribution: what each part writes, ending in the total, and head by head beside the total effect."""
 
 import json
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -8,7 +9,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.grid import SMALLEST_SCALE, chosen_prompt
-from analyses.plots.labels import label, model_name
+from analyses.plots.labels import label, model_name, where_read
 from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, TEMPLATE
 
 PANELS = (
@@ -69,11 +70,15 @@ def plot_direct(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     fig.update_xaxes(tickangle=-60, showgrid=False, row=1, col=1)
     fig.update_yaxes(title=units, row=1, col=1)
     fig.add_hline(y=0, line={"color": FAINT, "width": 1}, row=1, col=1)
-    over = f"mean over {result.sizes['prompt']} prompts" if number is None else _question(result, number)
+    over = (
+        f"mean over {result.sizes['prompt']} prompts{where_read(done)}"
+        if number is None
+        else _question(result, number, done)
+    )
     fig.update_layout(
         template=TEMPLATE,
         title=f"Direct logit attribution of the {done['metric'].replace('_', ' ')} · {model_name(result)}"
-        f"<br><sup>{over}; {done['ablation']} ablation for the total effect</sup>",
+        f"<br><sup>{over}; {done['ablation'].replace('_', ' ')} ablation for the total effect</sup>",
         coloraxis={"colorscale": DIVERGING, "cmid": 0, "cmin": -limit, "cmax": limit,
                    "colorbar": {"title": {"text": units, "side": "right"}, "len": 0.42, "y": 0, "yanchor": "bottom"}},
         width=1040,
@@ -90,6 +95,10 @@ def _chosen(result: xr.Dataset, name: str, prompt: int | None) -> xr.DataArray:
     return result[f"{name}_mean"] if f"{name}_mean" in result else result[name].mean("prompt")
 
 
-def _question(result: xr.Dataset, prompt: int) -> str:
+def _question(result: xr.Dataset, prompt: int, done: dict[str, Any]) -> str:
     tokens = [str(token) for token in result["token"][prompt].to_numpy() if token]
-    return "after “" + label("".join(tokens[-8:])) + "”"
+    position = done.get("position", -1)
+    at = (position[prompt] if isinstance(position, list) else position) % len(tokens)
+    causal = json.loads(result.attrs["model_config"])["causal"]
+    read = f"after “{label(''.join(tokens[max(0, at - 7) : at + 1]))}”" if causal else f"at “{label(tokens[at])}”"
+    return read + where_read(done, prompt)

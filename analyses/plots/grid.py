@@ -9,8 +9,10 @@ import plotly.graph_objects as go
 import xarray as xr
 from jaxtyping import Float
 
+from analyses.from_end import FROM_END, unequal
 from analyses.plots.labels import axis, label, place
 from analyses.plots.theme import DIVERGING
+from interp.errors import ResultError
 
 STREAM = {"resid_pre": "stream entering layer", "resid_mid": "stream after attention, layer", "resid_post": "stream leaving layer",
           "attn_out": "attention output, layer", "mlp_out": "MLP output, layer"}  # fmt: skip
@@ -51,9 +53,20 @@ class Grid:
         rows: int = self.z.shape[0]
         return 250 + 34 * rows if rows <= 16 else 250 + 14 * rows
 
+    @property
+    def named_columns(self) -> bool:
+        """Whether the columns are called by their tokens."""
+        return "title" in self.x and str(self.x["title"]).startswith("token")
+
+    @property
+    def slant(self) -> int:
+        """Of the labels of the columns, in degrees."""
+        return -60 if self.named_columns else 0
+
     def reach(self, centre: float = 0.0) -> float:
         """How far a colour scale around the centre must reach."""
-        return max(SMALLEST_SCALE, float(np.nanmax(np.abs(self.z - centre))))
+        there = self.z[np.isfinite(self.z)]
+        return max(SMALLEST_SCALE, float(np.abs(there - centre).max(initial=0)))
 
     def strongest(self, count: int, centre: float = 0.0) -> list[tuple[int, int]]:
         """Row and column of the cells furthest from the centre, the furthest first."""
@@ -87,6 +100,37 @@ def centre_of(parameters: Mapping[str, Any]) -> float:
     return 1.0 if parameters["direction"] == "noising" else 0.0
 
 
+def over_pairs(result: xr.Dataset, left_out: xr.DataArray | None = None) -> str:
+    """What a mean over pairs is over, in words: how many, and from which end their positions are counted.
+
+    Args:
+        left_out: which pairs have no effect; None is what the result says of that.
+    """
+    pairs = result.sizes["prompt"]
+    out = result.get("left_out") if left_out is None else left_out
+    without = 0 if out is None else int(out.sum())
+    said = (
+        f"mean over {pairs} pairs"
+        if not without
+        else f"mean over {pairs - without} of {pairs} pairs, the others' runs being equal"
+    )
+    if FROM_END not in result.sizes:
+        return said
+    lengths = token_counts(result)
+    return f"{said} of {min(lengths)} to {max(lengths)} tokens, aligned at their ends"
+
+
+def token_counts(result: xr.Dataset) -> list[int]:
+    """Tokens of each prompt along the positions of a result."""
+    for name in ("corrupt_token_id", "clean_token_id", "token_id"):
+        if name in result.coords and "position" in result[name].dims:
+            counts: list[int] = (result[name] >= 0).sum("position").to_numpy().tolist()
+            return counts
+    raise ResultError(
+        "this result does not say the tokens of its prompts, so no mean over them by position can be drawn."
+    )
+
+
 def chosen_prompt(result: xr.Dataset, prompt: int | None) -> int | None:
     """The pair to show; None for the mean over several."""
     if prompt is None and result.sizes["prompt"] > 1:
@@ -95,18 +139,30 @@ def chosen_prompt(result: xr.Dataset, prompt: int | None) -> int | None:
 
 
 def grid(result: xr.Dataset, variable: str, prompt: int | None, site: str) -> Grid:
-    """The cells of one pair, or their mean over pairs, whose positions then have numbers and no tokens."""
+    """The cells of one pair, or their mean over pairs, whose positions then have numbers and no tokens.
+
+    Raises ResultError where a mean over prompts of unequal length is by an index from the start, as releases before had it.
+    """
     interval, ticks, tokens = None, None, None
     if prompt is None:
         values = result[f"{variable}_mean"] if f"{variable}_mean" in result else result[variable].mean("prompt")
         interval = result.get(f"{variable}_interval")
+        if "position" in values.dims and unequal(token_counts(result)):
+            raise ResultError(
+                "the prompts of this result are of unequal length, so a mean over them by position mixes different tokens. Choose one of "
+                "them (prompt=), or measure again: then positions are counted from the end."
+            )
+        if FROM_END in values.dims:  # as far back as every pair goes
+            there = values.notnull().any([dim for dim in values.dims if dim != FROM_END]).to_numpy()
+            values = values.isel({FROM_END: there}) if there.any() else values
+            interval = None if interval is None else interval.sel({FROM_END: values[FROM_END]})
     else:
         one = result.isel(prompt=prompt)
         role = "corrupt" if "position" in one["corrupt_token_id"].dims else "clean"
         if "position" in one[f"{role}_token_id"].dims:
             one = one.isel(position=one[f"{role}_token_id"].to_numpy() >= 0)
         values, (ticks, tokens) = one[variable], _tokens(one, role)
-    dims = [dim for dim in ("layer", *INNER, "position") if dim in values.dims]
+    dims = [dim for dim in ("layer", *INNER, "position", FROM_END) if dim in values.dims]
     values = values.transpose(*dims)
     inner = next((dim for dim in dims if dim in INNER), None)
     layers = values["layer"].to_numpy()
@@ -114,6 +170,10 @@ def grid(result: xr.Dataset, variable: str, prompt: int | None, site: str) -> Gr
         columns = values.sizes["position"]
         x = {"title": "position", **_numbers(columns)} if ticks is None else ticks
         across = [f"position {at}" if tokens is None else f"position {at} {tokens[at]}" for at in range(columns)]
+    elif FROM_END in dims:
+        columns = values.sizes[FROM_END]
+        x = {"title": "position from the end, the last token -1", **_places(values[FROM_END].to_numpy().tolist())}
+        across = [f"position {at} (from the end)" for at in values[FROM_END].to_numpy().tolist()]
     elif inner is None:
         columns, x, across = (
             1,
@@ -124,7 +184,7 @@ def grid(result: xr.Dataset, variable: str, prompt: int | None, site: str) -> Gr
         columns = values.sizes[inner]
         x = {"title": INNER[inner], **_numbers(columns)}
         across = [f"{INNER[inner]} {at}" for at in range(columns)]
-    if inner is not None and "position" in dims:
+    if inner is not None and dims[-1] in ("position", FROM_END):
         names = [f"{layer}.{head}" for layer in layers for head in range(values.sizes[inner])]
         y = {"title": f"layer.{INNER[inner]}", **_names(names)}
         down = [f"{INNER[inner]} {name}" for name in names]
@@ -164,6 +224,13 @@ def _tokens(one: xr.Dataset, role: str) -> tuple[dict[str, Any], list[str]]:
 
 def _numbers(count: int) -> dict[str, Any]:
     return {"dtick": 1 if count <= FEW else max(1, count // 10), "showgrid": False}
+
+
+def _places(places: Sequence[int]) -> dict[str, Any]:
+    """As `_numbers`, of columns that are called by other numbers than their own."""
+    step = 1 if len(places) <= FEW else len(places) // 10
+    shown = [at for at in range(len(places)) if (len(places) - 1 - at) % step == 0]
+    return {"tickvals": shown, "ticktext": [str(places[at]) for at in shown], "showgrid": False}
 
 
 def _names(names: Sequence[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Scores of every head, layer by head, and which head reads which."""
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.grid import SMALLEST_SCALE
-from analyses.plots.labels import model_name
+from analyses.plots.labels import model_name, where_read
 from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, SEQUENTIAL, TEMPLATE
 from interp.errors import ResultError
 
@@ -41,8 +42,9 @@ def plot_heads(result: xr.Dataset, *, scores: Sequence[str] | None = None) -> go
     for number, (name, values) in enumerate(grids.items()):
         row, column = divmod(number, COLUMNS)
         units = result[name].attrs["units"] if name in result else "1"
-        signed = bool(np.nanmin(values) < -0.02)
-        reach = max(SMALLEST_SCALE, float(np.nanmax(np.abs(values))))
+        there = values[np.isfinite(values)]
+        signed = bool((there < -0.02).any())
+        reach = max(SMALLEST_SCALE, float(np.abs(there).max(initial=0)))
         axis = fig.get_subplot(row + 1, column + 1)
         across, up = axis.xaxis.domain, axis.yaxis.domain
         fig.add_heatmap(
@@ -60,9 +62,10 @@ def plot_heads(result: xr.Dataset, *, scores: Sequence[str] | None = None) -> go
             fig.update_yaxes(title="layer", row=row + 1, col=1)
         if number >= len(grids) - COLUMNS:
             fig.update_xaxes(title="head", row=row + 1, col=column + 1)
+    where = where_read(json.loads(result.attrs["parameters"]))
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Heads · {model_name(result)}",
+        title=f"Heads · {model_name(result)}" + (f"<br><sup>importance for the answer{where}</sup>" if where else ""),
         width=90 + COLUMNS * width,
         height=110 + rows * height,
         margin={"t": 84},

@@ -1,6 +1,6 @@
 """Tokens as they stand in figures: white space visible, and nothing read as markup."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
@@ -43,6 +43,22 @@ def axis(tokens: Iterable[str]) -> dict[str, Any]:
     """A plotly axis that names each position by its token; equal tokens keep their own places."""
     labels = [label(str(token)) for token in tokens]
     return {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": labels, "showgrid": False}
+
+
+def where_read(parameters: Mapping[str, Any], prompt: int | None = None) -> str:
+    """At which position a result's answers are read, to be put after what is measured; nothing where it is the last token.
+
+    Args:
+        parameters: of the result.
+        prompt: the one that is shown; None is all of them.
+    """
+    position = parameters.get("position", -1)
+    if isinstance(position, list):
+        shown = set(position if prompt is None else [position[prompt]])
+        position = shown.pop() if len(shown) == 1 else None
+    if position is None:
+        return " at a position of its own in each prompt"
+    return "" if position == -1 else f" at position {position}" + (" (from the end)" if position < 0 else "")
 
 
 def counted(number: int, what: str) -> str:

@@ -125,7 +125,8 @@ def _values(one: xr.Dataset, color: str) -> Float[np.ndarray, "layer position"]:
 
 def _scale(color: str, ones: Sequence[xr.Dataset]) -> dict[str, Any]:
     """A colour axis that holds the values of all results."""
-    highest = max(float(_values(one, color).max()) for one in ones)
+    shown = np.concatenate([_values(one, color).ravel() for one in ones])
+    highest = float(shown[np.isfinite(shown)].max(initial=0))
     if color == "probability":
         return {"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": _bar("probability")}
     if color == "entropy":
@@ -158,7 +159,7 @@ def _trace(one: xr.Dataset, color: str) -> go.Heatmap:
             f"stream after {steps[i]}, position {positions[j]}<br>"
             + "<br>".join(f"{label(str(t))}  {p:.3f}" for t, p in zip(names[i, j], probability[i, j], strict=True))
             + f"<br>entropy {float(one['entropy'][i, j]):.2f} nats, KL to final {float(one['kl'][i, j]):.2f} nats"
-            + f"<br>rank of the final prediction {int(one['final_rank'][i, j])}"
+            + f"<br>rank of the final prediction {float(one['final_rank'][i, j]):.0f}"
             for j in range(len(positions))
         ]
         for i in range(len(steps))

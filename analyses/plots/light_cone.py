@@ -15,7 +15,8 @@ LEAST = 1e-4
 
 def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int = 1) -> go.Figure:
     """Left, the energy at each layer and position of a disturbance injected at one position, relative to what was injected, on a
-    logarithmic scale; right, the share that has left its position, mean over all injections, and how it falls off with distance.
+    logarithmic scale; right, the share that has left its position, mean over all injections, and how it falls off with distance, mean over
+    the prompts that reach so far.
 
     Args:
         result: of `analyses.cascade.light_cone`.
@@ -34,7 +35,8 @@ def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int = 1) 
     fig = make_subplots(
         2, 2, specs=[[{"rowspan": 2}, {}], [None, {}]], column_widths=[0.6, 0.4], horizontal_spacing=0.17, vertical_spacing=0.24,
         subplot_titles=[
-            f"injected at {injection}, “{label(tokens[injection])}”", "share that has left its position", "share at the output",
+            f"injected at {injection}, “{label(tokens[injection])}”", "share that has left its position",
+            "share at the output, by distance",
         ],
     )  # fmt: skip
     top = max(0, int(np.ceil(np.nanmax(z))))

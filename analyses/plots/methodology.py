@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from analyses.plots.grid import chosen_prompt, grid
-from analyses.plots.labels import model_name
+from analyses.plots.grid import chosen_prompt, grid, over_pairs
+from analyses.plots.labels import model_name, where_read
 from analyses.plots.patching import SITES
 from analyses.plots.theme import DIVERGING, TEMPLATE
 
@@ -31,7 +31,7 @@ def plot_methodology(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
     cells = [grid(result.isel(variant=at), "moved", number, done["site"]) for at in range(len(methods))]
     limit = max(one.reach() for one in cells)
     rows, panel = math.ceil(len(methods) / COLUMNS), 60 + cells[0].height - 220
-    below, gap = 70 + 30 * len(methods), TOKENS_GAP if "ticktext" in cells[0].x else GAP
+    below, gap = 70 + 30 * len(methods), TOKENS_GAP if cells[0].named_columns else GAP
     inside = rows * (panel + gap) + below
     fig = make_subplots(
         rows + 1,
@@ -49,7 +49,7 @@ def plot_methodology(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
     for at, one in enumerate(cells):
         row, column = at // COLUMNS + 1, at % COLUMNS + 1
         fig.add_trace(one.heatmap("moved", 0.0, limit, coloraxis="coloraxis"), row, column)
-        tokens = {"title": None, "tickangle": -60} if "ticktext" in one.x else {}  # tokens say themselves what they are
+        tokens = {"title": None, "tickangle": -60} if one.named_columns else {}  # tokens say themselves what they are
         fig.update_xaxes(one.x | tokens, row=row, col=column)
         fig.update_yaxes(one.y if column == 1 else {**one.y, "title": None}, row=row, col=column)
         fig.update_yaxes(autorange="reversed" if len(one.z) > result.sizes["layer"] else True, row=row, col=column)
@@ -82,11 +82,15 @@ def plot_methodology(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
         "yanchor": "top",
         "len": (rows * (panel + gap) - gap) / inside,
     }
-    over = f"mean over {result.sizes['prompt']} pairs" if number is None else "one pair"
+    over = (
+        over_pairs(result, result["left_out"].any("variant") if "left_out" in result else None)
+        if number is None
+        else "one pair"
+    )
     fig.update_layout(
         template=TEMPLATE,
         title=f"Patching {SITES[done['site']]} by {len(methods)} methods · {model_name(result)}"
-        f"<br><sup>{over}; 0 does nothing, 1 moves all the way to the other run</sup>",
+        f"<br><sup>{over}{where_read(done, number)}; 0 does nothing, 1 moves all the way to the other run</sup>",
         coloraxis={"colorscale": DIVERGING, "cmid": 0, "cmin": -limit, "cmax": limit, "colorbar": bar},
         width=1040,
         height=160 + inside,

@@ -6,8 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from analyses.plots.grid import Grid, centre_of, chosen_prompt, grid
-from analyses.plots.labels import model_name
+from analyses.plots.grid import Grid, centre_of, chosen_prompt, grid, over_pairs
+from analyses.plots.labels import model_name, where_read
 from analyses.plots.theme import FAINT, LINES, figure
 
 SITES = {
@@ -28,7 +28,8 @@ def plot_patching(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
 
     Args:
         result: of `analyses.activation_patching` or `analyses.causal_tracing`.
-        prompt: which pair; None is the only pair, or the mean over pairs, whose positions then have no tokens.
+        prompt: which pair; None is the only pair, or the mean over pairs, whose positions then have no tokens and, where the pairs are of
+            unequal length, are counted from the end.
     """
     done = json.loads(result.attrs["parameters"])
     number = chosen_prompt(result, prompt)
@@ -43,7 +44,7 @@ def plot_patching(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
             "effect", centre, cells.reach(centre), colorbar={"title": {"text": "0 corrupt, 1 clean", "side": "right"}}
         )
     )
-    fig.update_xaxes(tickangle=-60 if "ticktext" in cells.x else 0, **cells.x)
+    fig.update_xaxes(tickangle=cells.slant, **cells.x)
     fig.update_yaxes(autorange="reversed" if len(cells.z) > result.sizes["layer"] else True, **cells.y)
     return fig
 
@@ -73,11 +74,8 @@ def _bars(cells: Grid, centre: float, title: str) -> go.Figure:
 def what(done: dict[str, object]) -> str:
     """What a method does, in words."""
     if done["replacement"] != "resample":
-        return (
-            f"{done['replacement']} into the clean run"
-            if done["direction"] == "noising"
-            else f"{done['replacement']} into the corrupt run"
-        )
+        run = "clean" if done["direction"] == "noising" else "corrupt"
+        return f"{str(done['replacement']).replace('_', ' ')} into the {run} run"
     return (
         "corrupt values into the clean run" if done["direction"] == "noising" else "clean values into the corrupt run"
     )
@@ -91,9 +89,9 @@ def _title(result: xr.Dataset, done: dict[str, object]) -> str:
 
 
 def _subtitle(result: xr.Dataset, done: dict[str, object], prompt: int | None) -> str:
-    metric = str(done["metric"]).replace("_", " ")
+    metric = str(done["metric"]).replace("_", " ") + where_read(done, prompt)
     if prompt is None:
-        return f"{metric}, mean over {result.sizes['prompt']} pairs"
+        return f"{metric}, {over_pairs(result)}"
     one = result.isel(prompt=prompt)
     clean, corrupt = float(one["clean_baseline"]), float(one["corrupt_baseline"].mean())
     return f"{metric} {corrupt:.2f} in the corrupt run, {clean:.2f} in the clean one"

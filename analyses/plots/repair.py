@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from analyses.plots.grid import chosen_prompt
-from analyses.plots.labels import model_name
+from analyses.plots.labels import model_name, where_read
 from analyses.plots.theme import FAINT, INK, LINES, figure
 
 SHOWN = 10
@@ -30,10 +30,12 @@ def plot_repair(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     names = ["direct", "final norm", *largest, "other parts", "total"]
     steps = np.array([-float(one["norm_term"]), *(-terms[largest].to_numpy()), -others])
     start = float(one["direct"]) + np.concatenate([[0.0], np.cumsum(steps)[:-1]])
-    layer, head = json.loads(result.attrs["parameters"])["head"]
+    done = json.loads(result.attrs["parameters"])
+    layer, head = done["head"]
     over = f"mean over {result.sizes['prompt']} prompts" if number is None else "one prompt"
     fig = figure(
-        f"Who makes up for head {layer}.{head} · {model_name(result)}<br><sup>effect on the answer; {over}; downward is repair</sup>",
+        f"Who makes up for head {layer}.{head} · {model_name(result)}<br><sup>effect on the answer{where_read(done, number)}; {over}; "
+        "downward is repair</sup>",
         820, 420,
     )  # fmt: skip
     ends = {"direct": float(one["direct"]), "total": float(one["total"])}

@@ -40,7 +40,7 @@ def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
         colorbar={"title": {"text": "cosine", "side": "right"}, "len": 0.42, "y": 1, "yanchor": "top"},
         hovertemplate="%{y} and %{x}<br>cosine %{z:.3f}<extra></extra>", row=1, col=2,
     )  # fmt: skip
-    _draw_written(fig, one, steps)
+    _draw_written(fig, result if number is None else result.isel(prompt=[number]), steps)
     fig.update_xaxes(tickangle=-60, showgrid=False)
     fig.update_yaxes(type="log", title="norm", dtick=1, row=1, col=1)
     fig.update_yaxes(type="category", showgrid=False, row=1, col=2)
@@ -60,10 +60,10 @@ def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
     return fig
 
 
-def _draw_written(fig: go.Figure, one: xr.Dataset, steps: list[str]) -> None:
-    """Bars of what attention and MLPs write, mean over the positions but the first."""
+def _draw_written(fig: go.Figure, some: xr.Dataset, steps: list[str]) -> None:
+    """Bars of what attention and MLPs write: of each prompt the mean over the positions but the first, and the mean of these."""
     for column, (name, said) in enumerate((("written_norm", "norm %{y:.2f}"), ("norm_change", "%{y:+.2f}")), start=1):
-        values = one[name].isel(position=slice(1, None)).mean("position").to_numpy()
+        values = some[name].isel(position=slice(1, None)).mean("position").mean("prompt").to_numpy()
         for half, title, color in (("attn", "attention", LINES[2]), ("mlp", "MLP", LINES[4])):
             chosen = [at for at, step in enumerate(steps) if step.endswith(half)]
             fig.add_bar(

@@ -17,6 +17,7 @@ from analyses.patching import activation_patching, compare_patching
 from analyses.patching.methodology import METHODS
 from analyses.report.inside import inside_steps
 from analyses.report.outside import outside_steps
+from analyses.report.patch import top_prediction
 from analyses.report.steps import Step, run_steps
 from analyses.residual import residual_stream
 from interp.errors import InterpError
@@ -65,9 +66,12 @@ def collect(
     Raises:
         InterpError: an answer without a corrupt prompt; both prompts predict the same token and no answer is given; or
             what the analyses raise.
+        ResultError: a prediction that is no number; it names the first hook point that is none.
     """
     if corrupt is None and (answer is not None or wrong is not None):
         raise InterpError("report: an answer is used in patching, which needs a corrupt prompt; give --corrupt too.")
+    for text in (clean, *([] if corrupt is None else [corrupt])):
+        top_prediction(model, text)  # which checks that the model predicts numbers, before any work
     results: dict[str, xr.Dataset] = {}
     is_sum = model.config.norm_placement == "pre" or model.config.norm == "none"
     steps: list[Step] = [("lens", partial(logit_lens, model, clean, top_k=min(10, model.config.d_vocab)))]

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import torch
-
+from analyses.answers import top_predictions
 from interp.errors import InterpError
 from interp.model import Transformer
+from interp.readouts import positions_of
 from interp.zoo import DEFAULT_PAIR, task
 
 
@@ -30,11 +30,12 @@ def pairs_to_patch(
     task_name: str | None,
     count: int,
     seed: int,
+    position: int = -1,
 ) -> dict[str, Any]:
     """Arguments `clean`, `corrupt`, `answer` and `wrong` of the patching functions.
 
     They are drawn from the task where one is named, else as given; nothing given is the default pair. An answer that is not given is
-    the model's top prediction. Raises InterpError where the arguments do not go together.
+    the model's top prediction at the position. Raises InterpError where the arguments do not go together.
     """
     given = {"PROMPT": prompt, "--corrupt": corrupt, "--answer": answer, "--wrong": wrong}
     named = [name for name, value in given.items() if value is not None]
@@ -47,7 +48,8 @@ def pairs_to_patch(
         missing = "PROMPT" if prompt is None else "--corrupt"
         raise InterpError(f"patch: two prompts are needed; give {missing} too, or --trace with a single prompt.")
     right, other = (
-        top_prediction(model, text) if known is None else known for text, known in ((prompt, answer), (corrupt, wrong))
+        top_prediction(model, text, position) if known is None else known
+        for text, known in ((prompt, answer), (corrupt, wrong))
     )
     if right == other:
         raise InterpError(
@@ -57,7 +59,8 @@ def pairs_to_patch(
     return {"clean": [prompt], "corrupt": [corrupt], "answer": [right], "wrong": [other]}
 
 
-@torch.no_grad()
-def top_prediction(model: Transformer, prompt: str) -> int:
-    """The id of the most probable next token."""
-    return int(model(model.to_tokens(prompt))[0, -1].argmax())
+def top_prediction(model: Transformer, prompt: str, position: int = -1) -> int:
+    """The id of the most probable token after a position of a prompt. Raises ResultError where the logits there are no numbers."""
+    tokens = model.to_tokens(prompt)
+    places = positions_of(position, [tokens.shape[1]], "the top prediction")
+    return top_predictions(model, tokens, places, "the top prediction")[0]

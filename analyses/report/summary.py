@@ -25,8 +25,10 @@ def summary(results: Mapping[str, xr.Dataset]) -> list[str]:
 
 
 def lens_sentence(lens: xr.Dataset) -> str:
-    """The prediction, and from where up it stands."""
+    """The prediction, and from where up it stands. Raises ResultError where it is no number."""
     token, probability = str(lens["top_token"][0, -1, -1, 0].item()), float(lens["top_probability"][0, -1, -1, 0])
+    if np.isnan(probability):
+        raise ResultError("report: the prediction of these results is no number (NaN), so nothing can be said of it.")
     stands = float(lens["stands_from"][0, -1])
     where = (
         f"from the stream entering layer {stands:.0f} on"

@@ -74,7 +74,7 @@ def lens_rows(result: xr.Dataset) -> Table:
         row = one.isel(layer=at)
         numbers = [f"{float(row['top_probability'][0]):.3f}", f"{float(row['entropy']):.2f}", f"{float(row['kl']):.3f}"]
         predicted = Text(visible(str(row["top_token"][0].item())))
-        table.add_row(str(step), predicted, *numbers, str(int(row["final_rank"])))
+        table.add_row(str(step), predicted, *numbers, f"{float(row['final_rank']):.0f}")
     return table
 
 

@@ -12,8 +12,10 @@ import xarray as xr
 from jaxtyping import Float
 from markupsafe import Markup
 
+from analyses.plots.attention import is_causal
 from analyses.plots.labels import place, visible
 from analyses.report.pages import environment
+from interp.errors import ResultError
 from interp.files import write_whole
 
 LARGE = 2**23
@@ -56,7 +58,7 @@ def attention_viewer(result: xr.Dataset, *, prompt: int = 0, layer: int = 0, hea
         layer, head: shown first.
 
     Raises:
-        ResultError: a prompt, layer or head that is not there.
+        ResultError: a prompt, layer or head that is not there, or attention that is no number.
     """
     one = result.isel(prompt=place(result.sizes, "prompt", prompt))
     one = one.isel(query=one["query_token_id"].to_numpy() >= 0, key=one["key_token_id"].to_numpy() >= 0)
@@ -65,7 +67,12 @@ def attention_viewer(result: xr.Dataset, *, prompt: int = 0, layer: int = 0, hea
     place(result.sizes, "layer", layer)
     place(result.sizes, "head", head)
     norms = _norms(pattern, one["value_weighted"].to_numpy())
-    causal = not bool(pattern[..., *np.triu_indices(length, 1)].any())
+    if not np.isfinite(pattern).all():
+        where = np.argwhere(~np.isfinite(pattern))[0]
+        raise ResultError(
+            f"attention_viewer: the attention of head {where[0]}.{where[1]} from position {where[2]} is no number, so nothing can be shown."
+        )
+    causal = is_causal(result)
     triangle = np.tril_indices(length) if causal else np.indices((length, length)).reshape(2, -1)
     steps = 255 if layers * heads * len(triangle[0]) <= LARGE else 63
     data = {

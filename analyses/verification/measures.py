@@ -10,7 +10,7 @@ from jaxtyping import Float
 from analyses.attribution import direct_logit_attribution
 from analyses.patching import activation_patching
 from interp.errors import InterpError
-from interp.metrics import log_probabilities
+from interp.metrics import log_probabilities, rank
 from interp.model import Transformer
 from interp.processing import fold_value_biases
 
@@ -88,7 +88,10 @@ def diagonals(model: Transformer, random_tokens: Mapping[str, int]) -> dict[str,
 
 @torch.no_grad()
 def next_token(model: Transformer, prompt: str, answer: str, *, bos: bool) -> dict[str, Any]:
-    """Rank (0 is the top) and probability of a token after a prompt."""
+    """Rank (0 is the top) and probability of a token after a prompt; NaN where the logits are no numbers."""
     log_p = log_probabilities(model(model.to_tokens(prompt, bos=bos))[0, -1])
     token = model.to_single_token(answer)
-    return {"rank": int((log_p > log_p[token]).sum()), "probability": float(log_p[token].exp())}
+    return {
+        "rank": float(rank(log_p, torch.tensor(token, device=log_p.device))),
+        "probability": float(log_p[token].exp()),
+    }

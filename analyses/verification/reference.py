@@ -1,6 +1,7 @@
 """References: those that come with the package, and those that are made of a model."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analyses.verification.measures import HEADS, ioi, next_token, of_heads
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, ResultError, nearest
 from interp.files import write_whole
 from interp.model import Transformer
 
@@ -44,6 +45,9 @@ def reference_of(model: Transformer, prompts: Sequence[Sequence[str]], *, tolera
     Args:
         prompts: (prompt, answer, wrong answer), in pairs of equal token length whose answers are each other's wrong ones.
         tolerance: how far a figure may be from this, in its own unit.
+
+    Raises:
+        ResultError: figures that are no numbers.
     """
     length = min(100, model.config.n_ctx // 2)
     random_tokens = {"sequences": 2, "length": length, "lowest": 0, "highest": model.config.d_vocab - 1}
@@ -62,6 +66,10 @@ def reference_of(model: Transformer, prompts: Sequence[Sequence[str]], *, tolera
         strongest = [np.unravel_index(at, grid.shape) for at in np.argsort(-np.abs(grid), axis=None)[:KEPT]]
         figures = {f"{layer}.{head}": float(grid[layer, head]) for layer, head in strongest}
         reference[name] = {"figures": figures, "tolerance": tolerance}
+    if not all(math.isfinite(one) for name in HEADS for one in reference[name]["figures"].values()):
+        raise ResultError(
+            f"verify: {model.name} has heads whose figures are not finite; nothing could be held to them."
+        )
     prompt, answer, _ = prompts[0]
     asked = {"prompt": prompt, "answer": answer, "tolerance": tolerance}
     return reference | {

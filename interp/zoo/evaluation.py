@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from interp.finite import not_finite
 from interp.model import Transformer
 from interp.tokenizer import PAD
 from interp.zoo.lexicon import NAMES
@@ -19,11 +20,13 @@ CONTINUED, TEMPERATURE = 100, 0.7
 
 @torch.no_grad()
 def last_logits(model: Transformer, prompts: Sequence[str]) -> torch.Tensor:
-    """Logits [prompt, vocab] after the last token of each prompt."""
+    """Logits [prompt, vocab] after the last token of each prompt. Raises ResultError where they are no numbers."""
     tokens = model.to_tokens(list(prompts))
     last = (tokens != PAD).sum(1) - 1
-    logits: torch.Tensor = model(tokens)
-    return logits[torch.arange(len(tokens), device=tokens.device), last]
+    logits: torch.Tensor = model(tokens)[torch.arange(len(tokens), device=tokens.device), last]
+    if not bool(torch.isfinite(logits).all()):
+        raise not_finite(model, tokens, "evaluation: the logits after a prompt")
+    return logits
 
 
 def accuracy(model: Transformer, pairs: Sequence[Pair]) -> float:
@@ -59,7 +62,10 @@ def repeat_accuracy(
         half = torch.randint(1, model.config.d_vocab, (rows, length), generator=generator)
         begin = model.to_tokens(torch.full((rows, 1), model.to_single_token("<|endoftext|>")))
         tokens = torch.cat([begin, half, half], dim=1)
-        predicted = model(tokens)[:, length + 1 : -1].argmax(-1)
+        logits = model(tokens)[:, length + 1 : -1]
+        if not bool(torch.isfinite(logits).all()):
+            raise not_finite(model, tokens, "evaluation: the logits of a repeated string")
+        predicted = logits.argmax(-1)
         right += int((predicted == tokens[:, length + 2 :]).sum())
         total += predicted.numel()
     return right / total

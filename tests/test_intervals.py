@@ -1,0 +1,137 @@
+"""Intervals of shares, and draws at the smallest temperatures."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_tokens, tiny
+from scipy import stats
+
+import analyses
+from analyses import cascade
+from analyses.cascade.agreement import disagreement, stays
+from analyses.intervals import bootstrap_mean, over_prompts, share_interval
+from interp.errors import TokenError
+from interp.generation import Sampling
+from interp.metrics import scaled
+
+TINIEST = (5e-324, 1e-310, 1e-45, 1e-39, 2e-38, 1e-30, 1e-6)
+
+
+def test_shares_have_exact_intervals():
+    for n in (2, 6, 40):
+        for k in range(n + 1):
+            values = np.array([1.0] * k + [0.0] * (n - k))
+            low, high = share_interval(values)
+            exact = stats.binomtest(k, n).proportion_ci(method="exact")
+            assert (low, high) == pytest.approx((exact.low, exact.high))
+            assert high > low
+    low, high = share_interval(np.ones(6))
+    assert (low, high) == (pytest.approx(0.025 ** (1 / 6)), 1.0)
+    assert share_interval(np.zeros(6)).tolist() == [0.0, pytest.approx(1 - 0.025 ** (1 / 6))]
+
+
+def test_cells_apart_and_what_is_no_count():
+    values = np.array([[1.0, 0.5, np.nan], [1, 0.25, 1], [1, 0.5, 1], [0, 1, 1], [1, 0, 1], [1, 0.125, 1]])
+    found = share_interval(values)
+    exact = stats.binomtest(5, 6).proportion_ci(method="exact")
+    assert found[:, 0].tolist() == pytest.approx([exact.low, exact.high])
+    np.testing.assert_array_equal(found[:, 1], bootstrap_mean(values)[:, 1])
+    assert np.isnan(found[:, 2]).all()
+    same = over_prompts("effect", np.ones((6, 2)), ("head",), "effect", "1")["effect_interval"][1]
+    assert (same == 1).all()  # equal numbers that are no shares do not vary
+    shares = over_prompts("right", np.ones((6, 2)), ("head",), "right", "1", share=True)["right_interval"][1]
+    assert (shares[0] < 0.6).all()
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.97])
+def test_exact_intervals_cover(share):
+    drawn = (np.random.default_rng(0).random((8, 4000)) < share).astype(float)
+    low, high = share_interval(drawn)
+    assert ((low <= share) & (share <= high)).mean() >= 0.95
+
+
+def test_six_of_six_right_draws_a_bar():
+    model, tokens = tiny(), random_tokens(1, 5).expand(6, -1)
+    best, *_, worst = model(tokens[:1])[0, -1].argsort(descending=True).tolist()
+    result = analyses.ablate_heads(model, tokens, answer=best, wrong=worst, heads=[(2, 0)], controls=0)
+    assert result["correct_mean"].sel(condition="intact") == 1
+    for name in ("correct", "preferred"):
+        low, high = result[f"{name}_interval"].sel(condition="intact").to_numpy()
+        assert (low, high) == (pytest.approx(0.5407, abs=1e-4), 1)
+    bars = analyses.plot(result).data
+    assert [float(trace.error_y.arrayminus[0]) for trace in bars[1:]] == pytest.approx([0.4593] * 2, abs=1e-4)
+
+
+def test_damage_of_no_text_bounds_it():
+    model, tokens = tiny(), random_tokens(6, 5)
+    result = cascade.coupled(model, tokens, cascade.Nudge(dose=1e-6), seeds=2, steps=3)
+    assert (result["damage"] == 0).all()
+    low, high = result["damage_interval"].sel(time=0).to_numpy()
+    assert (low, high) == (0, pytest.approx(0.4593, abs=1e-4))
+    curve = cascade.survival(model, tokens, cascade.Nudge(dose=1e-6), seeds=2, steps=3)
+    assert curve["kaplan_meier_interval"].sel(time=0).to_numpy().tolist() == pytest.approx([0.5407, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", TINIEST)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_smallest_temperatures_take_the_most_probable_token(temperature, dtype):
+    logits = torch.tensor([[1.0, 3.0, -2.0], [1e4, -1e4, 0.0], [-5.0, -5.5, -6.0]], dtype=dtype)
+    shifted = scaled(logits, temperature)
+    assert not shifted.isnan().any()
+    assert shifted.softmax(-1).tolist() == [[0, 1, 0], [1, 0, 0], [1, 0, 0]]
+    draw = next(Sampling(temperature, seeds=[0, 1, 2]).draws())
+    assert draw(logits).tolist() == [1, 0, 0]
+
+
+def test_a_temperature_that_can_be_divided_by_gives_what_it_gave():
+    logits = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
+    for temperature in (0.3, 1.0, 7.0):
+        torch.testing.assert_close(scaled(logits, temperature).softmax(-1), (logits.double() / temperature).softmax(-1))
+    ties = torch.tensor([[1.0, 1.0, 0.0]]).expand(200, -1)
+    draw = next(Sampling(1e-300, seeds=range(200)).draws())
+    found = draw(ties)
+    assert set(found.tolist()) == {0, 1}  # equal ones are drawn alike, as at every temperature
+    assert 60 < int(found.sum()) < 140
+
+
+def test_texts_at_the_smallest_temperatures_are_greedy_ones():
+    model, tokens = tiny(), random_tokens(3, 5)
+    greedy = model.generate(tokens, max_new_tokens=6, temperature=0.0)
+    for temperature in TINIEST:
+        assert torch.equal(model.generate(tokens, max_new_tokens=6, temperature=temperature), greedy), temperature
+        kept = model.generate(tokens, max_new_tokens=6, temperature=temperature, top_k=3, top_p=0.9)
+        assert torch.equal(kept, greedy), temperature
+    with pytest.raises(TokenError, match="temperature must be 0"):
+        model.generate(tokens, temperature=-1e-39)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-39, 1e-20])
+def test_coupled_texts_at_the_smallest_temperatures(temperature):
+    model, tokens = tiny(), random_tokens(3, 5)
+    options = {"seeds": 2, "steps": 8, "temperature": temperature}
+    result = cascade.coupled(model, tokens, **options)
+    greedy = cascade.coupled(model, tokens, **options | {"temperature": 0.0})
+    for seed in range(2):
+        np.testing.assert_array_equal(result["token_id"].isel(seed=seed), greedy["token_id"].isel(seed=0))
+        np.testing.assert_array_equal(result["h"].isel(seed=seed), greedy["h"].isel(seed=0))
+    for name in ("h", "kl", "tv", "entropy"):
+        assert result[name].notnull().all(), name
+    assert (result["entropy"] == 0).all()
+    curve = cascade.survival(model, tokens, **options)
+    assert curve["stays"].isin([0, 1]).all()
+    assert (
+        cascade.reproduction(model, tokens, temperature=temperature, horizon=3, sources=2)["influence"]
+        .isin([0, 0.5, 1])
+        .all()
+    )
+    assert cascade.channels(model, tokens, **options)["h"].isel(time=slice(1, None)).isin([0, 1]).all()
+
+
+def test_agreement_of_distributions_that_have_all_on_one_token():
+    for gap in (1e3, 1e39, np.inf):
+        log_p = torch.tensor([0.0, -gap, -2 * gap], dtype=torch.float64)
+        log_q = log_p[[1, 0, 2]]
+        assert float(disagreement(log_p, log_p)) == 0
+        assert float(disagreement(log_p, log_q)) == 1
+        assert [float(stays(log_p, log_q, torch.tensor(k))) for k in (0,)] == [0]
+        assert float(stays(log_p, log_p, torch.tensor(0))) == 1
