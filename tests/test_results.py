@@ -132,7 +132,7 @@ def test_a_padded_vocabulary_shows_its_numbers(smalltown, tmp_path):
     model = Transformer(replace(smalltown.config, d_vocab=size + 63), tokenizer=smalltown.tokenizer, name="padded")
     state = smalltown.state_dict()
     rows = torch.zeros(63, smalltown.config.d_model)
-    rows[5] = 3 * state["W_E"][smalltown.to_single_token(" Paris")]  # leads where Paris would
+    rows[5] = 1.1 * state["W_E"][smalltown.to_single_token(" Paris")]  # leads where Paris would
     model.load_state_dict(state | {"W_E": torch.cat([state["W_E"], rows])})
     model.requires_grad_(False).eval()
     prompt, ghost = "The capital of France is", f"#{size + 5}"
@@ -141,7 +141,7 @@ def test_a_padded_vocabulary_shows_its_numbers(smalltown, tmp_path):
     assert lens["candidate"].to_numpy().tolist() == [ghost, " Paris"]
     patch = analyses.activation_patching(model, prompt, "The capital of Italy is", answer=size + 5, wrong=" Rome")
     for result in (lens, patch, analyses.direct_logit_attribution(model, prompt, answer=size + 5, wrong=" Paris"),
-                   analyses.causal_tracing(model, prompt, subject="France", draws=2, smallest_gap=0.0)):  # fmt: skip
+                   analyses.causal_tracing(model, prompt, subject="France", draws=2)):  # fmt: skip
         assert analyses.plot(result).data
         analyses.save(result, tmp_path / f"{result.attrs['kind']}.nc")
     assert analyses.embedding_structure(model, tokens=[size + 5]).attrs["kind"] == "embedding_structure"

@@ -68,7 +68,7 @@ def write(tokenizer: Tokenizer, backend: Backend, directory: Path) -> None:
     added = {str(i): _flags(token) for i, token in backend.get_added_tokens_decoder().items()}
     special: dict[str, str | int | None] = {}
     for name, i in (("bos_token", tokenizer.opening), ("eos_token", tokenizer.eos)):
-        special[name] = backend.id_to_token(i) if str(i) in added else None
+        special[name] = None if i is None or str(i) not in added else backend.id_to_token(i)
         if i is not None and str(i) not in added:  # a word: named as a token, it would be cut out of every text
             special[f"{name}_id"] = i
     settings = {
