@@ -139,7 +139,7 @@ def test_pickles_are_refused_and_never_opened(directory):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "llama"}, "model_type 'llama' is not supported. Supported: gpt2"),
+        ({"model_type": "mamba"}, "model_type 'mamba' is not supported. Supported: gpt2"),
         ({"model_type": None}, "model_type None"),
         ({"n_embd": None}, "not usable"),
         ({"n_embd": 15}, "not a multiple of n_head"),

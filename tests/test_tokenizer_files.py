@@ -152,6 +152,13 @@ def test_a_class_whose_splitting_is_not_known(pair):
         Tokenizer.from_directory(pair)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.model", "vocab.txt"])
+def test_a_vocabulary_of_a_kind_that_is_not_read_is_warned_of(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.warns(UserWarning, match=f"only there as {name}, which is not read.*save_pretrained"):
+        assert Tokenizer.from_directory(tmp_path) is None
+
+
 def test_qwens_class_splits_as_qwen_does(pair):
     settle(
         pair,

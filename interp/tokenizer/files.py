@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ DEFAULT = "<|endoftext|>"
 
 VOCABULARIES = (WHOLE, "vocab.json", "merges.txt")
 """The files that make a directory have a tokenizer; the others only add to it."""
+UNREAD = ("tokenizer.model", "spiece.model", "tekken.json", "tiktoken.model", "vocab.txt")
+"""Vocabularies of other kinds."""
 FILES = (*VOCABULARIES, CONFIG, ADDED, SPECIAL, GENERATION)
 """All that may be read."""
 
@@ -96,6 +99,12 @@ def _backend(directory: Path, settings: dict[str, Any]) -> Backend | None:
         elif vocab.exists() or merges.exists():
             raise CheckpointError(f"{directory}: vocab.json and merges.txt belong together, and one is missing.")
         else:
+            if unread := [name for name in UNREAD if (directory / name).exists()]:
+                warnings.warn(
+                    f"{directory}: the tokenizer is only there as {unread[0]}, which is not read, so prompts must be token ids. Write a "
+                    "tokenizer.json: transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER); or give tokenizer=.",
+                    stacklevel=2,
+                )
             return None
     except CheckpointError:
         raise
