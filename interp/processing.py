@@ -124,7 +124,7 @@ def fold_value_biases(model: Transformer) -> Transformer:
             w[o] = w[o] + einsum(repeat(bias, "h e -> (h g) e", g=groups), W_O, "h e, h e d -> d")
             w[qkv] = torch.cat([w[qkv][:-values], torch.zeros_like(w[qkv][-values:])])
 
-    return _changed(model, replace(config, out_bias=True), change)
+    return _changed(model, config if config.has_out_bias else replace(config, out_bias=True), change)
 
 
 def _fold(w: Weights, norm: str, maps: list[str], shifts: bool) -> None:

@@ -102,6 +102,15 @@ def test_its_tokenizer_comes_along(original, gpt2_tokenizer_directory):
     assert loaded.tokenizer.encode(text) == fast(text)["input_ids"]
     assert loaded.to_tokens(text)[0, 0] == other.to_tokens(text)[0, 0]  # BOS, where the bridge prepends it
     assert torch.equal(loaded.to_tokens(text), other.to_tokens(text))
+    fast.pad_token = fast.eos_token
+    fast(text, truncation=True, max_length=3, padding="max_length")  # as a data loader does, and it stays set
+    used = interp.load(other)
+    assert used.tokenizer.encode(text) == loaded.tokenizer.encode(text)
+    assert used.tokenizer.encode("Hi") == loaded.tokenizer.encode("Hi") == [17250]
+    assert fast.backend_tokenizer.truncation["max_length"] == 3
+    fast.add_special_tokens({"pad_token": "[PAD]"})
+    with pytest.warns(UserWarning, match=r"added tokens beyond: '\[PAD\]' \(50257\)"):
+        assert interp.load(other).tokenizer.encode("Hi") == [17250]
 
 
 def test_other_architectures_are_refused(smalltown, tmp_path):

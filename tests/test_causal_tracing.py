@@ -104,3 +104,37 @@ def test_part_of_a_token_blurs_the_token(smalltown):
 def test_requests_that_cannot_be(smalltown, options, error, message):
     with pytest.raises(error, match=message):
         analyses.causal_tracing(smalltown, CAPITAL, **options)
+
+
+@pytest.mark.parametrize(
+    ("subject", "text"),
+    [
+        ("café", " café"),
+        ("😀", "😀"),
+        ("é", "é"),
+        ("café 😀", " café 😀"),
+        (" 数学", " 数学"),
+        ("n\u0303", "en\u0303"),
+    ],
+)
+def test_subjects_whose_characters_are_several_tokens(smalltown, subject, text):
+    prompt = "The café 😀 near the 数学 sen\u0303or is"
+    result = analyses.causal_tracing(smalltown, prompt, subject=subject, answer=" Paris", draws=1, smallest_gap=0.0)
+    ids = smalltown.to_tokens(prompt)[0]
+    held = ids[torch.from_numpy(result["blurred"][0].to_numpy())]
+    assert smalltown.tokenizer.decode(held.tolist()) == text
+    by_ids = analyses.causal_tracing(smalltown, ids, subject=subject, answer=" Paris", draws=1, smallest_gap=0.0)
+    np.testing.assert_array_equal(by_ids["blurred"], result["blurred"])
+    assert analyses.plot(result).data
+
+
+def test_each_prompt_has_its_own_subject_in_text_and_in_ids(smalltown):
+    prompts = ["The café of Paris is", "In Paris the café"]
+    one = analyses.causal_tracing(smalltown, prompts, subject=["café", "Paris"], answer=" a", draws=1, smallest_gap=0.0)
+    ids = smalltown.to_tokens(prompts)
+    two = analyses.causal_tracing(smalltown, ids, subject=["café", "Paris"], answer=" a", draws=1, smallest_gap=0.0)
+    np.testing.assert_array_equal(one["blurred"], two["blurred"])
+    without = analyses.causal_tracing(
+        smalltown, prompts, subject=["café", "Paris"], answer=" a", draws=1, smallest_gap=0.0, bos=False
+    )
+    np.testing.assert_array_equal(one["blurred"][:, 1:], without["blurred"])

@@ -142,3 +142,33 @@ print((after - before) * 1024 / sum(p.numel() * p.element_size() for p in model.
     loading, running = map(float, done.stdout.split())
     assert loading <= 1.25
     assert running > 0.8  # the measure sees the weights once they are read
+
+
+def test_what_a_tokenizer_reads_is_downloaded():
+    from fnmatch import fnmatch
+
+    from interp.loading.hub import FILES
+
+    read = [
+        "tokenizer.json",
+        "vocab.json",
+        "merges.txt",
+        "tokenizer_config.json",
+        "added_tokens.json",
+        "special_tokens_map.json",
+    ]
+    for name in (
+        *read,
+        "generation_config.json",
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "adapter_config.json",
+    ):
+        assert any(fnmatch(name, pattern) for pattern in FILES), name
+
+
+def test_an_adapter_in_the_cache_is_refused_by_name(cache):
+    folder = lay_out(cache, "somebody/lora", {COMMIT: tiny(dtype=torch.float32)})
+    (folder / "snapshots" / COMMIT / "adapter_config.json").write_text('{"base_model_name_or_path": "gpt2"}')
+    with pytest.raises(CheckpointError, match=r"holds an adapter \(adapter for gpt2\)"):
+        interp.load("somebody/lora")

@@ -10,7 +10,8 @@ from conftest import TINY, random_tokens, tiny
 from safetensors.torch import load_file, save_file
 
 import interp
-from interp.errors import CheckpointError, InterpError
+import interp.processing
+from interp.errors import CheckpointError, InterpError, TokenError
 from interp.files import write_whole
 from interp.loading import embedded_models, save_directory
 
@@ -138,7 +139,7 @@ def test_pickles_are_refused_and_never_opened(directory):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "llama"}, "model_type 'llama' is not supported. Supported: gpt2"),
+        ({"model_type": "mamba"}, "model_type 'mamba' is not supported. Supported: gpt2"),
         ({"model_type": None}, "model_type None"),
         ({"n_embd": None}, "not usable"),
         ({"n_embd": 15}, "not a multiple of n_head"),
@@ -218,6 +219,32 @@ def test_tokenizer_larger_than_the_vocabulary(directory, smalltown):
     smalltown.tokenizer.save(directory)
     with pytest.raises(InterpError, match="tokens but the model only 50"):
         interp.load(directory)
+
+
+def test_a_pad_token_that_was_added_without_resizing(directory, smalltown, tmp_path):
+    copied = tmp_path / "copied"
+    save_directory(smalltown, copied)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (copied / file).unlink()
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(interp.loading.EMBEDDED / "smalltown")
+    theirs.add_special_tokens({"pad_token": "[PAD]"})
+    theirs.save_pretrained(copied)
+    with pytest.warns(
+        UserWarning, match=r"ids 0 to 1664 only, and its tokenizer 1 added tokens beyond: '\[PAD\]' \(1665\)"
+    ):
+        model = interp.load(copied)
+    assert model.to_str_tokens("Mary went") == [["<|endoftext|>", "Mary", " went"]]
+    with pytest.raises(
+        TokenError, match=r"'\[PAD\]' is token 1665 of the tokenizer, but the model has ids 0 to 1664 only"
+    ):
+        model.to_tokens("Mary[PAD]")
+    with pytest.raises(TokenError, match=r"'\[PAD\]' is token 1665"):
+        model.to_single_token("[PAD]")
+    twin = interp.processing.fold_value_biases(model)  # a copy does not warn again
+    assert twin.to_string(torch.tensor([[1350, 1664]]))
+    save_directory(model, tmp_path / "again")
+    with pytest.warns(UserWarning, match="1 added tokens beyond"):
+        assert interp.load(tmp_path / "again").tokenizer.hash() == model.tokenizer.hash()
 
 
 def test_embedded_models_need_no_transformers(monkeypatch):

@@ -1,14 +1,20 @@
 """Results: provenance, saving, loading."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from conftest import random_tokens, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import analyses
 from analyses.intervals import bootstrap_mean
+from analyses.results import _rows
+from interp import Transformer
 from interp.errors import InterpError, ResultError
 
 PROMPT = "When Mary and John went to the store"
@@ -87,3 +93,62 @@ def test_intervals_cover_as_often_as_they_say(prompts):
 
 def test_too_few_prompts_have_no_interval():
     assert np.isnan(bootstrap_mean(np.random.default_rng(0).normal(size=(5, 3)))).all()
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        ([0, 173, 30], [0, 173, 30]),  # 173 is a byte that is no character by itself
+        ([0, 1350], "<|endoftext|>Mary"),
+        ([1350], [1350]),  # its text would get BOS
+        ([0, 45, 46, 47], None),
+        ([0, 1350, 0, 1350], "<|endoftext|>Mary<|endoftext|>Mary"),
+    ],
+)
+def test_provenance_gives_the_ids_back(smalltown, tmp_path, ids, kept):
+    tokens = torch.tensor([ids, [*ids, 30][1:] if len(ids) == 1 else ids])
+    result = analyses.logit_lens(smalltown, tokens)
+    analyses.save(result, tmp_path / "lens.nc")
+    for row, entry in zip(
+        tokens, json.loads(analyses.load(tmp_path / "lens.nc").attrs["prompts"])["prompt"], strict=True
+    ):
+        again = smalltown.to_tokens(entry if isinstance(entry, str) else torch.tensor(entry))
+        assert again[0].tolist() == row.tolist()
+    entry = json.loads(result.attrs["prompts"])["prompt"][0]
+    assert kept is None or entry == kept
+
+
+@settings(max_examples=60, deadline=None)
+@given(ids=st.lists(st.integers(0, 1664), min_size=1, max_size=6))
+def test_provenance_of_any_ids_gives_them_back(smalltown, ids):
+    (entry,) = _rows(smalltown, torch.tensor([ids]))
+    again = smalltown.to_tokens(entry if isinstance(entry, str) else torch.tensor(entry))
+    assert again[0].tolist() == ids
+
+
+def test_a_padded_vocabulary_shows_its_numbers(smalltown, tmp_path):
+    """Rows that no token belongs to are asked for, predicted, followed and shown like any other."""
+    size = smalltown.config.d_vocab
+    model = Transformer(replace(smalltown.config, d_vocab=size + 63), tokenizer=smalltown.tokenizer, name="padded")
+    state = smalltown.state_dict()
+    rows = torch.zeros(63, smalltown.config.d_model)
+    rows[5] = 1.1 * state["W_E"][smalltown.to_single_token(" Paris")]  # leads where Paris would
+    model.load_state_dict(state | {"W_E": torch.cat([state["W_E"], rows])})
+    model.requires_grad_(False).eval()
+    prompt, ghost = "The capital of France is", f"#{size + 5}"
+    lens = analyses.logit_lens(model, prompt, candidates=[size + 5, " Paris"])
+    assert str(lens["top_token"][0, -1, -1, 0].item()) == ghost
+    assert lens["candidate"].to_numpy().tolist() == [ghost, " Paris"]
+    patch = analyses.activation_patching(model, prompt, "The capital of Italy is", answer=size + 5, wrong=" Rome")
+    for result in (lens, patch, analyses.direct_logit_attribution(model, prompt, answer=size + 5, wrong=" Paris"),
+                   analyses.causal_tracing(model, prompt, subject="France", draws=2)):  # fmt: skip
+        assert analyses.plot(result).data
+        analyses.save(result, tmp_path / f"{result.attrs['kind']}.nc")
+    assert analyses.embedding_structure(model, tokens=[size + 5]).attrs["kind"] == "embedding_structure"
+    inside = model.to_tokens(prompt)
+    inside[0, 2] = size + 9
+    shown = analyses.logit_lens(model, inside)
+    assert shown["token"][0].to_numpy().tolist()[2] == f"#{size + 9}"
+    assert json.loads(shown.attrs["prompts"])["prompt"] == inside.tolist()
+    scored = analyses.detect_heads(model, length=20, count=2)
+    assert int(scored["token_id"].max()) < size

@@ -1,6 +1,9 @@
 """A tokenizer's files in a checkpoint directory, as `transformers` and its older releases write them."""
 
 import json
+import re
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ from tokenizers import Tokenizer as Backend
 
 from interp.errors import CheckpointError
 from interp.files import write_whole
-from interp.tokenizer.byte_pairs import byte_pairs
+from interp.tokenizer.byte_pairs import byte_pairs, set_prefix
 from interp.tokenizer.opening import opening_of, set_opening
 from interp.tokenizer.tokenizer import Tokenizer
 
@@ -27,6 +30,8 @@ DEFAULT = "<|endoftext|>"
 
 VOCABULARIES = (WHOLE, "vocab.json", "merges.txt")
 """The files that make a directory have a tokenizer; the others only add to it."""
+UNREAD = ("tokenizer.model", "spiece.model", "tekken.json", "tiktoken.model", "vocab.txt")
+"""Vocabularies of other kinds."""
 FILES = (*VOCABULARIES, CONFIG, ADDED, SPECIAL, GENERATION)
 """All that may be read."""
 
@@ -43,8 +48,7 @@ def read(directory: Path) -> Tokenizer | None:
     if backend is None:
         return None
     _add_tokens(backend, settings, directory)
-    named = {name: backend.token_to_id(content) for name in NAMED if (content := _named(settings, name)) is not None}
-    bos, eos = named.get("bos_token"), named.get("eos_token")
+    bos, eos = (_named(settings, name, backend) for name in ("bos_token", "eos_token"))
     opening = opening_of(backend)
     if len(opening) > 1 and settings.get("add_bos_token") is not False:
         tokens = ", ".join(repr(backend.id_to_token(i)) for i in opening)
@@ -64,11 +68,12 @@ def read(directory: Path) -> Tokenizer | None:
 def write(tokenizer: Tokenizer, backend: Backend, directory: Path) -> None:
     """Write a tokenizer's files; the backend, its own copy, is changed to put BOS first itself where the model was trained so."""
     set_opening(backend, tokenizer.bos)
-    special = {
-        name: None if i is None else backend.id_to_token(i)
-        for name, i in (("bos_token", tokenizer.opening), ("eos_token", tokenizer.eos))
-    }
     added = {str(i): _flags(token) for i, token in backend.get_added_tokens_decoder().items()}
+    special: dict[str, str | int | None] = {}
+    for name, i in (("bos_token", tokenizer.opening), ("eos_token", tokenizer.eos)):
+        special[name] = None if i is None or str(i) not in added else backend.id_to_token(i)
+        if i is not None and str(i) not in added:  # a word: named as a token, it would be cut out of every text
+            special[f"{name}_id"] = i
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": tokenizer.bos is not None,
@@ -87,11 +92,19 @@ def _backend(directory: Path, settings: dict[str, Any]) -> Backend | None:
     try:
         if whole.exists():
             backend = Backend.from_file(str(whole))
+            _check_ids(backend, _listed(whole), directory)
+            set_prefix(backend, settings)
         elif vocab.exists() and merges.exists():
             backend = byte_pairs(models.BPE.from_file(str(vocab), str(merges)), settings, str(directory))
         elif vocab.exists() or merges.exists():
             raise CheckpointError(f"{directory}: vocab.json and merges.txt belong together, and one is missing.")
         else:
+            if unread := [name for name in UNREAD if (directory / name).exists()]:
+                warnings.warn(
+                    f"{directory}: the tokenizer is only there as {unread[0]}, which is not read, so prompts must be token ids. Write a "
+                    "tokenizer.json: transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER); or give tokenizer=.",
+                    stacklevel=2,
+                )
             return None
     except CheckpointError:
         raise
@@ -127,16 +140,30 @@ def _add_tokens(backend: Backend, settings: dict[str, Any], directory: Path) -> 
     for i, token in sorted(listed.items(), key=lambda item: int(item[0])):
         if token["content"] not in there:
             backend.add_tokens([_token(token)])
-        found = backend.token_to_id(token["content"])
-        if found != int(i):
-            raise CheckpointError(
-                f"{directory}: the added token {token['content']!r} is said to have id {i}, but the vocabulary gives it {found}; "
-                "ids with a gap before them cannot be read. Load the tokenizer in transformers and pass it as tokenizer=."
-            )
+        _check_ids(backend, [(token["content"], int(i))], directory)
     there |= {token["content"] for token in listed.values()}
     for content, token in _special(settings).items():
         if content not in there:
             backend.add_tokens([token])
+
+
+def _listed(path: Path) -> list[tuple[str, int]]:
+    """The added tokens that a tokenizer.json lists, and their ids."""
+    text = path.read_text(encoding="utf-8")
+    start = re.search(r'"added_tokens"\s*:\s*(?=\[)', text)
+    listed = json.JSONDecoder().raw_decode(text, start.end())[0] if start else []
+    return [(token["content"], token["id"]) for token in listed]
+
+
+def _check_ids(backend: Backend, tokens: Iterable[tuple[str, int]], directory: Path) -> None:
+    """Raise CheckpointError where added tokens do not have the ids that the files say: the library numbers them on without a gap."""
+    for content, i in tokens:
+        found = backend.token_to_id(content)
+        if found != i:
+            raise CheckpointError(
+                f"{directory}: the added token {content!r} is said to have id {i}, but the vocabulary gives it {found}; ids with a gap "
+                "before them cannot be read. Give the tokenizer as tokenizer=, or token ids."
+            )
 
 
 def _special(settings: dict[str, Any]) -> dict[str, AddedToken]:
@@ -164,16 +191,14 @@ def _flags(token: AddedToken) -> dict[str, Any]:
     }
 
 
-def _named(settings: dict[str, Any], name: str) -> str | None:
-    """The text of a special token; None where the settings say that there is none."""
-    value = settings.get(name, DEFAULT if name in ("bos_token", "eos_token") else None)
-    return (
-        str(value["content"])
-        if isinstance(value, dict) and "content" in value
-        else value
-        if value is None
-        else str(value)
-    )
+def _named(settings: dict[str, Any], name: str, backend: Backend) -> int | None:
+    """The id of BOS or EOS; None where the settings say that there is none."""
+    value = settings.get(name, DEFAULT)
+    if value is None:
+        i = settings.get(f"{name}_id")  # as we write it of a word
+        return i if isinstance(i, int) else None
+    i = backend.token_to_id(_token(value).content)
+    return None if i is None else int(i)
 
 
 def _stops(directory: Path, settings: dict[str, Any]) -> list[int]:

@@ -72,8 +72,8 @@ class Spelling:
         spelled = list(stretch)
         if self.prefix == "" or (self.prefix.endswith("at the start") and not first) or not spelled:
             return spelled
-        start = b"".join(spelled[:2])
-        if start[:1] == b" " and spelled[0] and (self.prefix == "always" or start[:2] != b"  "):
+        start = b"".join(spelled[:3])[:2]  # no token spells nothing
+        if start[:1] == b" " and (self.prefix == "always" or start not in (b"  ", b" ")):
             spelled[0] = spelled[0][1:]
         return spelled
 
@@ -137,3 +137,24 @@ def spans(spelled: Sequence[bytes]) -> tuple[str, list[tuple[int, int]]]:
         found.append((start, owner[end - 1] + 1 if part else start))
         at = end
     return text, found
+
+
+def without_gaps(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The characters that each token came from, less none: what stands between two tokens is given to one of them.
+
+    White space belongs to the token after it (some tokenizers leave it out of what they report), all else, such as an accent that was
+    joined with its letter, to the token before.
+    """
+    found: list[tuple[int, int]] = []
+    reached = 0
+    for start, end in offsets:
+        if start > reached:
+            middle = reached + len(text[reached:start].rstrip())
+            if found:
+                found[-1] = found[-1][0], max(found[-1][1], middle)
+            start = middle
+        found.append((start, end))
+        reached = max(reached, end)
+    if found:
+        found[-1] = found[-1][0], len(text)
+    return found

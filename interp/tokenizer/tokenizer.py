@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, TokenError
 from interp.tokenizer.inside import Inside
-from interp.tokenizer.spelling import Spelling, readable, spans
+from interp.tokenizer.spelling import Spelling, readable, spans, without_gaps
 
 PAD = -1
 """The id that stands for "no token" where a batch holds prompts of unequal length. It is never in a vocabulary."""
@@ -259,10 +259,7 @@ class Tokenizer:
         if b"".join(spelled).decode("utf-8", "replace") != text:
             encoding = self._encoding(text)
             if list(encoding.ids) == list(ids):
-                ends = [0, *(end for _, end in encoding.offsets)]  # white space may be left out of what follows it
-                return text, [
-                    (min(before, start), end) for before, (start, end) in zip(ends, encoding.offsets, strict=False)
-                ]
+                return text, without_gaps(text, encoding.offsets)
         return spans(spelled)
 
     def _encoding(self, text: str) -> Encoding:
