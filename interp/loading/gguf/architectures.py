@@ -255,7 +255,9 @@ def settings_of(container: Container) -> Settings:
             "llama-gguf-split --merge FIRST_PART WHOLE."
         )
     if "token_embd.weight" not in container.tensors:
-        raise CheckpointError(f"{container.path}: the tensor token_embd.weight is missing; this file holds no whole model.")
+        raise CheckpointError(
+            f"{container.path}: the tensor token_embd.weight is missing; this file holds no whole model."
+        )
     fields = Fields(container, name)
     settings = ARCHITECTURES[name].settings(fields)
     fields.finish()
@@ -295,7 +297,9 @@ class Weights(Mapping[str, Tensor]):
         known = self._architecture.top if number is None else self._architecture.block
         if name not in known:
             raise CheckpointError(f"{self._container.path}: the tensor {stored!r} is not part of this architecture.")
-        return f"{known[name]}.{kind}" if number is None else f"{self._architecture.blocks}.{number}.{known[name]}.{kind}"
+        return (
+            f"{known[name]}.{kind}" if number is None else f"{self._architecture.blocks}.{number}.{known[name]}.{kind}"
+        )
 
 
 def _parts(stored: str) -> tuple[str | None, str, str]:

@@ -28,10 +28,18 @@ MOST_DIMENSIONS = 4
 PIECE = 2**17  # weights that are made of their blocks at once; few enough to stay in the processor's cache
 
 SCALARS = {
-    GGUFValueType.UINT8: "u1", GGUFValueType.INT8: "i1", GGUFValueType.UINT16: "<u2", GGUFValueType.INT16: "<i2", GGUFValueType.UINT32: "<u4",
-    GGUFValueType.INT32: "<i4", GGUFValueType.UINT64: "<u8", GGUFValueType.INT64: "<i8", GGUFValueType.FLOAT32: "<f4",
-    GGUFValueType.FLOAT64: "<f8", GGUFValueType.BOOL: "?",
-}  # fmt: skip
+    GGUFValueType.UINT8: "u1",
+    GGUFValueType.INT8: "i1",
+    GGUFValueType.UINT16: "<u2",
+    GGUFValueType.INT16: "<i2",
+    GGUFValueType.UINT32: "<u4",
+    GGUFValueType.INT32: "<i4",
+    GGUFValueType.UINT64: "<u8",
+    GGUFValueType.INT64: "<i8",
+    GGUFValueType.FLOAT32: "<f4",
+    GGUFValueType.FLOAT64: "<f8",
+    GGUFValueType.BOOL: "?",
+}
 
 
 class Stored(NamedTuple):
@@ -67,7 +75,7 @@ class Container:
             if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
                 raise CheckpointError(f"{path}: general.alignment = {alignment!r} must be a power of two.")
             data = -(-header.at // alignment) * alignment
-            self.tensors = {}
+            self.tensors: dict[str, Stored] = {}
             for name, shape, kind, offset in infos:
                 if name in self.tensors:
                     raise CheckpointError(f"{path}: there are two tensors named {name!r}.")
@@ -142,7 +150,9 @@ class Header:
         name = self.string()
         (dimensions,) = struct.unpack("<I", self._take(4))
         if not 1 <= dimensions <= MOST_DIMENSIONS:
-            raise CheckpointError(f"{self.path}: {name!r} has {dimensions} dimensions; 1 to {MOST_DIMENSIONS} are possible.")
+            raise CheckpointError(
+                f"{self.path}: {name!r} has {dimensions} dimensions; 1 to {MOST_DIMENSIONS} are possible."
+            )
         *shape, kind, offset = struct.unpack(f"<{dimensions}QIQ", self._take(8 * dimensions + 12))
         return name, tuple(reversed(shape)), kind, offset
 
@@ -153,7 +163,9 @@ class Header:
         try:
             return raw.decode()
         except UnicodeDecodeError as error:
-            raise CheckpointError(f"{self.path} is damaged: a string of its header is no UTF-8: {raw[:40]!r}.") from error
+            raise CheckpointError(
+                f"{self.path} is damaged: a string of its header is no UTF-8: {raw[:40]!r}."
+            ) from error
 
     def _type(self, key: str) -> GGUFValueType:
         (kind,) = struct.unpack("<I", self._take(4))
@@ -209,7 +221,9 @@ def _bytes(path: Path, name: str, shape: tuple[int, ...], kind: int) -> int:
         raise CheckpointError(f"{path}: {name} has weights of type {kind}, which is unknown to the gguf library.")
     known = GGMLQuantizationType(kind)
     if not _readable(known):
-        raise CheckpointError(f"{path}: {name} has weights of type {known.name}, which the gguf library cannot dequantise.")
+        raise CheckpointError(
+            f"{path}: {name} has weights of type {known.name}, which the gguf library cannot dequantise."
+        )
     block, width = GGML_QUANT_SIZES[known]
     if shape[-1] % block:
         raise CheckpointError(

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
+from interp.config import ModelConfig
 from interp.errors import CheckpointError
 from interp.loading.checkpoint import fill
 from interp.loading.families import FAMILIES
 from interp.loading.gguf.architectures import Weights, settings_of
 from interp.loading.gguf.container import Container
 from interp.loading.gguf.tokenizer import read_tokenizer
-from interp.config import ModelConfig
 from interp.model import Transformer
 
 
@@ -31,15 +31,13 @@ def load_file(path: Path, name: str, dtype: torch.dtype = torch.float32) -> Tran
     state = family.read_weights(Weights(container, settings, dtype), config, source)
     model = Transformer(config, tokenizer=tokenizer, name=name, seed=None)
     fill(model, state, source)
-    stored = ", ".join(f"{count} tensors {kind}" for kind, count in container.kinds().items())
-    model.source = f"GGUF file {path.name}: {stored}"
+    stored = ", ".join(f"{count} {kind}" for kind, count in container.kinds().items())
+    model.source = f"GGUF file {path.name}; tensors: {stored}"
     return model
 
 
-def read_config(path: Path) -> tuple[ModelConfig, str | None]:
-    """The configuration, and the licence where the file names it; no weights are read."""
-    container = Container(path)
-    settings = settings_of(container)
-    licence = container.metadata.get("general.license")
+def read_config(path: Path) -> ModelConfig:
+    """The configuration of the model in a GGUF file; no weights are read. Raises CheckpointError as `load_file` does."""
+    settings = settings_of(Container(path))
     config: ModelConfig = FAMILIES[settings["model_type"]].read_config(settings, str(path))
-    return config, licence
+    return config

@@ -20,11 +20,13 @@ SPACE = "\u2581"  # as SentencePiece writes it
 IN_ORDER = ("gemma2", "gemma3")
 """Architectures whose pieces are merged in their order in the vocabulary; elsewhere the piece of the higher score goes first."""
 
-# What stays together: a contraction, a word with what precedes it, some digits, punctuation with the line breaks after it, line breaks, spaces.
+# What stays together: a contraction, a word with what precedes it, digits, punctuation with the line breaks after it, line breaks, spaces.
 REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-CASED = rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*"  # a word ends before a capital
+CASED = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*"  # a word ends before a capital
+)
 
 PreTokenizer = pre_tokenizers.PreTokenizer
 
@@ -67,9 +69,9 @@ SPLITTINGS = {
 def read_tokenizer(container: Container) -> Tokenizer | None:
     """The tokenizer, or None where the file has none.
 
-    A SentencePiece vocabulary has a space put before a text that does not begin with one, unless `add_space_prefix` is false. BOS is prepended
-    by default where `add_bos_token` says so; where it says nothing, for SentencePiece and those byte-level ones that were always
-    trained so (Llama 3, Mistral's).
+    With a SentencePiece vocabulary, a space is put before a text that does not begin with one, unless `add_space_prefix` is false. BOS is
+    prepended by default where `add_bos_token` says so; where it says nothing, for SentencePiece and those byte-level ones that always
+    had it in training (Llama 3, Mistral's).
 
     Raises CheckpointError for a kind or a way to split that is unknown, and for entries that are missing or do not fit each other.
     """
@@ -136,7 +138,9 @@ class _Entries:
         values = self.get(key, default)
         if not isinstance(values, list) or (len(values) != len(self.tokens) and values != default):
             found = f"{len(values)} values" if isinstance(values, list) else repr(values)
-            raise CheckpointError(f"{self.path}: tokenizer.ggml.{key} must have {len(self.tokens)} values, found {found}.")
+            raise CheckpointError(
+                f"{self.path}: tokenizer.ggml.{key} must have {len(self.tokens)} values, found {found}."
+            )
         return values
 
     def merges(self) -> list[tuple[str, str]]:
