@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -10,27 +11,73 @@ from interp.model import Transformer
 from interp.tokenizer import PAD
 from interp.zoo.lexicon import NAMES
 from interp.zoo.stories import opening
-from interp.zoo.tasks import TASKS, Pair, held_out_years, may_meet, task
+from interp.zoo.tasks import TASKS, Drawn, Pair, Task, held_out_years, may_meet, task
 
 SAMPLES, SEED = 400, 11
+AT_ONCE = 64  # prompts in a batch
 REPEAT_LENGTHS = (25, 50)
 CONTINUED, TEMPERATURE = 100, 0.7
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model makes of a task's pairs.
+
+    Args:
+        drawn: the pairs, and why others did not suit the tokenizer.
+        first: after how many clean prompts a right answer is the most probable of all tokens.
+        above: after how many the answer is more probable than the wrong one.
+    """
+
+    drawn: Drawn
+    first: int
+    above: int
+
+    @property
+    def pairs(self) -> int:
+        """How many were asked."""
+        return len(self.drawn.pairs)
 
 
 @torch.no_grad()
 def last_logits(model: Transformer, prompts: Sequence[str]) -> torch.Tensor:
     """Logits [prompt, vocab] after the last token of each prompt."""
-    tokens = model.to_tokens(list(prompts))
-    last = (tokens != PAD).sum(1) - 1
-    logits: torch.Tensor = model(tokens)
-    return logits[torch.arange(len(tokens), device=tokens.device), last]
+    found = []
+    for start in range(0, len(prompts), AT_ONCE):
+        tokens = model.to_tokens(list(prompts[start : start + AT_ONCE]))
+        real = tokens != PAD
+        stream = model.run_blocks(model.embed(tokens), real=None if bool(real.all()) else real)
+        last = stream[torch.arange(len(tokens), device=tokens.device), real.sum(1) - 1]
+        found.append(model.unembed(last[:, None])[:, 0])  # the vocabulary is wide, and only these are wanted
+    return torch.cat(found)
+
+
+def score(model: Transformer, task: Task, pairs: int, seed: int = SEED) -> Score:
+    """A task's score by both measures, on pairs that suit the model's tokenizer; fewer than asked for where not so many do."""
+    drawn = task.suiting(pairs, seed, model.need_tokenizer())
+    return Score(drawn, *_hits(model, drawn.pairs)) if drawn.pairs else Score(drawn, 0, 0)
 
 
 def accuracy(model: Transformer, pairs: Sequence[Pair]) -> float:
-    """Share of pairs after whose clean prompt the answer is the most probable of all tokens."""
-    predicted = last_logits(model, [pair.clean for pair in pairs]).argmax(-1)
-    answers = torch.tensor([model.to_single_token(pair.answer) for pair in pairs], device=predicted.device)
-    return float((predicted == answers).float().mean())
+    """Share of pairs after whose clean prompt a right answer is the most probable of all tokens."""
+    return _hits(model, pairs)[0] / len(pairs)
+
+
+def _hits(model: Transformer, pairs: Sequence[Pair]) -> tuple[int, int]:
+    """After how many clean prompts a right answer leads, and after how many the answer is above the wrong one."""
+    logits = last_logits(model, [pair.clean for pair in pairs])
+    first = above = 0
+    for row, leading, pair in zip(logits, logits.argmax(-1).tolist(), pairs, strict=True):
+        answer, wrong = model.to_single_token(pair.answer), model.to_single_token(pair.wrong)
+        first += leading in (answer, *_single(model, pair.also))
+        above += bool(row[answer] > row[wrong])
+    return first, above
+
+
+def _single(model: Transformer, texts: Sequence[str]) -> list[int]:
+    """The ids of those texts that are one token."""
+    encoded = map(model.need_tokenizer().encode, texts)
+    return [ids[0] for ids in encoded if len(ids) == 1]
 
 
 def later_year_mass(model: Transformer, prompts: Sequence[str]) -> float:
