@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType, quants
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import CheckpointError
@@ -241,8 +242,9 @@ def _readable(kind: GGMLQuantizationType) -> bool:
     return True
 
 
-def _weights(content: bytes, kind: GGMLQuantizationType) -> "np.ndarray[Any, Any]":
+def _weights(content: bytes, kind: GGMLQuantizationType) -> Float[np.ndarray, " weight"]:
     """The weights of some blocks. As one row: the library takes rows in groups of 16, and small ones one after the other."""
     if kind == GGMLQuantizationType.F64:
         return np.frombuffer(content, "<f8")
-    return quants.dequantize(np.frombuffer(content, np.uint8)[None], kind).reshape(-1)
+    weights: Float[np.ndarray, " weight"] = quants.dequantize(np.frombuffer(content, np.uint8)[None], kind).reshape(-1)
+    return weights

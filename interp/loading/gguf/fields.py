@@ -52,7 +52,7 @@ class Fields:
         value = self._values.get(key)
         return None if value in SILENT else value
 
-    def same(self, key: str, expected: float) -> None:
+    def same(self, key: str, expected: int | float) -> None:
         """Raise CheckpointError where the key is there and has another value."""
         value = self.optional(key)
         if value is not None and value != expected:

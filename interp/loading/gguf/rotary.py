@@ -17,7 +17,7 @@ LOW, HIGH, ORIGINAL = 1.0, 4.0, 8192
 
 
 def rotary_scaling(fields: Fields, d_head: int) -> dict[str, Any] | None:
-    """`rope_scaling` of a config.json, or None. Raises CheckpointError for factors that are not Llama 3's."""
+    """`rope_scaling` of a config.json, or None. Raises CheckpointError for another kind than linear and Llama 3's."""
     kind = fields.optional("rope.scaling.type")
     factor = fields.optional("rope.scaling.factor") or fields.optional("rope.scale_linear") or 1.0
     original = fields.optional("rope.scaling.original_context_length")
@@ -25,13 +25,15 @@ def rotary_scaling(fields: Fields, d_head: int) -> dict[str, Any] | None:
     if FACTORS in fields.container.tensors:
         return _llama3(fields, original or ORIGINAL, d_head)
     if kind not in (None, "linear"):
-        return {"rope_type": kind, "factor": factor, "original_max_position_embeddings": original}
+        raise CheckpointError(
+            f"{fields.source}: {fields.architecture}.rope.scaling.type = {kind!r} is not supported; linear, none, and Llama 3's are."
+        )
     return None if factor == 1 else {"rope_type": "linear", "factor": factor}
 
 
 def _llama3(fields: Fields, original: int, d_head: int) -> dict[str, Any] | None:
     found = fields.container.read(FACTORS, torch.float64)
-    factor = float(found.max())
+    factor = round(float(found.max()), 4)
     if factor == 1 and bool((found == 1).all()):
         return None
     expected = llama3_factors(d_head, fields.number("rope.freq_base", 10000.0), factor, LOW, HIGH, original)

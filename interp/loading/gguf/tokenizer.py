@@ -177,7 +177,7 @@ def _sentencepiece(file: _Entries, architecture: str) -> Backend:
         merges = file.merges()
     else:
         in_order = architecture in IN_ORDER
-        merges = _merges(file.ids, [-i for i in range(len(file.tokens))] if in_order else file.of_each("scores"))
+        merges = _merges(file.ids, [-float(i) for i in range(len(file.tokens))] if in_order else file.of_each("scores"))
     unknown = file.id("unknown", 0)
     unk_token = None if unknown is None or unknown not in file.of_type(UNKNOWN) else file.tokens[unknown]
     backend = Backend(models.BPE(file.ids, merges, unk_token=unk_token, fuse_unk=True, byte_fallback=True))
