@@ -147,7 +147,12 @@ def test_bos_is_prepended_where_the_file_says_so(tmp_path, llama, byte_level, en
     path = gguf_files.write(tmp_path / "x.gguf", "llama", llama, tokenizer=byte_level | entries)
     model = interp.load(path)
     assert model.tokenizer.bos == bos
+    assert model.tokenizer.opening == entries.get("bos_token_id", 0)
     assert model.to_tokens("Mary")[0, 0].item() == (model.tokenizer.encode("Mary")[0] if bos is None else bos)
+
+
+def test_generation_ends_at_the_end_of_a_turn_too(tmp_path, llama, byte_level):
+    assert read(tmp_path / "x.gguf", llama, byte_level | {"eot_token_id": 1, "eom_token_id": 2}).stops == (0, 1, 2)
 
 
 def test_sentencepiece_ids_are_those_of_transformers_and_of_sentencepiece(tmp_path, llama, pieces):
@@ -236,5 +241,5 @@ def test_files_without_a_tokenizer_and_with_too_large_a_one(tmp_path, llama, byt
     assert interp.load(gguf_files.write(path, "llama", llama, tokenizer={"model": "none"})).tokenizer is None
     small = gguf_files.model("llama", vocab_size=300, num_hidden_layers=1)
     gguf_files.write(path, "llama", small, tokenizer=byte_level)
-    with pytest.raises(CheckpointError, match=r"the tokenizer has \d+ tokens, and the embedding 300"):
+    with pytest.raises(CheckpointError, match=r"the tokenizer has \d+ tokens but the model only 300"):
         interp.load(path)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from interp.config import ModelConfig
 from interp.errors import CheckpointError
-from interp.loading.checkpoint import has_weights, read_json
-from interp.loading.families import FAMILIES
+from interp.loading.checkpoint import family_of, has_weights, read_json
 from interp.loading.packaged import PACKAGED, find, models_folder
 from interp.loading.sources import EMBEDDED, embedded_models
 
@@ -87,10 +86,7 @@ def _listed(
 
 def _of_directory(folder: Path) -> ModelConfig:
     settings = read_json(folder / "config.json")
-    family = FAMILIES.get(str(settings.get("model_type")))
-    if family is None:
-        raise CheckpointError(f"model_type {settings.get('model_type')!r} is not supported")
-    config: ModelConfig = family.read_config(settings, str(folder))
+    config: ModelConfig = family_of(settings.get("model_type"), str(folder)).read_config(settings, str(folder))
     return config
 
 

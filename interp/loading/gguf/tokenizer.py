@@ -71,7 +71,7 @@ def read_tokenizer(container: Container) -> Tokenizer | None:
 
     With a SentencePiece vocabulary, a space is put before a text that does not begin with one, unless `add_space_prefix` is false. BOS is
     prepended by default where `add_bos_token` says so; where it says nothing, for SentencePiece and those byte-level ones that always
-    had it in training (Llama 3, Mistral's).
+    had it in training (Llama 3, Mistral's). Generation ends at the tokens that end a text, a turn or a message.
 
     Raises CheckpointError for a kind or a way to split that is unknown, and for entries that are missing or do not fit each other.
     """
@@ -102,7 +102,8 @@ def read_tokenizer(container: Container) -> Tokenizer | None:
     prepended = bool(file.get("add_bos_token", begins and bos is not None))
     if prepended and bos is None:
         raise CheckpointError(f"{container.path}: add_bos_token is true, and there is no bos_token_id.")
-    return Tokenizer(backend, bos=bos if prepended else None, eos=eos)
+    stops = [i for i in (file.id("eot", None), file.id("eom", None)) if i is not None]
+    return Tokenizer(backend, bos=bos if prepended else None, eos=eos, opening=bos, stops=stops)
 
 
 class _Entries:
