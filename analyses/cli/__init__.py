@@ -9,6 +9,7 @@ from rich.markup import escape
 from analyses.cli import (  # noqa: F401
     attention,
     attribution,
+    card,
     cascade,
     export,
     generate,

@@ -1,5 +1,6 @@
 """`interp tasks`: What a model can do."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,7 +49,8 @@ def tasks(
         if found.drawn.unsuited:
             why = escape(found.drawn.why(None if unsuited else 4))
             console.print(
-                f"  {found.pairs} of {found.drawn.tried} pairs suit this tokenizer; not {why}.", soft_wrap=True
+                f"  {len(found.drawn.pairs)} of {found.drawn.tried} pairs suit this tokenizer; not {why}.",
+                soft_wrap=True,
             )
 
 
@@ -59,15 +61,15 @@ def _table(model: str, scores: "dict[str, Score]") -> "Table":
     for column in ("pairs", "first", "above"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, found in scores.items():
-        table.add_row(name, str(found.pairs), *(share(hits, found.pairs) for hits in (found.first, found.above)))
+        table.add_row(name, str(len(found.drawn.pairs)), share(found.first), share(found.above))
     return table
 
 
-def share(hits: int, tries: int) -> str:
+def share(hits: Sequence[bool]) -> str:
     """A share with its interval."""
     from analyses.intervals import wilson
 
-    if not tries:
+    if not hits:
         return "-"
-    low, high = wilson(hits, tries)
-    return f"{hits / tries:.3f} ({low:.3f} to {high:.3f})"
+    low, high = wilson(sum(hits), len(hits))
+    return f"{sum(hits) / len(hits):.3f} ({low:.3f} to {high:.3f})"

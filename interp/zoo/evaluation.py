@@ -25,18 +25,13 @@ class Score:
 
     Args:
         drawn: the pairs, and why others did not suit the tokenizer.
-        first: after how many clean prompts a right answer is the most probable of all tokens.
-        above: after how many the answer is more probable than the wrong one.
+        first: for each pair, whether after its clean prompt a right answer is the most probable of all tokens.
+        above: whether its answer is more probable than the wrong one.
     """
 
     drawn: Drawn
-    first: int
-    above: int
-
-    @property
-    def pairs(self) -> int:
-        """How many were asked."""
-        return len(self.drawn.pairs)
+    first: tuple[bool, ...]
+    above: tuple[bool, ...]
 
 
 @torch.no_grad()
@@ -55,28 +50,28 @@ def last_logits(model: Transformer, prompts: Sequence[str]) -> torch.Tensor:
 def score(model: Transformer, task: Task, pairs: int, seed: int = SEED) -> Score:
     """A task's score by both measures, on pairs that suit the model's tokenizer; fewer than asked for where not so many do."""
     drawn = task.suiting(pairs, seed, model.need_tokenizer())
-    return Score(drawn, *_hits(model, drawn.pairs)) if drawn.pairs else Score(drawn, 0, 0)
+    return Score(drawn, *_hits(model, drawn.pairs)) if drawn.pairs else Score(drawn, (), ())
 
 
 def accuracy(model: Transformer, pairs: Sequence[Pair]) -> float:
     """Share of pairs after whose clean prompt a right answer is the most probable of all tokens."""
-    return _hits(model, pairs)[0] / len(pairs)
+    return sum(_hits(model, pairs)[0]) / len(pairs)
 
 
-def _hits(model: Transformer, pairs: Sequence[Pair]) -> tuple[int, int]:
-    """After how many clean prompts a right answer leads, and after how many the answer is above the wrong one."""
+def _hits(model: Transformer, pairs: Sequence[Pair]) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    """After which clean prompts a right answer leads, and after which the answer is above the wrong one."""
     logits = last_logits(model, [pair.clean for pair in pairs])
-    first = above = 0
+    first, above = [], []
     for row, leading, pair in zip(logits, logits.argmax(-1).tolist(), pairs, strict=True):
         answer, wrong = model.to_single_token(pair.answer), model.to_single_token(pair.wrong)
-        first += leading in (answer, *_single(model, pair.also))
-        above += bool(row[answer] > row[wrong])
-    return first, above
+        first.append(leading in (answer, *_single(model, pair.also)))
+        above.append(bool(row[answer] > row[wrong]))
+    return tuple(first), tuple(above)
 
 
 def _single(model: Transformer, texts: Sequence[str]) -> list[int]:
     """The ids of those texts that are one token."""
-    encoded = map(model.need_tokenizer().encode, texts)
+    encoded = [model.need_tokenizer().encode(text, inside=True) for text in texts]
     return [ids[0] for ids in encoded if len(ids) == 1]
 
 
@@ -98,16 +93,18 @@ def repeat_accuracy(
 ) -> float:
     """Accuracy on the second half of uniformly random ids repeated once, over several lengths of the half.
 
-    The second half's first token is left out: nothing says yet that the string repeats (Olsson et al. 2022).
+    They follow the BOS token where the model was trained with one. The second half's first token is left out: nothing says yet that
+    the string repeats (Olsson et al. 2022).
     """
+    bos = model.need_tokenizer().bos
     generator = torch.Generator().manual_seed(seed)
     right = total = 0
     for length in lengths:
         half = torch.randint(1, model.config.d_vocab, (rows, length), generator=generator)
-        begin = model.to_tokens(torch.full((rows, 1), model.to_single_token("<|endoftext|>")))
-        tokens = torch.cat([begin, half, half], dim=1)
-        predicted = model(tokens)[:, length + 1 : -1].argmax(-1)
-        right += int((predicted == tokens[:, length + 2 :]).sum())
+        begin = [] if bos is None else [torch.full((rows, 1), bos)]
+        tokens = torch.cat([*begin, half, half], dim=1).to(model.device)
+        predicted = model(tokens)[:, -length:-1].argmax(-1)
+        right += int((predicted == tokens[:, -length + 1 :]).sum())
         total += predicted.numel()
     return right / total
 
