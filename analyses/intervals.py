@@ -147,3 +147,11 @@ def over_prompts(
             units,
         ),
     }
+
+
+def wilson(hits: int, tries: int) -> Float[np.ndarray, " two"]:
+    """95 % interval of a probability from how often something happened (Wilson 1927); NaN where nothing was tried."""
+    if tries == 0:
+        return np.full(2, np.nan)
+    found = stats.binomtest(hits, tries).proportion_ci(method="wilson")
+    return np.array([found.low, found.high])

@@ -54,6 +54,7 @@ def make(
         "kind": kind,
         "schema_version": SCHEMA_VERSION,
         "model": model.name,
+        "source": model.source,
         "model_config": json.dumps(model.config.to_dict()),
         "weight_hash": model.weight_hash(),
         "tokenizer_hash": tokenizer.hash() if tokenizer else "",

@@ -12,6 +12,8 @@ class Fingerprinted(nn.Module):
 
     format: str | None = None
     """Of the checkpoint that the weights were read from; `save_directory` writes it where it can hold the model."""
+    source: str = ""
+    """What the weights were read from, where the name does not say it: a file, and how it stores them."""
     _hashed: tuple[bytes, str] | None = None
 
     @property

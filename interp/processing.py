@@ -150,4 +150,5 @@ def _changed(model: Transformer, config: ModelConfig, change: Callable[[Weights]
             weights[name] = torch.zeros(parameter.shape, dtype=model.dtype, device=model.device)
     change(weights)
     new.load_state_dict(weights, assign=True)
+    new.source = model.source
     return new.to(device=model.device, dtype=model.dtype).requires_grad_(False).eval()

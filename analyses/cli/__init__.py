@@ -6,7 +6,21 @@ from rich.console import Console
 from rich.markup import escape
 
 # Each registers its commands.
-from analyses.cli import attention, attribution, cascade, export, generate, lens, models, patch, report, verify  # noqa: F401
+from analyses.cli import (  # noqa: F401
+    attention,
+    attribution,
+    card,
+    cascade,
+    export,
+    generate,
+    get,
+    lens,
+    models,
+    patch,
+    report,
+    tasks,
+    verify,
+)
 from analyses.cli.app import app
 
 

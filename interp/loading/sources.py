@@ -10,13 +10,14 @@ from interp.loading.bridge import from_bridge, is_bridge
 from interp.loading.checkpoint import load_directory
 from interp.loading.hub import MODELS, fetch, is_hub_id
 from interp.loading.memory import from_transformers, is_transformers_model
+from interp.loading.packaged import PACKAGED, need
 from interp.model import Transformer
 from interp.tokenizer import Tokenizer
 
 EMBEDDED = Path(__file__).parent.parent / "zoo"
 """The folder whose subfolders with a config.json are the models that come with the package."""
 
-CIRCUIT = "circuit:"
+CIRCUIT, GGUF = "circuit:", ".gguf"
 DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
 
 
@@ -38,7 +39,8 @@ def load(
     Args:
         source: the name of an embedded model (`smalltown`, the default); `circuit:` and the name of a model whose weights are set by
             hand (`interp.zoo.circuits`); a checkpoint directory (config.json,
-            model.safetensors or its shards, tokenizer files), which wins over a hub id of the same spelling; a model on the
+            model.safetensors or its shards, tokenizer files), which wins over a hub id of the same spelling; a GGUF file; a model that
+            `interp get` has got (`smollm2-135m`), or that is installed; a model on the
             Hugging Face hub (gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, or owner/name), taken from its local
             cache where it is there; or a `transformers` model of one of the families or a TransformerLens 4 `TransformerBridge` to
             a GPT-2, in memory, which is left untouched.
@@ -57,7 +59,8 @@ def load(
     if isinstance(tokenizer, (str, os.PathLike)):
         tokenizer = _tokenizer_at(Path(tokenizer).expanduser())
     if isinstance(source, (str, os.PathLike)):
-        model = _from_name(os.fspath(source), revision, None if tokenizer is None else Tokenizer.of(tokenizer))
+        given = None if tokenizer is None else Tokenizer.of(tokenizer)
+        model = _from_name(os.fspath(source), revision, dtype, given)
     elif is_bridge(source):
         model = from_bridge(source, tokenizer)
     elif is_transformers_model(source):
@@ -79,7 +82,7 @@ def _tokenizer_at(directory: Path) -> Tokenizer:
     return tokenizer
 
 
-def _from_name(source: str, revision: str | None, tokenizer: Tokenizer | None) -> Transformer:
+def _from_name(source: str, revision: str | None, dtype: torch.dtype, tokenizer: Tokenizer | None) -> Transformer:
     if source in embedded_models():
         return load_directory(EMBEDDED / source, source, tokenizer)
     if source.startswith(CIRCUIT):
@@ -88,14 +91,26 @@ def _from_name(source: str, revision: str | None, tokenizer: Tokenizer | None) -
         model = circuit(source.removeprefix(CIRCUIT))
         model.tokenizer = model.tokenizer if tokenizer is None else tokenizer
         return model
-    directory = Path(source).expanduser()
-    if directory.is_dir():
-        return load_directory(directory, directory.resolve().name, tokenizer)
-    if directory.is_file():
-        raise CheckpointError(f"{source} is a file; give the directory that holds config.json and model.safetensors.")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return load_directory(path, path.resolve().name, tokenizer)
+    if path.exists() or path.suffix == GGUF:
+        return _from_file(path, path.stem, dtype, tokenizer)
+    if source in PACKAGED:
+        return _from_file(need(source), source, dtype, tokenizer)
     if is_hub_id(source):
         return load_directory(fetch(source, revision), source, tokenizer)
-    known = [*embedded_models(), *MODELS]
+    known = [*embedded_models(), *PACKAGED, *MODELS]
     raise CheckpointError(
-        f"{source!r} is neither an embedded model, a directory nor a hub id. {nearest(source, known)}"
+        f"{source!r} is neither an embedded model, a directory, a GGUF file nor a hub id. {nearest(source, known)}"
     )
+
+
+def _from_file(path: Path, name: str, dtype: torch.dtype, tokenizer: Tokenizer | None) -> Transformer:
+    if path.suffix != GGUF:
+        raise CheckpointError(
+            f"{path} is a file; give the directory that holds config.json and model.safetensors, or a file whose name ends in {GGUF}."
+        )
+    from interp.loading.gguf import load_file  # loading the library costs a quarter of a second
+
+    return load_file(path, name, dtype, tokenizer)

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -11,15 +12,32 @@ from interp.model import Transformer
 from interp.tokenizer import PAD
 from interp.zoo.lexicon import NAMES
 from interp.zoo.stories import opening
-from interp.zoo.tasks import TASKS, Pair, held_out_years, may_meet, task
+from interp.zoo.tasks import TASKS, Drawn, Pair, Task, held_out_years, may_meet, task
 
 SAMPLES, SEED = 400, 11
+AT_ONCE = 64  # prompts in a batch
 REPEAT_LENGTHS = (25, 50)
 CONTINUED, TEMPERATURE = 100, 0.7
 
 
+@dataclass(frozen=True)
+class Score:
+    """What a model makes of a task's pairs.
+
+    Args:
+        drawn: the pairs, and why others did not suit the tokenizer.
+        first: for each pair, whether after its clean prompt a right answer is the most probable of all tokens.
+        above: whether its answer is more probable than the wrong one.
+    """
+
+    drawn: Drawn
+    first: tuple[bool, ...]
+    above: tuple[bool, ...]
+
+
 @torch.no_grad()
 def last_logits(model: Transformer, prompts: Sequence[str]) -> torch.Tensor:
+<<<<<<< HEAD
     """Logits [prompt, vocab] after the last token of each prompt. Raises ResultError where they are no numbers."""
     tokens = model.to_tokens(list(prompts))
     last = (tokens != PAD).sum(1) - 1
@@ -27,13 +45,45 @@ def last_logits(model: Transformer, prompts: Sequence[str]) -> torch.Tensor:
     if not bool(torch.isfinite(logits).all()):
         raise not_finite(model, tokens, "evaluation: the logits after a prompt")
     return logits
+=======
+    """Logits [prompt, vocab] after the last token of each prompt."""
+    found = []
+    for start in range(0, len(prompts), AT_ONCE):
+        tokens = model.to_tokens(list(prompts[start : start + AT_ONCE]))
+        real = tokens != PAD
+        stream = model.run_blocks(model.embed(tokens), real=None if bool(real.all()) else real)
+        last = stream[torch.arange(len(tokens), device=tokens.device), real.sum(1) - 1]
+        found.append(model.unembed(last[:, None])[:, 0])  # the vocabulary is wide, and only these are wanted
+    return torch.cat(found)
+
+
+def score(model: Transformer, task: Task, pairs: int, seed: int = SEED) -> Score:
+    """A task's score by both measures, on pairs that suit the model's tokenizer; fewer than asked for where not so many do."""
+    drawn = task.suiting(pairs, seed, model.need_tokenizer())
+    return Score(drawn, *_hits(model, drawn.pairs)) if drawn.pairs else Score(drawn, (), ())
+>>>>>>> gguf
 
 
 def accuracy(model: Transformer, pairs: Sequence[Pair]) -> float:
-    """Share of pairs after whose clean prompt the answer is the most probable of all tokens."""
-    predicted = last_logits(model, [pair.clean for pair in pairs]).argmax(-1)
-    answers = torch.tensor([model.to_single_token(pair.answer) for pair in pairs], device=predicted.device)
-    return float((predicted == answers).float().mean())
+    """Share of pairs after whose clean prompt a right answer is the most probable of all tokens."""
+    return sum(_hits(model, pairs)[0]) / len(pairs)
+
+
+def _hits(model: Transformer, pairs: Sequence[Pair]) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+    """After which clean prompts a right answer leads, and after which the answer is above the wrong one."""
+    logits = last_logits(model, [pair.clean for pair in pairs])
+    first, above = [], []
+    for row, leading, pair in zip(logits, logits.argmax(-1).tolist(), pairs, strict=True):
+        answer, wrong = model.to_single_token(pair.answer), model.to_single_token(pair.wrong)
+        first.append(leading in (answer, *_single(model, pair.also)))
+        above.append(bool(row[answer] > row[wrong]))
+    return tuple(first), tuple(above)
+
+
+def _single(model: Transformer, texts: Sequence[str]) -> list[int]:
+    """The ids of those texts that are one token."""
+    encoded = [model.need_tokenizer().encode(text, inside=True) for text in texts]
+    return [ids[0] for ids in encoded if len(ids) == 1]
 
 
 def later_year_mass(model: Transformer, prompts: Sequence[str]) -> float:
@@ -54,12 +104,15 @@ def repeat_accuracy(
 ) -> float:
     """Accuracy on the second half of uniformly random ids repeated once, over several lengths of the half.
 
-    The second half's first token is left out: nothing says yet that the string repeats (Olsson et al. 2022).
+    They follow the BOS token where the model was trained with one. The second half's first token is left out: nothing says yet that
+    the string repeats (Olsson et al. 2022).
     """
+    bos = model.need_tokenizer().bos
     generator = torch.Generator().manual_seed(seed)
     right = total = 0
     for length in lengths:
         half = torch.randint(1, model.config.d_vocab, (rows, length), generator=generator)
+<<<<<<< HEAD
         begin = model.to_tokens(torch.full((rows, 1), model.to_single_token("<|endoftext|>")))
         tokens = torch.cat([begin, half, half], dim=1)
         logits = model(tokens)[:, length + 1 : -1]
@@ -67,6 +120,12 @@ def repeat_accuracy(
             raise not_finite(model, tokens, "evaluation: the logits of a repeated string")
         predicted = logits.argmax(-1)
         right += int((predicted == tokens[:, length + 2 :]).sum())
+=======
+        begin = [] if bos is None else [torch.full((rows, 1), bos)]
+        tokens = torch.cat([*begin, half, half], dim=1).to(model.device)
+        predicted = model(tokens)[:, -length:-1].argmax(-1)
+        right += int((predicted == tokens[:, -length + 1 :]).sum())
+>>>>>>> gguf
         total += predicted.numel()
     return right / total
 

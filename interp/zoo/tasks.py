@@ -18,22 +18,60 @@ from interp.zoo.stories import name_pair
 class Pair:
     """A clean prompt with its right answer, and a corrupt prompt of equal token length for which `wrong` is right.
 
-    Answers are single tokens with their leading space.
+    Answers are single tokens with their leading space. `also` are further right answers of the clean prompt.
     """
 
     clean: str
     corrupt: str
     answer: str
     wrong: str
+    also: tuple[str, ...] = ()
+
+
+Draw = Callable[[random.Random, bool], Pair]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pairs that suit a tokenizer.
+
+    Args:
+        pairs: as many as were asked for, or as were found.
+        unsuited: for each reason why others do not suit, what it was about them, once for each pair.
+    """
+
+    pairs: list[Pair]
+    unsuited: dict[str, list[str]]
+
+    @property
+    def tried(self) -> int:
+        """How many pairs were looked at."""
+        return len(self.pairs) + sum(map(len, self.unsuited.values()))
+
+    def why(self, most: int | None = 4) -> str:
+        """The reasons, with how often and at most so many of what they were about; None is all."""
+        return "; ".join(
+            f"{len(about)} because {reason} ({_some(about, most)})" for reason, about in self.unsuited.items()
+        )
+
+
+def _some(about: list[str], most: int | None) -> str:
+    different = list(dict.fromkeys(about))
+    rest = len(different) - len(different[:most])
+    return ", ".join(different[:most]) + (f" and {rest} more" if rest else "")
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task: what it asks, and how to draw a pair, from the held-out half or from the half used in training."""
+    """A task: what it asks, and how to draw a pair, from the held-out half or from the half used in training.
+
+    `otherwise` draws the same question for tokenizers that no pair of the first form suits.
+    """
 
     name: str
     description: str
-    draw: Callable[[random.Random, bool], Pair]
+    draw: Draw
+    otherwise: Draw | None = None
 
     def sample(self, n: int, seed: int = 0, tokenizer: Tokenizer | None = None) -> list[Pair]:
         """`n` pairs from the held-out half; the same seed gives the same pairs.
@@ -45,19 +83,38 @@ class Task:
         Raises:
             InterpError: fewer than one pair asked for, or hardly any pair suits the tokenizer.
         """
+        drawn = self.suiting(n, seed, tokenizer)
+        if len(drawn.pairs) < n:
+            raise InterpError(
+                f"task {self.name}: only {len(drawn.pairs)} of {drawn.tried} pairs suit this tokenizer; {n} were asked for: "
+                f"{drawn.why()}."
+            )
+        return drawn.pairs
+
+    def suiting(self, n: int, seed: int = 0, tokenizer: Tokenizer | None = None) -> Drawn:
+        """As `sample`, but where fewer pairs suit, those; and why the others did not. Raises InterpError for fewer than one asked for."""
         if n < 1:
             raise InterpError(f"task {self.name}: need at least one pair, asked for {n}.")
+        drawn = self._drawn(self.draw, n, seed, tokenizer)
+        if drawn.pairs or self.otherwise is None:
+            return drawn
+        other = self._drawn(self.otherwise, n, seed, tokenizer)
+        return other if other.pairs else drawn
+
+    def _drawn(self, draw: Draw, n: int, seed: int, tokenizer: Tokenizer | None) -> Drawn:
         rng = random.Random(f"{self.name} {seed}")
         pairs: list[Pair] = []
+        unsuited: dict[str, list[str]] = {}
         for _ in range(50 * n):
-            pair = self.draw(rng, True)
-            if tokenizer is None or _suits(pair, tokenizer):
+            pair = draw(rng, True)
+            reason = None if tokenizer is None else _unsuited(pair, tokenizer)
+            if reason is None:
                 pairs.append(pair)
+            else:
+                unsuited.setdefault(reason[0], []).append(reason[1])
             if len(pairs) == n:
-                return pairs
-        raise InterpError(
-            f"task {self.name}: only {len(pairs)} of {50 * n} pairs suit this tokenizer; {n} were asked for."
-        )
+                break
+        return Drawn(pairs, unsuited)
 
     def training_sentence(self, rng: random.Random) -> str:
         """A prompt with its answer, from the half used in training."""
@@ -65,10 +122,19 @@ class Task:
         return f"{pair.clean}{pair.answer}."
 
 
-def _suits(pair: Pair, tokenizer: Tokenizer) -> bool:
-    clean, corrupt = (len(tokenizer.encode(text)) for text in (pair.clean, pair.corrupt))
-    answer, wrong = (len(tokenizer.encode(text, inside=True)) for text in (pair.answer, pair.wrong))
-    return clean == corrupt and answer == wrong == 1
+def _unsuited(pair: Pair, tokenizer: Tokenizer) -> tuple[str, str] | None:
+    """Why a pair does not suit a tokenizer, and what it is about it; None where it does."""
+    clean, corrupt = tokenizer.encode(pair.clean), tokenizer.encode(pair.corrupt)
+    if len(clean) != len(corrupt):
+        words = zip(pair.clean.split(), pair.corrupt.split(), strict=False)
+        return "the prompts are of different length", next((f"{a}/{b}" for a, b in words if a != b), pair.clean)
+    for text in (pair.answer, pair.wrong):
+        following = tokenizer.encode(text, inside=True)
+        if len(following) != 1:
+            return "an answer is several tokens", repr(text)
+        if tokenizer.encode(pair.clean + text) != clean + following:
+            return "an answer runs together with the end of the prompt", repr(pair.clean.split()[-1] + text)
+    return None
 
 
 IOI_TEMPLATES = (
@@ -91,6 +157,7 @@ YEAR_TEMPLATES = (
 )
 CENTURIES, FIRST_YEARS = range(11, 20), range(2, 98)
 LONGEST = 10  # years that an event of the training text lasts
+FIRST_TENS = range(9)
 ATTRACTOR_TEMPLATES = (
     "The {subject} near the {attractor}",
     "The {subject} behind the {attractor}",
@@ -150,6 +217,23 @@ def _greater_than(rng: random.Random, held_out: bool) -> Pair:
         template.format(event=event, century=century, year="01"),
         f"{rng.randint(int(year) + 1, min(int(year) + LONGEST, 99)):02d}",
         f"{rng.randint(1, int(year)):02d}",
+        tuple(f"{later:02d}" for later in range(int(year) + 1, 100)),
+    )
+
+
+def _later_ten(rng: random.Random, held_out: bool) -> Pair:
+    """The same where every digit is a token: the first of the two. The year ends in 9, so that no later one begins with the same digit."""
+    event, century, ten = _draw(
+        held_out, lambda: (rng.choice(EVENTS), str(rng.choice(CENTURIES)), str(rng.choice(FIRST_TENS)))
+    )
+    template = rng.choice(YEAR_TEMPLATES)
+    later = [str(digit) for digit in range(int(ten) + 1, 10)]
+    return Pair(
+        template.format(event=event, century=century, year=f"{ten}9"),
+        template.format(event=event, century=century, year="01"),
+        later[0],
+        str(rng.randint(0, int(ten))),
+        tuple(later[1:]),
     )
 
 
@@ -206,7 +290,10 @@ TASKS: dict[str, Task] = {
             _induction,
         ),
         Task(
-            "greater_than", "A later year (Hanna et al. 2023): two digits above those of the first year.", _greater_than
+            "greater_than",
+            "A later year (Hanna et al. 2023): two digits above those of the first year, or the first of them.",
+            _greater_than,
+            _later_ten,
         ),
         Task("agreement", "Verb number across an attractor noun of the other number (Linzen et al. 2016).", _agreement),
         Task("gender", "The pronoun that fits a name.", _gender),

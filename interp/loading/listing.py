@@ -1,0 +1,103 @@
+"""Which models are on this machine, without reading any weights."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from interp.config import ModelConfig
+from interp.errors import CheckpointError
+from interp.loading.checkpoint import family_of, has_weights, read_json
+from interp.loading.packaged import PACKAGED, find, models_folder
+from interp.loading.sources import EMBEDDED, embedded_models
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A model on this machine.
+
+    Args:
+        name, revision: what `interp.load` takes.
+        place: `embedded`, `in the cache`, `installed`, or `hub cache`.
+        config: its architecture; None where it cannot be loaded.
+        size: bytes on the disk.
+        licence: as its files say; None where they do not.
+        problem: why it cannot be loaded, or the empty string.
+    """
+
+    name: str
+    place: str
+    config: ModelConfig | None
+    size: int
+    licence: str | None
+    revision: str | None = None
+    problem: str = ""
+
+
+def models() -> list[Listed]:
+    """Every model that is here: embedded, got or installed, and in the Hugging Face hub's cache."""
+    return [*_embedded(), *_packaged(), *_cached()]
+
+
+def _embedded() -> Iterator[Listed]:
+    for name in embedded_models():
+        folder = EMBEDDED / name
+        yield _listed(name, "embedded", partial(_of_directory, folder), _size(folder), "MIT")
+
+
+def _packaged() -> Iterator[Listed]:
+    from interp.loading.gguf import read_config  # loading the library costs a quarter of a second
+
+    for name, model in PACKAGED.items():
+        path = find(name)
+        if path is not None:
+            place = "in the cache" if path.parent == models_folder() else "installed"
+            yield _listed(name, place, partial(read_config, path), path.stat().st_size, model.licence)
+
+
+def _cached() -> Iterator[Listed]:
+    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
+
+    try:
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        return
+    for repository in sorted(repositories, key=lambda found: found.repo_id):
+        if repository.repo_type != "model":
+            continue
+        for revision in sorted(repository.revisions, key=lambda found: found.commit_hash):
+            folder = revision.snapshot_path
+            if (folder / "config.json").exists() and has_weights(folder):
+                shown = (
+                    None if "main" in revision.refs else next(iter(sorted(revision.refs)), revision.commit_hash[:12])
+                )
+                read = partial(_of_directory, folder)
+                yield _listed(repository.repo_id, "hub cache", read, revision.size_on_disk, _licence(folder), shown)
+
+
+def _listed(
+    name: str, place: str, read: Callable[[], ModelConfig], size: int, licence: str | None, revision: str | None = None
+) -> Listed:
+    try:
+        return Listed(name, place, read(), size, licence, revision)
+    except CheckpointError as error:
+        return Listed(name, place, None, size, licence, revision, str(error))
+
+
+def _of_directory(folder: Path) -> ModelConfig:
+    settings = read_json(folder / "config.json")
+    config: ModelConfig = family_of(settings.get("model_type"), str(folder)).read_config(settings, str(folder))
+    return config
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def _licence(folder: Path) -> str | None:
+    """What the repository's card says, where it is cached too."""
+    from huggingface_hub import metadata_load
+
+    card = folder / "README.md"
+    said = metadata_load(card) if card.exists() else None
+    return None if said is None or "license" not in said else str(said["license"])
