@@ -106,10 +106,15 @@ def save(result: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> No
 
 def load(path: str | Path) -> xr.Dataset:
     """Read a saved result. Raises ResultError where the file is absent, damaged, or no result of this package."""
+    if not Path(path).is_file():
+        is_folder = Path(path).is_dir()
+        raise ResultError(f"{path} is a folder; name one of its results." if is_folder else f"there is no file {path}.")
     try:
         result = xr.load_dataset(path, engine="h5netcdf")
-    except (OSError, ValueError) as error:
-        raise ResultError(f"{path} cannot be read as a result: {error}") from error
+    except (OSError, ValueError, RuntimeError, KeyError) as error:  # all of which HDF5 raises for a damaged file
+        raise ResultError(
+            f"{path} cannot be read as a result (netCDF, as `analyses.save` writes it): {error}"
+        ) from error
     _check(result, str(path))
     return result
 

@@ -31,14 +31,24 @@ def write_whole(path: Path, write: Callable[[Path], object], *, overwrite: bool 
             Path(temporary).unlink(missing_ok=True)
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raise InterpError where a file could not be put at `path`: to be asked before long work, not after."""
-    if path.is_dir():
+def check_free(path: Path, *, overwrite: bool, by: str = "overwrite=True") -> None:
+    """Raise InterpError where a file could not be put at `path`: to be asked before long work, not after.
+
+    Args:
+        by: what the user gives to have an existing file overwritten, for the message.
+    """
+    try:
+        folder, exists, parent = path.is_dir(), path.exists(), path.parent.is_dir()
+    except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
+        raise InterpError(f"{str(path)!r} cannot name a file: {getattr(error, 'strerror', None) or error}.") from error
+    if folder:
         raise InterpError(f"{path} is a folder; name a file.")
-    if not path.parent.is_dir():
+    if not parent:
         raise InterpError(f"the folder {path.parent} does not exist; create it first.")
-    if path.exists() and not overwrite:
-        raise InterpError(f"{path} exists already and is kept. Choose another name, or say that it may be overwritten.")
+    if exists and not overwrite:
+        raise InterpError(f"{path} exists already and is kept. Choose another name, or have it overwritten by {by}.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InterpError(f"the folder {path.parent} may not be written to; choose another.")
 
 
 def _umask() -> int:

@@ -11,7 +11,9 @@ from hypothesis import settings
 from playwright.sync_api import Page, sync_playwright
 
 import interp
+from analyses.plots.browser import browser
 from interp import ModelConfig, Transformer
+from interp.errors import InterpError
 
 # In CI the same examples each time, so that a red run is about the change; elsewhere new ones.
 settings.register_profile("ci", derandomize=True)
@@ -20,6 +22,8 @@ if os.environ.get("CI"):
 
 if os.environ.get("PYTEST_XDIST_WORKER"):
     torch.set_num_threads(1)  # the workers share the cores; threads of several would wait for each other
+
+NO_BROWSER = "needs a browser, but"
 
 SHARED = Path(__file__).parents[2] / "shared"
 TINY = ModelConfig(n_layers=3, d_model=16, n_heads=2, d_head=8, d_mlp=32, n_ctx=24, d_vocab=50, init_std=0.2)
@@ -77,15 +81,36 @@ def gpt2_tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    """A page of the system's Chromium. Without one, browser tests skip; in CI they fail."""
-    chromium = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
-    if chromium is None:
-        reason = "no Chromium or Chrome was found"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+def page() -> Iterator[Page]:
+    """A page of this machine's Chrome or Chromium; for tests with the mark `browser`."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser.new_page()
-        browser.close()
+        launched = playwright.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
+        yield launched.new_page()
+        launched.close()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test that needs a browser skips where there is none, or fails where BROWSER_REQUIRED says that there must be one."""
+    if item.get_closest_marker("browser") is None:
+        return
+    try:
+        browser()
+    except InterpError as error:
+        refuse = pytest.fail if os.environ.get("BROWSER_REQUIRED") else pytest.skip
+        refuse(f"{NO_BROWSER} {error}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much was left out for want of a browser, and why."""
+    skipped = [
+        str(report.longrepr[2])
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    ]
+    wanting = [reason for reason in skipped if NO_BROWSER in reason]
+    if wanting:
+        why = wanting[0].partition(NO_BROWSER)[2].strip()
+        terminalreporter.section("without a browser")
+        terminalreporter.write_line(
+            f"{len(wanting)} tests that need a browser were skipped, and notebooks drew no pictures: {why}"
+        )

@@ -15,7 +15,7 @@ from analyses import cascade
 from analyses.plots.sizes import SIZES, fitting, sized
 from analyses.plots.theme import NAME, TEMPLATE
 from analyses.report.export import export, provenance, table
-from analyses.report.printing import browser, print_page
+from analyses.report.printing import print_page
 from interp.errors import InterpError
 from interp.zoo import DEFAULT_PAIR
 
@@ -105,33 +105,50 @@ def test_requests_that_cannot_be(results, tmp_path, options, said):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_browser_it_says_how_to_get_one(results, tmp_path, monkeypatch):
-    def none(*given, **options):
-        raise RuntimeError("Kaleido requires Google Chrome")
-
-    monkeypatch.setattr(plotly.io, "write_images", none)
-    with pytest.raises(InterpError, match="apt install chromium"):
+def test_without_a_browser_it_says_how_to_get_one_before_any_result_is_read(results, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
+    with pytest.raises(InterpError, match="apt install chromium.*--format html"):
         export(results.items(), tmp_path, formats=["png"])
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    (tmp_path / "damaged.nc").write_text("no result")
+    status, _, err = run(monkeypatch, capsys, "export", tmp_path)
+    assert status == 1
+    assert "make browser" in err
+    assert "damaged" not in err
     with pytest.raises(InterpError, match="BROWSER_PATH"):
-        browser()
+        print_page(tmp_path / "page.html", tmp_path / "page.pdf")
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged.nc"]
 
 
-@pytest.mark.browser
-def test_a_report_from_saved_results_and_on_paper(results, monkeypatch, capsys, tmp_path):
+def test_a_drawing_that_fails_leaves_nothing(results, tmp_path, monkeypatch):
+    def fails(*given, **options):
+        raise RuntimeError("the browser closed\nand a long trace")
+
+    monkeypatch.setattr(plotly.io, "write_images", fails)
+    monkeypatch.setattr("analyses.report.export.check_pictures", lambda: None)
+    with pytest.raises(InterpError, match=r"could not draw: the browser closed\. HTML needs"):
+        export(results.items(), tmp_path, formats=["png"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_formats_that_need_no_browser(results, tmp_path, monkeypatch):
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
+    (one,) = export([("verdict", results["verdict"])], tmp_path, formats=["html", "html"])
+    assert sorted(one.files) == sorted(tmp_path.iterdir())
+    assert {path.suffix for path in one.files} == {".html", ".csv", ".json"}
+    with pytest.raises(InterpError, match="two results are named lens"):
+        export([("lens", results["lens"])] * 2, tmp_path, formats=["html"])
+
+
+def test_a_report_from_saved_results(results, monkeypatch, capsys, tmp_path):
     folder = tmp_path / "saved"
     folder.mkdir()
     words = ["report", "Mary and John went to", "--out", tmp_path / "first.html", "--save", folder]
     status, _, err = run(monkeypatch, capsys, *words)
     assert status == 0, err
-    status, out, err = run(
-        monkeypatch, capsys, "report", "--results", folder, "--out", tmp_path / "again.html", "--pdf"
-    )
+    status, _, err = run(monkeypatch, capsys, "report", "--results", folder, "--out", tmp_path / "again.html")
     assert status == 0, err
-    assert "PDF:" in out
     sections = [re.findall(r"<h2>(.*?)</h2>", (tmp_path / name).read_text()) for name in ("first.html", "again.html")]
     assert sections[0] == sections[1]
-    assert (tmp_path / "again.pdf").read_bytes().startswith(b"%PDF")
     status, _, err = run(monkeypatch, capsys, "export", folder, "--format", "html", "--out", tmp_path / "exported")
     assert status == 0, err
     assert {path.stem for path in (tmp_path / "exported").glob("*.html")} == {path.stem for path in folder.glob("*.nc")}
@@ -144,6 +161,20 @@ def test_a_report_from_saved_results_and_on_paper(results, monkeypatch, capsys, 
     assert part.count('class="plotly-graph-div"') == 2
     assert results["lens"].attrs["weight_hash"] in part
     assert run(monkeypatch, capsys, "report", "--results", tmp_path / "none", "--out", tmp_path / "x.html")[0] == 1
+
+
+@pytest.mark.browser
+def test_on_paper(results, monkeypatch, capsys, tmp_path):
+    analyses.save(results["verdict"], tmp_path / "verdict.nc")
+    words = ["report", "--results", tmp_path, "--out", tmp_path / "page.html", "--pdf"]
+    status, out, err = run(monkeypatch, capsys, *words)
+    assert status == 0, err
+    assert "PDF:" in out
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_browser_that_cannot_print(monkeypatch, tmp_path):
     monkeypatch.setattr("analyses.report.printing.browser", lambda: "false")
     with pytest.raises(InterpError, match="could not print"):
-        print_page(tmp_path / "part.html", tmp_path / "part.pdf")
+        print_page(tmp_path / "page.html", tmp_path / "page.pdf")
+    assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ import plotly.io
 import xarray as xr
 
 from analyses.plots import plot
+from analyses.plots.browser import check_pictures
 from analyses.plots.sizes import SIZES, fitting, sized
 from analyses.report.html import write_figures
 from interp.errors import InterpError, nearest
@@ -21,11 +22,6 @@ from interp.files import check_free, write_whole
 
 STATIC = ("png", "svg", "pdf")
 FORMATS = ("html", *STATIC)
-NO_BROWSER = (
-    "static figures are drawn by kaleido with Chrome or Chromium, and {what}. Install kaleido (pip install 'criticalpile[export]') and a "
-    "browser: on Debian or Ubuntu `apt install chromium`, elsewhere Chrome itself, or `plotly_get_chrome`, which fetches one. "
-    "HTML needs neither."
-)
 
 
 @dataclass(frozen=True)
@@ -59,20 +55,16 @@ def export(
         size: a name of `analyses.plots.sizes.SIZES`.
 
     Raises:
-        InterpError: an unknown format or size, a file that is there already, or no browser for static formats.
+        InterpError: as `check_export`.
     """
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise InterpError(f"export: unknown format {unknown[0]!r}. {nearest(unknown[0], list(FORMATS))}")
-    if size not in SIZES:
-        raise InterpError(f"export: unknown size {size!r}. {nearest(size, list(SIZES))}")
     given = list(results)
-    planned = {name: [folder / f"{name}.{kind}" for kind in (*formats, "csv", "json")] for name, _ in given}
-    for path in (path for paths in planned.values() for path in paths):
-        check_free(path, overwrite=overwrite)
+    check_export([folder / name for name, _ in given], formats=formats, size=size, overwrite=overwrite)
+    planned = {name: _files(folder / name, formats) for name, _ in given}
     plain = {name: plot(result) for name, result in given}
     sizes = {name: fitting(figure, size) for name, figure in plain.items()}
     figures = {name: sized(figure, sizes[name]) for name, figure in plain.items()}
-    static = [(figure, name, kind) for name, figure in figures.items() for kind in formats if kind in STATIC]
+    kinds = [kind for kind in STATIC if kind in formats]
+    static = [(figure, name, kind) for name, figure in figures.items() for kind in kinds]
     _draw(static, folder, sizes)
     for name, result in given:
         if "html" in formats:
@@ -81,6 +73,36 @@ def export(
         about = json.dumps(provenance(result), indent=1)
         _write(folder / f"{name}.json", partial(Path.write_text, data=about, encoding="utf-8"))
     return [Exported(name, sizes[name], paths) for name, paths in planned.items()]
+
+
+def check_export(places: Sequence[Path], *, formats: Sequence[str], size: str, overwrite: bool = False) -> None:
+    """Raise InterpError where an export could not be: to be asked before the results are read.
+
+    Args:
+        places: of the results, without an ending.
+
+    Raises:
+        InterpError: an unknown format or size, two results in one place, a file that is there already, no kaleido or no browser for
+            static formats.
+    """
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise InterpError(f"export: unknown format {unknown[0]!r}. {nearest(unknown[0], list(FORMATS))}")
+    if size not in SIZES:
+        raise InterpError(f"export: unknown size {size!r}. {nearest(size, list(SIZES))}")
+    if twice := [place for number, place in enumerate(places) if place in places[:number]]:
+        raise InterpError(f"export: two results are named {twice[0].name}; export them to folders of their own.")
+    for path in (path for place in places for path in _files(place, formats)):
+        check_free(path, overwrite=overwrite)
+    if set(formats) & set(STATIC):
+        try:
+            check_pictures()
+        except InterpError as error:
+            raise InterpError(f"export: {error} HTML needs neither: --format html.") from error
+
+
+def _files(place: Path, formats: Sequence[str]) -> list[Path]:
+    """All that belongs to a result."""
+    return [place.with_name(f"{place.name}.{kind}") for kind in (*dict.fromkeys(formats), "csv", "json")]
 
 
 def table(result: xr.Dataset) -> pd.DataFrame:
@@ -125,11 +147,11 @@ def _draw(wanted: Sequence[tuple[go.Figure, str, str]], folder: Path, sizes: Map
         )  # fmt: skip
         for path, (_, name, kind) in zip(drawn, wanted, strict=True):
             _write(folder / f"{name}.{kind}", partial(shutil.copyfile, path))
-    except (ValueError, RuntimeError, ImportError) as error:  # kaleido missing, or its browser
+    except (ValueError, RuntimeError, ImportError) as error:  # of kaleido or of its browser, which were there
         if isinstance(error, InterpError):
             raise
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InterpError("export: " + NO_BROWSER.format(what=f"that failed here ({said})")) from error
+        raise InterpError(f"export: kaleido could not draw: {said}. HTML needs neither it nor a browser.") from error
     finally:
         for path in drawn:
             path.unlink(missing_ok=True)

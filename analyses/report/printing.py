@@ -6,23 +6,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from analyses.plots.browser import browser
 from interp.errors import InterpError
 from interp.files import write_whole
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE = 180.0
 """Seconds that a browser may take."""
-
-
-def browser() -> str:
-    """The Chrome or Chromium of this machine. Raises InterpError where there is none."""
-    for name in (os.environ.get("BROWSER_PATH", ""), *BROWSERS):
-        if name and (path := shutil.which(name)):
-            return path
-    raise InterpError(
-        "printing to PDF needs Chrome or Chromium, and none was found. Install one (on Debian or Ubuntu: apt install chromium), or set "
-        "BROWSER_PATH to it. Or open the HTML page in any browser and print it there."
-    )
 
 
 def print_page(page: Path, path: Path, *, overwrite: bool = False) -> None:

@@ -1,0 +1,77 @@
+"""The browser that draws figures as pictures and prints pages."""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from interp.errors import InterpError
+
+NAMES = ("chrome", "google-chrome", "google-chrome-stable", "chromium", "chromium-browser")
+PATIENCE = 20.0
+"""Seconds in which a browser must say its version."""
+
+GET_ONE = (
+    "Get one: `make browser` in a clone; on Debian or Ubuntu `apt install chromium`; elsewhere Chrome itself, or "
+    "`plotly_get_chrome`, which comes with plotly and fetches one. Or set BROWSER_PATH to yours."
+)
+KALEIDO = "python -m pip install 'kaleido>=1'"
+
+
+def browser() -> str:
+    """The Chrome or Chromium of this machine: BROWSER_PATH where it is set, else what kaleido would take.
+
+    Raises:
+        InterpError: there is none, or it does not start; with how to get one.
+    """
+    named = os.environ.get("BROWSER_PATH")
+    path = (named if os.access(named, os.X_OK) and Path(named).is_file() else None) if named else _installed()
+    if path is None:
+        where = f"at BROWSER_PATH={named}" if named else "on this machine"
+        raise InterpError(f"no Chrome or Chromium was found {where}. {GET_ONE}")
+    if (fault := _fault(path)) is not None:
+        raise InterpError(f"{path} does not start: {fault}. {GET_ONE}")
+    return path
+
+
+def check_pictures() -> None:
+    """Raise InterpError where figures cannot be drawn as PNG, SVG or PDF here, for want of kaleido or of a browser."""
+    if find_spec("kaleido") is None:
+        raise InterpError(f"static figures are drawn by kaleido, which is not installed: {KALEIDO}.")
+    browser()
+
+
+def renderer() -> str:
+    """The renderer for a notebook's `plotly.io.renderers.default`: interactive, with a picture beside where one can be drawn here.
+
+    Pictures show where nothing is run, such as on a page that lists notebooks; without a browser a figure is interactive only.
+    """
+    try:
+        check_pictures()
+    except InterpError:
+        return "plotly_mimetype"
+    return "plotly_mimetype+png"
+
+
+def _installed() -> str | None:
+    if find_spec("choreographer") is not None:  # kaleido's own: it also knows the one that it fetched
+        from choreographer.browsers.chromium import Chromium
+
+        return Chromium.find_browser(skip_local=False)
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+@cache
+def _fault(path: str) -> str | None:
+    """Why a browser does not start, None where it does: one that was fetched may lack a system's libraries."""
+    if sys.platform == "win32":
+        return None  # where asking for the version opens a window
+    try:
+        asked = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    said = asked.stderr.strip().splitlines()
+    return None if asked.returncode == 0 else (said[-1] if said else f"exit status {asked.returncode}")
