@@ -37,23 +37,17 @@ class Score:
 
 @torch.no_grad()
 def last_logits(model: Transformer, prompts: Sequence[str]) -> torch.Tensor:
-<<<<<<< HEAD
     """Logits [prompt, vocab] after the last token of each prompt. Raises ResultError where they are no numbers."""
-    tokens = model.to_tokens(list(prompts))
-    last = (tokens != PAD).sum(1) - 1
-    logits: torch.Tensor = model(tokens)[torch.arange(len(tokens), device=tokens.device), last]
-    if not bool(torch.isfinite(logits).all()):
-        raise not_finite(model, tokens, "evaluation: the logits after a prompt")
-    return logits
-=======
-    """Logits [prompt, vocab] after the last token of each prompt."""
     found = []
     for start in range(0, len(prompts), AT_ONCE):
         tokens = model.to_tokens(list(prompts[start : start + AT_ONCE]))
         real = tokens != PAD
         stream = model.run_blocks(model.embed(tokens), real=None if bool(real.all()) else real)
         last = stream[torch.arange(len(tokens), device=tokens.device), real.sum(1) - 1]
-        found.append(model.unembed(last[:, None])[:, 0])  # the vocabulary is wide, and only these are wanted
+        logits = model.unembed(last[:, None])[:, 0]  # the vocabulary is wide, and only these are wanted
+        if not bool(torch.isfinite(logits).all()):
+            raise not_finite(model, tokens, "evaluation: the logits after a prompt")
+        found.append(logits)
     return torch.cat(found)
 
 
@@ -61,7 +55,6 @@ def score(model: Transformer, task: Task, pairs: int, seed: int = SEED) -> Score
     """A task's score by both measures, on pairs that suit the model's tokenizer; fewer than asked for where not so many do."""
     drawn = task.suiting(pairs, seed, model.need_tokenizer())
     return Score(drawn, *_hits(model, drawn.pairs)) if drawn.pairs else Score(drawn, (), ())
->>>>>>> gguf
 
 
 def accuracy(model: Transformer, pairs: Sequence[Pair]) -> float:
@@ -112,20 +105,13 @@ def repeat_accuracy(
     right = total = 0
     for length in lengths:
         half = torch.randint(1, model.config.d_vocab, (rows, length), generator=generator)
-<<<<<<< HEAD
-        begin = model.to_tokens(torch.full((rows, 1), model.to_single_token("<|endoftext|>")))
-        tokens = torch.cat([begin, half, half], dim=1)
-        logits = model(tokens)[:, length + 1 : -1]
+        begin = [] if bos is None else [torch.full((rows, 1), bos)]
+        tokens = torch.cat([*begin, half, half], dim=1).to(model.device)
+        logits = model(tokens)[:, -length:-1]
         if not bool(torch.isfinite(logits).all()):
             raise not_finite(model, tokens, "evaluation: the logits of a repeated string")
         predicted = logits.argmax(-1)
-        right += int((predicted == tokens[:, length + 2 :]).sum())
-=======
-        begin = [] if bos is None else [torch.full((rows, 1), bos)]
-        tokens = torch.cat([*begin, half, half], dim=1).to(model.device)
-        predicted = model(tokens)[:, -length:-1].argmax(-1)
         right += int((predicted == tokens[:, -length + 1 :]).sum())
->>>>>>> gguf
         total += predicted.numel()
     return right / total
 
