@@ -18,7 +18,7 @@ from analyses.patching.metrics import METRICS, Metric, MetricReadout, Truth
 from analyses.patching.pairs import read_answers
 from analyses.patching.replacements import averages_for
 from analyses.results import Variable, make, token_coords
-from interp.decompose import check_sum
+from interp.decompose import check_sum, reader_of
 from interp.errors import InterpError, ResultError, nearest
 from interp.finite import not_finite
 from interp.generation import left_aligned
@@ -27,6 +27,7 @@ from interp.metrics import entropy, log_probabilities
 from interp.model import Block, Transformer
 from interp.names import block_name
 from interp.norms import Norm
+from interp.processing import uncapped
 from interp.prompts import Prompt
 from interp.readouts import Position, given_position, positions_of
 from interp.sweep import MAX_BYTES, sweep
@@ -60,7 +61,8 @@ def direct_logit_attribution(
     Nanda 2024, arXiv 2402.15390).
 
     A log-probability is not linear in the stream: it is `logit - sum_k p_k logit_k - H(p)`, split by the first two terms with the run's
-    own probabilities p; the entropy H(p) is a component of its own.
+    own probabilities p; the entropy H(p) is a component of its own. Where the model soft-caps its logits, all of this is about the logits
+    before the cap, which alone are a sum (`before_cap` among the parameters).
 
     Args:
         prompt: one or several; `answer` and `wrong` one for all, or one each.
@@ -101,10 +103,11 @@ def direct_logit_attribution(
     readout = MetricReadout([chosen], Truth(answers, wrongs), position=places)
     with torch.no_grad():
         against = wrongs if name == "logit_difference" else None
-        found = _direct(model, tokens, at, answers, against, name, min(top_neurons, neurons))
+        bare = uncapped(model)
+        found = _direct(bare, tokens, at, answers, against, name, min(top_neurons, neurons))
         if not bool(torch.isfinite(found.metric).all()):
             raise not_finite(model, tokens, f"{WHO}: the {chosen.long_name}")
-        replaced, total = _ablated(model, tokens, lengths, at, found, readout, ablation, max_bytes, progress)
+        replaced, total = _ablated(bare, tokens, lengths, at, found, readout, ablation, max_bytes, progress)
     size = float(found.components.abs().max().clamp(min=1))
     residual = found.components.sum(1) - found.metric
     if not bool((residual.abs() <= TOLERANCE * size).all()):
@@ -112,6 +115,7 @@ def direct_logit_attribution(
             f"{WHO}: the parts sum to {found.components.sum(1).tolist()}, the metric is {found.metric.tolist()}; use float64."
         )
     parameters = {"metric": name, "ablation": ablation, "top_neurons": top_neurons, "position": read, "bos": bos}
+    parameters["before_cap"] = model.config.logit_cap is not None
     return _result(model, tokens, chosen, found, (replaced, total, residual), parameters, (answers, wrongs))
 
 
@@ -147,6 +151,7 @@ def _direct(
     names = [block_name(layer, point) for layer in range(config.n_layers) for point in points]
     names += ["hook_embed", *(["hook_pos_embed"] if config.has_position_embedding else [])]
     names += ["ln_final.hook_scale"] if isinstance(model.ln_final, Norm) else []
+    names += [name for name in model.hook_points if name.endswith("_post.hook_scale")]
     values, normed = _capture(model, tokens, at, names)
     logits = model.to_logits(normed)[:, 0]
     direction = model.W_U.mT[answers]  # [prompt, d_model]
@@ -174,17 +179,23 @@ def _direct(
         norm = model.ln_final
         if norm.bias is not None:
             offsets["ln_final_bias"] = direction @ norm.bias
-        reader = direction * norm.weight
-        reader = reader - reader.mean(-1, keepdim=True) if norm.centres else reader
-        reader = reader / values["ln_final.hook_scale"][rows, at]
+        reader = reader_of(norm, direction, values["ln_final.hook_scale"][rows, at])
     parts = {"embed": (values["hook_embed"][rows, at] * reader).sum(-1)}
     if config.has_position_embedding:
         parts["pos_embed"] = (values["hook_pos_embed"].expand(len(tokens), -1, -1)[rows, at] * reader).sum(-1)
     heads, sources, neurons, readers, zs = [], [], [], [], []
     for layer in range(config.n_layers):
         block = cast(Block, model.blocks[layer])
+        attention_reader, mlp_reader = (  # of what attention and MLP write, before a norm that stands on it
+            reader_of(
+                norm,
+                reader,
+                values[name][rows, at] if (name := block_name(layer, f"{which}.hook_scale")) in values else None,
+            )
+            for which, norm in (("ln1_post", block.ln1_post), ("ln2_post", block.ln2_post))
+        )
         z, v, pattern = (values[block_name(layer, f"attn.hook_{part}")] for part in ("z", "v", "pattern"))
-        head_reader = einsum(block.attn.W_O, reader, "h e d, b d -> b h e")
+        head_reader = einsum(block.attn.W_O, attention_reader, "h e d, b d -> b h e")
         v = repeat(v, "b p h e -> b p (h g) e", g=config.n_heads // config.kv_heads)
         heads.append((z[rows, at] * head_reader).sum(-1))  # [prompt, head]
         read = einsum(v, head_reader, "b p h e, b h e -> b h p")
@@ -192,10 +203,15 @@ def _direct(
         readers.append(head_reader)
         zs.append(z[rows, at])
         parts[f"{layer}.attn"] = heads[-1].sum(1)
-        if block.attn.o.bias is not None:
-            parts[f"{layer}.attn_bias"] = reader @ block.attn.o.bias
+        added = 0.0 if block.attn.o.bias is None else attention_reader @ block.attn.o.bias
+        if isinstance(block.ln1_post, Norm) and block.ln1_post.bias is not None:
+            added = added + reader @ block.ln1_post.bias
+        if isinstance(added, Tensor):
+            parts[f"{layer}.attn_bias"] = added
         if block.mlp is not None:
-            neurons.append(values[block_name(layer, "mlp.hook_post")][rows, at] * (reader @ block.mlp.output.weight))
+            neurons.append(
+                values[block_name(layer, "mlp.hook_post")][rows, at] * (mlp_reader @ block.mlp.output.weight)
+            )
             parts[f"{layer}.mlp"] = (values[block_name(layer, "hook_mlp_out")][rows, at] * reader).sum(-1)
     parts |= offsets
     every = (

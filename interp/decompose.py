@@ -102,6 +102,21 @@ def written_by_heads(
     return each, shared
 
 
+def reader_of(
+    norm: torch.nn.Module, reader: Float[Tensor, "*rows d_model"], scale: Tensor | None
+) -> Float[Tensor, "*rows d_model"]:
+    """The vector whose product with what enters a norm is the reader's with what `frozen_norm` gives out; itself where there is none.
+
+    Args:
+        scale: [..., 1], of the norm in that run.
+    """
+    if not isinstance(norm, Norm) or scale is None:
+        return reader
+    weighted = reader * norm.weight
+    centred: Tensor = (weighted - weighted.mean(-1, keepdim=True) if norm.centres else weighted) / scale
+    return centred
+
+
 def frozen_norm(
     norm: Norm, part: Float[Tensor, "*part d_model"], scale: Float[Tensor, "*place 1"]
 ) -> Float[Tensor, "*whole d_model"]:

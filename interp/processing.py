@@ -1,6 +1,6 @@
 """Weight processing: the same log-probabilities from weights that are easier to read.
 
-Each function returns a new model and leaves the old one as it was. None is ever applied unasked.
+Each function returns a new model and leaves the old one as it was. None is ever applied unasked. `uncapped` alone changes what comes out.
 """
 
 from collections.abc import Callable
@@ -80,6 +80,18 @@ def centre_writing_weights(model: Transformer) -> Transformer:
                 w[name] = value - value.mean(0, keepdim=True)  # the first axis is the stream's
 
     return _changed(model, replace(config, tied=False), change)
+
+
+def uncapped(model: Transformer) -> Transformer:
+    """The model with its logits as they are before the soft cap: sums of what is written, which the cap is not. Its weights are shared.
+
+    The model itself where it has no cap.
+    """
+    if model.config.logit_cap is None:
+        return model
+    new = Transformer(replace(model.config, logit_cap=None), tokenizer=model.tokenizer, name=model.name, seed=None)
+    new.load_state_dict(model.state_dict(), assign=True)
+    return new.requires_grad_(False).eval()
 
 
 def centre_unembedding(model: Transformer) -> Transformer:

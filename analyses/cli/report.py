@@ -52,8 +52,8 @@ def report(
     force: Force = False,
 ) -> None:
     """Write one HTML page about a prompt: predictions, logit lens, attention, patching, cascade."""
-    from analyses.report import collect, summary, write
     from analyses.plots.browser import browser
+    from analyses.report import collect, summary, write
     from analyses.report.saved import load_folder, write_saved
     from analyses.report.summary import parse_head
     from interp import load
