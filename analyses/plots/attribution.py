@@ -26,7 +26,7 @@ def plot_attribution(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
     centre = centre_of(done)
     limit = cells.reach(centre)
     fig = make_subplots(
-        1, 2, column_widths=[0.6, 0.4], horizontal_spacing=0.2, subplot_titles=["estimate of every cell", "the cells checked"]
+        1, 2, column_widths=[0.6, 0.4], horizontal_spacing=0.2, subplot_titles=["estimate of every cell", "the cells checked (dotted: equal)"]
     )  # fmt: skip
     fig.add_trace(cells.heatmap("estimate", centre, limit, coloraxis="coloraxis"), 1, 1)
     fig.data[0].update(colorscale=None, zmid=None, zmin=None, zmax=None)
@@ -60,8 +60,7 @@ def plot_attribution(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
     said = f"{len(rows)} cells checked" + (f", rank correlation {agreement:.2f}" if np.isfinite(agreement) else "")
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Attribution patching of {SITES[done['site']]} · {model_name(result)}<br><sup>{asked}; {said}; dotted: estimate equals "
-        "effect</sup>",
+        title=f"Attribution patching of {SITES[done['site']]} · {model_name(result)}<br><sup>{said}; {asked}</sup>",
         coloraxis={"colorscale": DIVERGING, "cmid": centre, "cmin": centre - limit, "cmax": centre + limit,
                    "colorbar": {"title": {"text": "0 corrupt, 1 clean", "side": "right"}, "x": 0.525, "thickness": 14}},
         width=1040,

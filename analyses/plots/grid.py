@@ -153,9 +153,8 @@ def grid(result: xr.Dataset, variable: str, prompt: int | None, site: str) -> Gr
                 "them (prompt=), or measure again: then positions are counted from the end."
             )
         if FROM_END in values.dims:  # as far back as every pair goes
-            there = values.notnull().any([dim for dim in values.dims if dim != FROM_END]).to_numpy()
-            values = values.isel({FROM_END: there}) if there.any() else values
-            interval = None if interval is None else interval.sel({FROM_END: values[FROM_END]})
+            last = {FROM_END: slice(-min(token_counts(result)), None)}
+            values, interval = values.isel(last), None if interval is None else interval.isel(last)
     else:
         one = result.isel(prompt=prompt)
         role = "corrupt" if "position" in one["corrupt_token_id"].dims else "clean"
@@ -172,7 +171,7 @@ def grid(result: xr.Dataset, variable: str, prompt: int | None, site: str) -> Gr
         across = [f"position {at}" if tokens is None else f"position {at} {tokens[at]}" for at in range(columns)]
     elif FROM_END in dims:
         columns = values.sizes[FROM_END]
-        x = {"title": "position from the end, the last token -1", **_places(values[FROM_END].to_numpy().tolist())}
+        x = {"title": "position from the end", **_places(values[FROM_END].to_numpy().tolist())}
         across = [f"position {at} (from the end)" for at in values[FROM_END].to_numpy().tolist()]
     elif inner is None:
         columns, x, across = (
