@@ -1,6 +1,8 @@
 """Checkpoints as others write them: prefixes, precisions, nanoGPT's layout, adapters; read right, or refused with the way round."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -193,6 +195,22 @@ def test_nanogpts_pickle_is_refused_with_the_way_round(tmp_path):
         CheckpointError, match=r"no config.json, and the weights are only there as ckpt.pt, a pickle.*save_file"
     ):
         interp.load(tmp_path)
+
+
+def test_the_way_round_for_nanogpts_pickle(tmp_path, monkeypatch):
+    """The lines of the page on checkpoints, run on what nanoGPT's train.py writes."""
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "models.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```\n(import json, torch\n.*?)```", page, flags=re.DOTALL)
+    theirs = nanogpt(tmp_path / "x", False, ARGUMENTS)
+    (tmp_path / "out").mkdir()
+    state = {f"_orig_mod.{name}": value for name, value in theirs.state_dict().items()}
+    arguments = ARGUMENTS | {"bias": False, "dropout": 0.0}
+    torch.save({"model": state, "model_args": arguments, "iter_num": 5}, tmp_path / "out" / "ckpt.pt")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(lines, "models.md", "exec"), {})
+    tokens = random_tokens(2, 8, vocab=30)
+    with torch.no_grad():
+        torch.testing.assert_close(interp.load("out")(tokens), theirs(tokens), atol=1e-4, rtol=1e-5)
 
 
 def test_a_head_that_the_configuration_does_not_say(directory):

@@ -129,11 +129,11 @@ def _unsuited(pair: Pair, tokenizer: Tokenizer) -> tuple[str, str] | None:
         words = zip(pair.clean.split(), pair.corrupt.split(), strict=False)
         return "the prompts are of different length", next((f"{a}/{b}" for a, b in words if a != b), pair.clean)
     for text in (pair.answer, pair.wrong):
-        following = tokenizer.encode(text, inside=True)
-        if len(following) != 1:
-            return "an answer is several tokens", repr(text)
-        if tokenizer.encode(pair.clean + text) != clean + following:
+        whole = tokenizer.encode(pair.clean + text)
+        if whole[: len(clean)] != clean:
             return "an answer runs together with the end of the prompt", repr(pair.clean.split()[-1] + text)
+        if len(whole) != len(clean) + 1:
+            return "an answer is several tokens", repr(text)
     return None
 
 
