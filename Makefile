@@ -3,14 +3,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test model lint docs clean
+.PHONY: demo test pretrained model lint docs clean
+
+MODEL ?= smalltown
 
 demo: $(VENV)/demo-installed
 	@mkdir -p out
-	$(BIN)/interp report --out out/report.html --force
+	$(BIN)/interp report --model $(MODEL) --out out/report.html --force
 
-test: $(VENV)/test-installed
+test: $(VENV)/test-installed pretrained
 	$(BIN)/python -m pytest
+
+pretrained: $(VENV)/demo-installed
+	@$(BIN)/interp get smollm2-135m || echo "Warning: smollm2-135m could not be had; the tests on it will be skipped."
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff format --check .

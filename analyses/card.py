@@ -23,7 +23,7 @@ from interp.tokenizer import PAD
 from interp.zoo import DEFAULT_PAIR, TASKS
 from interp.zoo.evaluation import REPEAT_LENGTHS, Score, repeat_accuracy, score
 
-PAIRS, SUMS, SEED = 100, 50, 0
+PAIRS, SUMS, SEED = 60, 50, 0
 STRONG, MOST = 0.25, 6
 """Attention from which on a head is named, and how many of a kind are."""
 

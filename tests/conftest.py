@@ -14,6 +14,7 @@ import interp
 from analyses.plots.browser import browser
 from interp import ModelConfig, Transformer
 from interp.errors import InterpError
+from interp.loading import packaged
 
 # In CI the same examples each time, so that a red run is about the change; elsewhere new ones.
 settings.register_profile("ci", derandomize=True)
@@ -66,6 +67,14 @@ def tokens() -> torch.Tensor:
 @pytest.fixture(scope="session")
 def smalltown() -> Transformer:
     return interp.load("smalltown")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Transformer:
+    """A pretrained model of 30 layers, where `interp get smollm2-135m` has got it."""
+    if packaged.find("smollm2-135m") is None:
+        pytest.skip("smollm2-135m is not on this machine; get it with: interp get smollm2-135m")
+    return interp.load("smollm2-135m")
 
 
 @pytest.fixture(scope="session")

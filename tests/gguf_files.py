@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import transformers
 from gguf import GGMLQuantizationType as Kind
+from tokenizers import pre_tokenizers
 
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 SIZES = {
@@ -43,6 +44,12 @@ CONFIGS = {
     ),
 }
 """A small model of each architecture, by its name in the file."""
+
+
+def bytes_alone() -> dict[str, object]:
+    """Entries of a vocabulary whose tokens are single bytes, but for one pair that no text has."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    return {"model": "gpt2", "tokens": [*alphabet, "\u0100\u0101"], "merges": ["\u0100 \u0101"]}
 
 
 def model(architecture: str, seed: int = 0, **more: object) -> torch.nn.Module:

@@ -65,8 +65,6 @@ def test_each_architecture_gives_the_logits_of_the_model_that_was_written(tmp_pa
     torch.testing.assert_close(ours(tokens), logits(source, tokens), atol=1e-4, rtol=0)
     if architecture != "gptneox":  # which transformers does not read
         torch.testing.assert_close(ours(tokens), logits(theirs(path), tokens), atol=1e-4, rtol=0)
-    double = interp.load(path, dtype=torch.float64)(tokens)
-    torch.testing.assert_close(double, logits(source.double(), tokens), atol=1e-6, rtol=0)  # what the file rounds
 
 
 @pytest.mark.parametrize(
@@ -253,7 +251,6 @@ def test_a_file_cut_off_anywhere_is_truncated(file):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"changes": {"general.architecture": "falcon"}}, "the architecture 'falcon' is not supported. Supported: llama, qwen2"),
         ({"changes": {"llama.block_count": None}}, "the metadata has no llama.block_count"),
         ({"changes": {"llama.block_count": "three"}}, "llama.block_count must be one positive whole number, got 'three'"),
         ({"changes": {"llama.expert_count": 8}}, "llama.expert_count = 8 is not supported"),
@@ -267,27 +264,15 @@ def test_a_file_cut_off_anywhere_is_truncated(file):
         ({"changes": {"llama.attention.head_count_kv": [2, 2, 4]}}, "head_count_kv must be one positive whole number"),
         ({"changes": {"llama.attention.head_count": 8, "llama.rope.dimension_count": 8}}, "shape"),
         ({"changes": {"split.count": 3}}, "is one of 3 parts of a model. Put them together"),
-        ({"changes": {"general.alignment": 24}}, None),
         ({"drop": ("blk.1.attn_k.weight",)}, "self_attn.k_proj.weight' is missing"),
         ({"drop": ("token_embd.weight",)}, "token_embd.weight is missing"),
         ({"extra": {"blk.0.ffn_gate_inp.weight": np.ones((2, 64), np.float32)}}, "'blk.0.ffn_gate_inp.weight' is not part of"),
-        ({"extra": {"blk.9.attn_norm.weight": np.ones(64, np.float32)}}, "model.layers.9"),
+        ({"extra": {"blk.9.attn_norm.weight": np.ones(64, np.float32)}}, "layers.9.input_layernorm"),
     ],
 )  # fmt: skip
 def test_files_that_say_something_else(tmp_path, llama, options, message):
     path = tmp_path / "x.gguf"
-    if options.get("changes", {}).get("general.alignment") == 24:
-        path = gguf_files.write(path, "llama", llama, changes={"general.alignment": 32})
-        patched(path, lambda c: c.__setitem__(slice(*_alignment(c)), struct.pack("<I", 24)))
-        message = "general.alignment = 24 must be a power of two"
-    elif "general.architecture" in options.get("changes", {}):
-        gguf_files.write(path, "llama", llama)
-        patched(path, lambda c: _rename(c, b"llama", b"falco"))
-        message = (
-            "the architecture 'falco' is not supported. Supported: llama, qwen2, qwen3, gemma2, gemma3, gpt2, gptneox"
-        )
-    else:
-        gguf_files.write(path, "llama", llama, **options)
+    gguf_files.write(path, "llama", llama, **options)
     if message is None:
         torch.testing.assert_close(
             interp.load(path)(random_tokens(vocab=300)), logits(llama, random_tokens(vocab=300)), atol=1e-4, rtol=0
@@ -297,15 +282,28 @@ def test_files_that_say_something_else(tmp_path, llama, options, message):
         interp.load(path)
 
 
-def _alignment(content):
-    key = b"general.alignment"
-    place = content.index(key) + len(key) + 4
-    return place, place + 4
+def after(key, old, new):
+    """A change of a value of the metadata, in place."""
+
+    def change(content):
+        place = content.index(old, content.index(key) + len(key))
+        content[place : place + len(old)] = new
+
+    return change
 
 
-def _rename(content, old, new):
-    place = content.index(old)  # the first is the value of general.architecture
-    content[place : place + len(old)] = new
+def test_another_architecture_is_named(file):
+    patched(file, after(b"general.architecture", b"llama", b"mamba"))
+    supported = "llama, qwen2, qwen3, gemma2, gemma3, gpt2, gptneox"
+    with pytest.raises(CheckpointError, match=f"the architecture 'mamba' is not supported. Supported: {supported}"):
+        interp.load(file)
+
+
+def test_an_alignment_that_is_no_power_of_two(tmp_path, llama):
+    path = gguf_files.write(tmp_path / "x.gguf", "llama", llama, changes={"general.alignment": 64})
+    patched(path, after(b"general.alignment", struct.pack("<I", 64), struct.pack("<I", 24)))
+    with pytest.raises(CheckpointError, match="general.alignment = 24 must be a power of two"):
+        interp.load(path)
 
 
 def test_what_is_no_regular_file(tmp_path):

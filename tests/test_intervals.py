@@ -9,12 +9,26 @@ from scipy import stats
 import analyses
 from analyses import cascade
 from analyses.cascade.agreement import disagreement, stays
-from analyses.intervals import bootstrap_mean, over_prompts, share_interval
+from analyses.intervals import bootstrap_mean, over_prompts, share_interval, wilson
 from interp.errors import TokenError
 from interp.generation import Sampling
 from interp.metrics import scaled
 
 TINIEST = (5e-324, 1e-310, 1e-45, 1e-39, 2e-38, 1e-30, 1e-6)
+
+
+def test_wilsons_interval():
+    """Against the formula, and its literals for nothing and everything: 1.96**2 / (n + 1.96**2) from either end."""
+    z = stats.norm.ppf(0.975)
+    for k, n in ((0, 10), (10, 10), (3, 20), (97, 100)):
+        p, spread = k / n, np.sqrt(k * (n - k) / n**3 + z**2 / (4 * n**2))
+        centre = p + z**2 / (2 * n)
+        assert wilson(k, n) == pytest.approx(
+            np.array([centre - z * spread, centre + z * spread]) / (1 + z**2 / n), abs=1e-12
+        )
+    assert wilson(0, 10) == pytest.approx([0, 0.27753], abs=1e-5)
+    assert wilson(10, 10) == pytest.approx([0.72247, 1], abs=1e-5)
+    assert np.isnan(wilson(0, 0)).all()
 
 
 def test_shares_have_exact_intervals():

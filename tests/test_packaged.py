@@ -177,7 +177,6 @@ def test_a_full_disk(index, monkeypatch):
     )
     with pytest.raises(CheckpointError, match=r"the disk is too full: \d+ MB are needed .* and 0 MB are free"):
         download.get(NAME)
-    monkeypatch.undo()
 
 
 def test_a_disk_that_becomes_full(index, monkeypatch):

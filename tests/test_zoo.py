@@ -7,6 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from tokenizers import Regex, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
 from torch.nn.functional import cross_entropy
 
 import interp
@@ -47,6 +49,75 @@ def test_pairs_for_gpt2s_tokenizer(gpt2_tokenizer_directory, name):
     assert (pairs == unfiltered) == (
         name in ("ioi", "capitals", "induction")
     )  # the others hold some pairs that do not suit it
+
+
+def in_bytes(digits=1):
+    """A byte-level tokenizer without merges; with `digits`, numbers are read that many at a time, each a token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    numbers = [f"{n:0{length}d}" for length in range(2, digits + 1) for n in range(10**length)]
+    vocabulary = {piece: number for number, piece in enumerate(alphabet + numbers)}
+    backend = Backend(models.BPE(vocabulary, [], ignore_merges=True))
+    split = pre_tokenizers.Split(Regex(rf"\p{{N}}{{1,{digits}}}|\P{{N}}+"), behavior="isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return interp.Tokenizer(backend)
+
+
+def test_later_years_where_every_digit_is_a_token():
+    pairs = task("greater_than").sample(200, tokenizer=in_bytes())
+    assert len({pair.clean for pair in pairs}) > 100
+    for pair in pairs:
+        century, ten, last = re.search(r"(\d\d)(\d)(\d) to", pair.clean).groups()
+        assert last == "9"  # so that no later year begins with the same digit
+        assert pair.clean.endswith(f" {century}")
+        assert int(pair.wrong) <= int(ten) < int(pair.answer)
+        assert {pair.answer, *pair.also} == {str(digit) for digit in range(int(ten) + 1, 10)}
+        assert pair.corrupt == pair.clean.replace(f"{century}{ten}9 ", f"{century}01 ")
+    assert pairs == task("greater_than").sample(200, tokenizer=in_bytes())
+    assert task("greater_than").sample(9) == task("greater_than").sample(9, tokenizer=in_bytes(digits=2))
+
+
+def test_an_answer_that_would_join_the_prompt_does_not_suit():
+    """Three digits a token: 1745 is 174 and 5, so a model never writes 45 after 17."""
+    drawn = task("greater_than").suiting(4, tokenizer=in_bytes(digits=3))
+    assert drawn.pairs == []
+    assert drawn.tried == 200
+    assert set(drawn.unsuited) == {"an answer runs together with the end of the prompt"}
+    assert "200 because an answer runs together with the end of the prompt ('" in drawn.why()
+    with pytest.raises(
+        InterpError, match=r"only 0 of 200 pairs suit this tokenizer; 4 were asked for: 200 because an answer runs"
+    ):
+        task("greater_than").sample(4, tokenizer=in_bytes(digits=3))
+
+
+def test_what_does_not_suit_is_named_once():
+    drawn = task("capitals").suiting(3, tokenizer=in_bytes())
+    assert drawn.tried == 150
+    assert sum(map(len, drawn.unsuited.values())) == 150
+    assert "the prompts are of different length (" in drawn.why()
+    everything = drawn.why(most=None)
+    assert " more)" in drawn.why()
+    assert " more)" not in everything
+    listed = everything.split("several tokens (")[1].split(")")[0].split(", ")
+    assert len(listed) == len(set(listed)) > 4
+
+
+def test_a_score_by_hand(smalltown):
+    """Both measures against single prompts, one at a time; any later year counts as right."""
+    for name in ("agreement", "greater_than"):
+        found = evaluation.score(smalltown, task(name), 12, seed=5)
+        assert found.drawn.pairs == task(name).sample(12, 5, smalltown.tokenizer)
+        for pair, first, above in zip(found.drawn.pairs, found.first, found.above, strict=True):
+            logits = smalltown(smalltown.to_tokens(pair.clean))[0, -1]
+            leading = smalltown.to_string(logits.argmax()[None])[0]
+            right, wrong = (logits[smalltown.to_single_token(text)] for text in (pair.answer, pair.wrong))
+            assert first == (leading in (pair.answer, *pair.also))
+            assert above == bool(right > wrong)
+    twin = evaluation.score(random_twin(smalltown), task("agreement"), 60)
+    assert sum(twin.first) < 10
+    assert 10 < sum(twin.above) < 50
 
 
 def test_training_text_never_holds_what_is_held_out():
@@ -107,7 +178,7 @@ def test_unknown_task_and_empty_sample():
 
 def test_a_tokenizer_that_no_pair_suits(smalltown):
     class Letters(interp.Tokenizer):
-        def encode(self, text):
+        def encode(self, text, *, inside=False):
             return list(range(len(text)))
 
     with pytest.raises(InterpError, match="only 0 of 100 pairs suit this tokenizer; 2 were asked for"):

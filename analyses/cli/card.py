@@ -14,7 +14,7 @@ from analyses.cli.app import Force, Model, app
 def card(
     model: Model = "smollm2-135m",
     out: Annotated[Path, typer.Option(help="The Markdown file to write.")] = Path("card.md"),
-    pairs: Annotated[int, typer.Option(help="How many pairs of each task to ask.")] = 100,
+    pairs: Annotated[int, typer.Option(help="How many pairs of each task to ask.")] = 60,
     force: Force = False,
 ) -> None:
     """Measure a model and write its card: what it can do, its known heads, what it cannot do. Takes a minute or more."""

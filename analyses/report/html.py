@@ -34,7 +34,7 @@ from interp.files import write_whole
 LONGEST = 400
 """Characters of parameters that a page shows."""
 
-PROVENANCE = ("model", "weight_hash", "tokenizer_hash", "dtype", "device", "versions", "created")
+PROVENANCE = ("model", "source", "weight_hash", "tokenizer_hash", "dtype", "device", "versions", "created")
 
 
 def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = None) -> str:
@@ -88,7 +88,7 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
             outside=[(_div(figure), read) for figure, read in outside_figures(results)],
             outside_sentence=external_sentence(results["external"]) if "external" in results else "",
             inside=[(_div(figure), read) for figure, read in inside_figures(results, injection=_injection(results))],
-            provenance=[(name.replace("_", " "), lens.attrs[name]) for name in PROVENANCE],
+            provenance=[(name.replace("_", " "), said) for name in PROVENANCE if (said := lens.attrs.get(name))],
             parameters=[
                 (name, result.attrs["kind"], _brief(result.attrs["parameters"]), result.attrs["seed"])
                 for name, result in results.items()

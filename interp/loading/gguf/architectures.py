@@ -180,7 +180,8 @@ class Architecture:
     Args:
         settings: config.json of the metadata, but for the vocabulary and what is tied.
         top, block: names of tensors without `.weight` and `.bias`, the file's and those of `transformers`; of a block after `blk.L.`.
-        blocks: what stands before a block's number in `transformers`.
+        blocks: what stands before a block's number in `transformers`. As the families take them, names are without the prefix of
+            the whole (`model.`).
         changes: of layout, by the file's name.
     """
 
@@ -191,7 +192,7 @@ class Architecture:
     changes: Mapping[str, Change] = field(default_factory=dict)
 
 
-TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+TOP = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
 BLOCK = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -219,7 +220,7 @@ GPT2_BLOCK = {
     "ffn_up": "mlp.c_fc",
     "ffn_down": "mlp.c_proj",
 }
-GPTNEOX_TOP = {"token_embd": "gpt_neox.embed_in", "output_norm": "gpt_neox.final_layer_norm", "output": "embed_out"}
+GPTNEOX_TOP = {"token_embd": "embed_in", "output_norm": "final_layer_norm", "output": "embed_out"}
 GPTNEOX_BLOCK = {
     "attn_norm": "input_layernorm",
     "attn_qkv": "attention.query_key_value",
@@ -230,15 +231,15 @@ GPTNEOX_BLOCK = {
 }
 
 ARCHITECTURES = {
-    "llama": Architecture(_llama, TOP, BLOCK, "model.layers", {"attn_q": _queries, "attn_k": _keys}),
-    "qwen2": Architecture(lambda fields: _decoder(fields, "qwen2"), TOP, BLOCK, "model.layers"),
-    "qwen3": Architecture(lambda fields: _decoder(fields, "qwen3"), TOP, BLOCK | QK_NORMS, "model.layers"),
-    "gemma2": Architecture(_gemma2, TOP, GEMMA_BLOCK, "model.layers", dict.fromkeys(GEMMA_NORMS, _less_one)),
-    "gemma3": Architecture(_gemma3, TOP, GEMMA_BLOCK | QK_NORMS, "model.layers", dict.fromkeys(GEMMA_NORMS, _less_one)),
+    "llama": Architecture(_llama, TOP, BLOCK, "layers", {"attn_q": _queries, "attn_k": _keys}),
+    "qwen2": Architecture(lambda fields: _decoder(fields, "qwen2"), TOP, BLOCK, "layers"),
+    "qwen3": Architecture(lambda fields: _decoder(fields, "qwen3"), TOP, BLOCK | QK_NORMS, "layers"),
+    "gemma2": Architecture(_gemma2, TOP, GEMMA_BLOCK, "layers", dict.fromkeys(GEMMA_NORMS, _less_one)),
+    "gemma3": Architecture(_gemma3, TOP, GEMMA_BLOCK | QK_NORMS, "layers", dict.fromkeys(GEMMA_NORMS, _less_one)),
     "gpt2": Architecture(
         _gpt2, GPT2_TOP, GPT2_BLOCK, "h", dict.fromkeys(("attn_qkv", "attn_output", "ffn_up", "ffn_down"), _transposed)
     ),
-    "gptneox": Architecture(_gptneox, GPTNEOX_TOP, GPTNEOX_BLOCK, "gpt_neox.layers", {"attn_qkv": _by_head}),
+    "gptneox": Architecture(_gptneox, GPTNEOX_TOP, GPTNEOX_BLOCK, "layers", {"attn_qkv": _by_head}),
 }
 
 
@@ -268,8 +269,8 @@ def settings_of(container: Container) -> Settings:
 
 
 class Weights(Mapping[str, Tensor]):
-    """A file's tensors as `transformers` names and keeps them. Each is made when it is asked for and not kept, so that no two copies
-    of the model are ever in memory."""
+    """A file's tensors as `transformers` names and keeps them: matrices in the dtype asked for, vectors at least in float32. Each is made
+    when it is asked for and not kept, so that no two copies of the model are ever in memory."""
 
     def __init__(self, container: Container, settings: Settings, dtype: torch.dtype) -> None:
         self._container, self._settings, self._dtype = container, settings, dtype
@@ -278,7 +279,10 @@ class Weights(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         stored = self._stored[name]
-        value = self._container.read(stored, self._dtype)
+        # A family may compute with a vector (Gemma's 1 + w), which half precision would lose.
+        vector = len(self._container.tensors[stored].shape) == 1
+        precise = torch.promote_types(self._dtype, torch.float32)
+        value = self._container.read(stored, precise if vector else self._dtype)
         change = self._architecture.changes.get(_parts(stored)[1])
         return value if change is None else change(value, self._settings)
 

@@ -30,6 +30,7 @@ def load_file(
     config = family.read_config(settings, source)
     tokenizer = read_tokenizer(container) if tokenizer is None else tokenizer
     state = family.read_weights(Weights(container, settings, dtype), config, source)
+    state = {ours: value.to(dtype) for ours, value in state.items()}
     model = assemble(config, state, source=source, name=name, format=kind, tokenizer=tokenizer)
     stored = ", ".join(f"{count} {kind}" for kind, count in container.kinds().items())
     model.source = f"GGUF file {path.name}; tensors: {stored}"
