@@ -26,7 +26,8 @@ def plot_attribution(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
     centre = centre_of(done)
     limit = cells.reach(centre)
     fig = make_subplots(
-        1, 2, column_widths=[0.6, 0.4], horizontal_spacing=0.2, subplot_titles=["estimate of every cell", "the cells checked (dotted: equal)"]
+        1, 2, column_widths=[0.6, 0.4], horizontal_spacing=0.2,
+        subplot_titles=["estimate of every cell", "the cells checked (dotted: equal)"],
     )  # fmt: skip
     fig.add_trace(cells.heatmap("estimate", centre, limit, coloraxis="coloraxis"), 1, 1)
     fig.data[0].update(colorscale=None, zmid=None, zmin=None, zmax=None)
