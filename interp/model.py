@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange, repeat
+from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ from interp.initial import initialise
 from interp.key_values import KeyValues
 from interp.names import Selection, block_name, hook_axes
 from interp.norms import head_norms, norm_or_nothing
-from interp.positions import Rotary, rotate, sinusoidal
+from interp.positions import Rotary, sinusoidal, turned
 from interp.prompts import Prompted
 from interp.tokenizer import PAD, Tokenizer
 from interp.view import View, continued, place, whole
@@ -70,12 +70,12 @@ class Attention(HeadWeights):
     def attend(self, x: Stream, view: View) -> Float[Tensor, "batch position head d_head"]:
         """What each head reads at each position, before anybody changes it at `hook_z`."""
         parts = self.qkv(x).split(self.widths, dim=-1)
-        q, k, v = (rearrange(part, "b p (h e) -> b p h e", e=self.config.d_head) for part in parts)
-        q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)  # [batch, position, head, d_head]
+        q, k, v = (part.unflatten(-1, (-1, self.config.d_head)) for part in parts)  # [batch, position, head, d_head]
+        q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary is not None:
-            q = self.hook_rot_q(rotate(q, view.positions, view.n_keys, self.rotary))
-            k = self.hook_rot_k(rotate(k, view.positions, view.n_keys, self.rotary))
+            turns = view.turns(self.rotary, q.dtype)
+            q, k = self.hook_rot_q(turned(q, *turns)), self.hook_rot_k(turned(k, *turns))
         if view.past is not None:
             k, v = view.past.extend(self.layer, view.positions, k, v, view.n_keys)
         if view.shared is not None:
@@ -96,7 +96,7 @@ class Attention(HeadWeights):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
         if self.config.kv_heads < self.config.n_heads:  # each key and value serves a group of queries
             groups = self.config.n_heads // self.config.kv_heads
-            k, v = (repeat(x, "b p h e -> b p (h g) e", g=groups) for x in (k, v))
+            k, v = (x.unsqueeze(3).expand(-1, -1, -1, groups, -1).flatten(2, 3) for x in (k, v))
         heard = self.hook_attn_scores.active or self.hook_pattern.active
         if view.explicit or heard or self.config.score_cap is not None:
             return self._explicit(q, k, v, view)

@@ -65,28 +65,32 @@ def _turns(rotary: Rotary, count: int, dtype: torch.dtype, device: torch.device)
         return angles.cos().to(device, dtype), angles.sin().to(device, dtype)
 
 
-def rotate(
-    x: Float[Tensor, "batch position head d_head"],
-    positions: Int[Tensor, "#batch position"],
-    below: int,
-    rotary: Rotary,
-    *,
-    back: bool = False,
-) -> Float[Tensor, "batch position head d_head"]:
-    """Turn each pair of dimensions by its rate times the position; half precision is turned in float32.
+Turns = tuple[Float[Tensor, "batch position 1 pair"], Float[Tensor, "batch position 1 pair"]]
+"""Cosine and sine of how far each pair of dimensions is turned."""
 
-    Args:
-        below: all positions are below this.
-        back: turn the other way, which undoes it.
-    """
-    wide = torch.promote_types(x.dtype, torch.float32)
+
+def turns_at(positions: Int[Tensor, "batch position"], below: int, rotary: Rotary, dtype: torch.dtype) -> Turns:
+    """Of values of that dtype at some positions, all of them below a number; in float32 at least."""
+    wide = torch.promote_types(dtype, torch.float32)
     count = 1 << (below - 1).bit_length()  # a power of two, so that decoding makes few tables
-    cos, sin = (table[positions][:, :, None] for table in _turns(rotary, count, wide, x.device))
-    sin = -sin if back else sin
-    half = rotary.dims // 2  # cos and sin are [batch, position, 1, half]
-    first, second, rest = x[..., :half].to(wide), x[..., half : 2 * half].to(wide), x[..., 2 * half :]
-    turned = [(first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)]
-    return torch.cat([*turned, rest] if rest.shape[-1] else turned, dim=-1)
+    cos, sin = (table[positions][:, :, None] for table in _turns(rotary, count, wide, positions.device))
+    return cos, sin
+
+
+def turned(
+    x: Float[Tensor, "batch position head d_head"],
+    cos: Float[Tensor, "#batch position 1 pair"],
+    sin: Float[Tensor, "#batch position 1 pair"],
+) -> Float[Tensor, "batch position head d_head"]:
+    """Each pair of dimensions (i, i + pairs) turned, further ones left alone; half precision is turned in float32.
+
+    With `-sin` it is turned back.
+    """
+    half = cos.shape[-1]
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    parts = [first * cos - second * sin, second * cos + first * sin]
+    whole = torch.cat([*parts, rest] if rest.shape[-1] else parts, dim=-1)
+    return whole.to(x.dtype)
 
 
 def alibi_slopes(n_heads: int) -> Float[Tensor, " head"]:

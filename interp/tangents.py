@@ -18,7 +18,7 @@ from interp.errors import ConfigError
 from interp.model import MLP, Attention, Block, Transformer
 from interp.names import block_name
 from interp.norms import Norm
-from interp.positions import rotate
+from interp.positions import turned, turns_at
 from interp.streams import streams
 from interp.view import whole
 
@@ -152,7 +152,8 @@ class LinearAttention:
     def _turned(self, x: Tensor, places: slice, back: bool = False) -> Tensor:
         if self._attention.rotary is None:
             return x
-        return rotate(x, self._positions[places][None], len(self._positions), self._attention.rotary, back=back)
+        cos, sin = turns_at(self._positions[places][None], len(self._positions), self._attention.rotary, x.dtype)
+        return turned(x, cos, -sin if back else sin)
 
     def _each_head(self, x: Tensor) -> Tensor:
         """Keys or values as every head reads them."""

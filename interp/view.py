@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp.config import ModelConfig
 from interp.key_values import KeyValues
-from interp.positions import alibi_bias
+from interp.positions import Rotary, Turns, alibi_bias, turns_at
 
 
 @runtime_checkable
@@ -46,6 +46,14 @@ class View:
     explicit: bool = False
     key_positions: Int[Tensor, "#batch key"] | None = None
     _within: dict[int, Bool[Tensor, "#batch 1 query key"]] = field(default_factory=dict, compare=False, repr=False)
+    _turned: dict[tuple[Rotary, torch.dtype], Turns] = field(default_factory=dict, compare=False, repr=False)
+
+    def turns(self, rotary: Rotary, dtype: torch.dtype) -> Turns:
+        """How far queries and keys of this run are turned; layers that turn alike share it."""
+        if (rotary, dtype) not in self._turned:
+            positions = self.positions[:1] if self.positions.stride(0) == 0 else self.positions
+            self._turned[rotary, dtype] = turns_at(positions, self.n_keys, rotary, dtype)
+        return self._turned[rotary, dtype]
 
     def seen(self, causal: bool, window: int | None) -> Bool[Tensor, "#batch 1 query key"] | None:
         """`allowed`, within a window too; layers of the same window share one tensor."""

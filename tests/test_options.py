@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_
 
 from interp import PAD, ModelConfig, Transformer
 from interp.errors import ConfigError
-from interp.positions import Rotary, alibi_slopes, rotate, sinusoidal
+from interp.positions import Rotary, alibi_slopes, sinusoidal, turned, turns_at
 
 OPTIONS = {
     "positions": ["learned", "sinusoidal", "rotary", "alibi", "none"],
@@ -302,7 +302,9 @@ def test_rotary_equals_llamas():
     rates = 500.0 ** (-torch.arange(0, 8, 2, dtype=torch.float64) / 8)
     angles = torch.cat([positions[..., None] * rates] * 2, dim=-1)
     expected, _ = apply_rotary_pos_emb(x.transpose(1, 2), x.transpose(1, 2), angles.cos(), angles.sin())
-    torch.testing.assert_close(rotate(x, positions, 9, Rotary(8, 500.0)), expected.transpose(1, 2), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        turned(x, *turns_at(positions, 9, Rotary(8, 500.0), x.dtype)), expected.transpose(1, 2), atol=1e-12, rtol=0
+    )
 
 
 def test_rms_norm_equals_llamas():
