@@ -77,7 +77,10 @@ class Prompted:
         return tokens.to(self.device)
 
     def to_str_tokens(self, prompt: Prompt, *, bos: bool | None = None) -> list[list[str]]:
-        """The text of each token of each row; padding is left out."""
+        """The text of each token of each row, with its space; padding is left out.
+
+        Bytes that are no whole character show as `<0xE2>`, ids without a token (of a padded vocabulary) as `#50300`.
+        """
         rows = self.to_tokens(prompt, bos=bos).tolist()
         return [self.need_tokenizer().pieces([i for i in row if i != PAD]) for row in rows]
 

@@ -79,7 +79,7 @@ def assemble(
     try:
         model.tokenizer = tokenizer
     except ConfigError as error:
-        raise CheckpointError(f"{source}: {error}") from error
+        raise CheckpointError(f"{source}: {error} It is another model's; give this one's own as tokenizer=.") from error
     if model.tokenizer is not None and (beyond := model.tokenizer.beyond):
         tokens = ", ".join(f"{token!r} ({i})" for i, token in list(beyond.items())[:5])
         warnings.warn(

@@ -58,8 +58,10 @@ class Spelling:
     def spell(self, token: str) -> bytes:
         """The bytes that a token of the vocabulary stands for."""
         if self.byte_level:
-            table = byte_of_character()
-            return bytes(table[c] for c in token) if all(c in table for c in token) else token.encode()
+            try:
+                return bytes(map(byte_of_character().__getitem__, token))
+            except KeyError:  # a token that was added to the vocabulary as it is
+                return token.encode()
         if self.byte_tokens and (byte := BYTE.fullmatch(token)):
             return bytes.fromhex(byte[1])
         return (token.replace(self.space, " ") if self.space else token).encode()
@@ -117,7 +119,10 @@ def byte_of_character() -> dict[str, int]:
 
 def readable(spelled: bytes) -> str:
     """Bytes as text; those that are no whole character are shown as `<0xE2>`."""
-    text = spelled.decode("utf-8", "surrogateescape")
+    try:
+        return spelled.decode()
+    except UnicodeDecodeError:
+        text = spelled.decode("utf-8", "surrogateescape")
     return "".join(f"<0x{ord(c) - 0xDC00:02X}>" if "\udc80" <= c <= "\udcff" else c for c in text)
 
 

@@ -52,14 +52,10 @@ class Tokenizer:
         self._backend = _settled(backend)
         self._added = dict(self._backend.get_added_tokens_decoder())
         self._size = 1 + max([*self._backend.get_vocab().values(), -1])
-        self._rows = self._size if rows is None else rows
-        if any(
-            self._backend.id_to_token(i) is not None and i not in self._added for i in range(self._rows, self._size)
-        ):
-            raise ConfigError(f"the tokenizer has {self._size} tokens but the model only {self._rows}.")
         self.bos, self.eos = bos, eos
         self.opening = next((i for i in (opening, bos, eos) if i is not None), None)
-        self.stops = tuple(dict.fromkeys(i for i in (eos, *stops) if i is not None and 0 <= i < self._rows))
+        self.stops = tuple(dict.fromkeys(i for i in (eos, *stops) if i is not None and i >= 0))
+        self._fit(self._size if rows is None else rows)
 
     def __len__(self) -> int:
         """How many ids the tokenizer has a token for, of those that the model has."""
@@ -69,7 +65,15 @@ class Tokenizer:
         """This tokenizer for a model with `rows` ids. Raises ConfigError as the class does."""
         if rows == self._rows:
             return self
-        return Tokenizer(self._backend, bos=self.bos, eos=self.eos, opening=self.opening, stops=self.stops, rows=rows)
+        fitted = copy.copy(self)
+        fitted._fit(rows)
+        return fitted
+
+    def _fit(self, rows: int) -> None:
+        if any(self._backend.id_to_token(i) is not None and i not in self._added for i in range(rows, self._size)):
+            raise ConfigError(f"the tokenizer has {self._size} tokens but the model only {rows}.")
+        self._rows = rows
+        self.stops = tuple(i for i in self.stops if i < rows)
 
     @property
     def beyond(self) -> dict[int, str]:
@@ -172,6 +176,10 @@ class Tokenizer:
 
     def hash(self) -> str:
         """SHA-256 of all that decides which ids a text gets (what is put before and after these aside)."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         description = self._backend.to_str()
         if self._backend.post_processor is not None:
             state = self._backend.post_processor.__getstate__().decode()
