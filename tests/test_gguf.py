@@ -255,6 +255,8 @@ def test_a_file_cut_off_anywhere_is_truncated(file):
         ({"changes": {"llama.block_count": "three"}}, "llama.block_count must be one positive whole number, got 'three'"),
         ({"changes": {"llama.expert_count": 8}}, "llama.expert_count = 8 is not supported"),
         ({"changes": {"llama.expert_count": 0}}, None),
+        ({"changes": {"llama.attention.causal": True}}, None),
+        ({"changes": {"llama.attention.causal": False}}, "llama.attention.causal = False is not supported"),
         ({"changes": {"llama.logit_scale": 0.5}}, "llama.logit_scale = 0.5 is not supported"),
         ({"changes": {"llama.rope.dimension_count": 8}}, "llama.rope.dimension_count = 8 is not supported; only 16 is"),
         ({"changes": {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}}, "rope.scaling.type = 'yarn' is not supported"),
@@ -304,6 +306,31 @@ def test_an_alignment_that_is_no_power_of_two(tmp_path, llama):
     patched(path, after(b"general.alignment", struct.pack("<I", 64), struct.pack("<I", 24)))
     with pytest.raises(CheckpointError, match="general.alignment = 24 must be a power of two"):
         interp.load(path)
+
+
+def test_a_file_is_told_by_its_content_too(file):
+    weights = interp.load(file).weight_hash()
+    for name in ("x.GGUF", "sha256-0123"):
+        assert interp.load(file.rename(file.with_name(name))).weight_hash() == weights
+        file.with_name(name).rename(file)
+
+
+@pytest.mark.parametrize("architecture", gguf_files.CONFIGS)
+def test_it_is_written_back_as_transformers_has_it(tmp_path, architecture):
+    """From a quantised file to a checkpoint directory of the family, the same to the bit."""
+    source = gguf_files.model(architecture)
+    vocabulary = gguf_files.bytes_alone()
+    path = gguf_files.write(tmp_path / "x.gguf", architecture, source, kind=Kind.Q8_0, tokenizer=vocabulary)
+    model = interp.load(path)
+    assert model.format == source.config.model_type
+    interp.save_directory(model, tmp_path / "saved")
+    again = interp.load(tmp_path / "saved")
+    assert again.weight_hash() == model.weight_hash()
+    assert again.config == model.config
+    assert again.tokenizer.encode("Mary, 12") == model.tokenizer.encode("Mary, 12")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "saved").eval()
+    tokens = random_tokens(2, 24, vocab=300)
+    torch.testing.assert_close(model(tokens), logits(theirs, tokens), atol=1e-4, rtol=0)
 
 
 def test_what_is_no_regular_file(tmp_path):

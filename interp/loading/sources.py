@@ -94,7 +94,7 @@ def _from_name(source: str, revision: str | None, dtype: torch.dtype, tokenizer:
     path = Path(source).expanduser()
     if path.is_dir():
         return load_directory(path, path.resolve().name, tokenizer)
-    if path.exists() or path.suffix == GGUF:
+    if path.exists() or path.suffix.lower() == GGUF:
         return _from_file(path, path.stem, dtype, tokenizer)
     if source in PACKAGED:
         return _from_file(need(source), source, dtype, tokenizer)
@@ -107,10 +107,18 @@ def _from_name(source: str, revision: str | None, dtype: torch.dtype, tokenizer:
 
 
 def _from_file(path: Path, name: str, dtype: torch.dtype, tokenizer: Tokenizer | None) -> Transformer:
-    if path.suffix != GGUF:
+    if path.suffix.lower() != GGUF and not _begins_with_gguf(path):
         raise CheckpointError(
             f"{path} is a file; give the directory that holds config.json and model.safetensors, or a file whose name ends in {GGUF}."
         )
     from interp.loading.gguf import load_file  # loading the library costs a quarter of a second
 
     return load_file(path, name, dtype, tokenizer)
+
+
+def _begins_with_gguf(path: Path) -> bool:
+    """Whether a regular file says by its content what its name does not, as in the hub's cache."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"

@@ -260,6 +260,10 @@ def settings_of(container: Container) -> Settings:
             f"{container.path}: the tensor token_embd.weight is missing; this file holds no whole model."
         )
     fields = Fields(container, name)
+    if not fields.flag("attention.causal", True):
+        raise CheckpointError(
+            f"{container.path}: {name}.attention.causal = False is not supported; only causal models are."
+        )
     settings = ARCHITECTURES[name].settings(fields)
     fields.finish()
     return settings | {

@@ -5,8 +5,8 @@ from typing import Any
 from interp.errors import CheckpointError
 from interp.loading.gguf.container import Container
 
-REDUNDANT = {"vocab_size", "tensor_data_layout", "pooling_type", "rope.scaling.finetuned"}
-"""Keys that change nothing, or say what the tensors' shapes say too."""
+REDUNDANT = {"vocab_size", "tensor_data_layout", "pooling_type", "rope.scaling.finetuned", "mm.tokens_per_image"}
+"""Keys that change nothing, say what the tensors' shapes say too, or are of a part that another file holds."""
 
 SILENT = (None, False, 0, "", "none")
 """Values by which a key says that something is not there."""
