@@ -52,17 +52,30 @@ def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndar
 def share_interval(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "two ..."]:
     """95 % interval of the mean over prompts of shares, 0 to 1, for each cell; NaN where a prompt has none.
 
-    Where every prompt has 0 or 1 it is exact (Clopper and Pearson 1934), with any number of prompts: resampling gives no width at all to 6
-    right of 6. (Where all have 0, or all 1, that bounds the mean of shares of whatever kind, since at most that share of prompts can have
-    another.) Else it is that of `bootstrap_mean`.
+    Where every prompt has 0 or 1 throughout, it is exact (Clopper and Pearson 1934), with any number of prompts: resampling gives no width
+    at all to 6 right of 6. Of shares between, it is that of `bootstrap_mean`, at either end at least as far out as what few prompts leave
+    open, see `largest_rare`.
     """
-    n = len(per_prompt)
-    interval = bootstrap_mean(per_prompt)
-    counts = np.asarray(((per_prompt == 0) | (per_prompt == 1)).all(axis=0))
-    hits = np.where(counts, per_prompt.sum(axis=0), 0)
+    if not ((per_prompt == 0) | (per_prompt == 1)).all():
+        low, high = bootstrap_mean(per_prompt)
+        return np.stack([np.minimum(low, 1 - largest_rare(1 - per_prompt)), np.maximum(high, largest_rare(per_prompt))])
+    n, hits = len(per_prompt), per_prompt.sum(axis=0)
     tails = stats.beta.ppf(0.025, hits, n - hits + 1), stats.beta.ppf(0.975, hits + 1, n - hits)  # NaN at their ends
-    exact = np.stack([np.where(hits == 0, 0.0, tails[0]), np.where(hits == n, 1.0, tails[1])])
-    return np.where(counts, exact, interval)
+    return np.stack([np.where(hits == 0, 0.0, tails[0]), np.where(hits == n, 1.0, tails[1])])
+
+
+def largest_rare(per_prompt: Float[np.ndarray, "prompt ..."], typical: float | None = None) -> Float[np.ndarray, "..."]:
+    """An upper bound of a mean that few prompts have any of: Clopper and Pearson's for their share, times the mean of those that have.
+
+    Args:
+        typical: that mean where no prompt has any; None is that of all cells, or 1 where none has any anywhere.
+    """
+    n, some = len(per_prompt), per_prompt > 0
+    k = some.sum(axis=0)
+    if typical is None:
+        typical = float(per_prompt[some].mean()) if some.any() else 1.0
+    share = np.where(k < n, stats.beta.ppf(0.975, k + 1, np.maximum(n - k, 1)), 1.0)
+    return np.asarray(share * np.where(k > 0, per_prompt.sum(axis=0) / np.maximum(k, 1), typical))
 
 
 def resampled(

@@ -45,12 +45,24 @@ def test_shares_have_exact_intervals():
 
 
 def test_cells_apart_and_what_is_no_count():
-    values = np.array([[1.0, 0.5, np.nan], [1, 0.25, 1], [1, 0.5, 1], [0, 1, 1], [1, 0, 1], [1, 0.125, 1]])
-    found = share_interval(values)
-    exact = stats.binomtest(5, 6).proportion_ci(method="exact")
-    assert found[:, 0].tolist() == pytest.approx([exact.low, exact.high])
-    np.testing.assert_array_equal(found[:, 1], bootstrap_mean(values)[:, 1])
-    assert np.isnan(found[:, 2]).all()
+    columns = [
+        [0.5, 0.25, 0.5, 0.9, 0.2, 0.125],
+        [np.nan, 1, 1, 1, 1, 1],
+        [0, 0, 0, 0.3, 0, 0],
+        [0] * 6,
+        [1, 1, 1, 1, 1, 0.5],
+    ]
+    values = np.array(columns, dtype=float).T
+    found, drawn = share_interval(values), bootstrap_mean(values)
+    np.testing.assert_array_equal(found[:, 0], drawn[:, 0])
+    assert np.isnan(found[:, 1]).all()
+    five, six = (stats.binomtest(k, 6).proportion_ci(method="exact").high for k in (1, 0))
+    assert found[:, 2].tolist() == pytest.approx([0, max(drawn[1, 2], five * 0.3)])  # one prompt of six has 0.3
+    assert drawn[:, 3].tolist() == [0, 0]
+    assert found[:, 3].tolist() == pytest.approx(
+        [0, six * values[values > 0].mean()]
+    )  # none has any; elsewhere they have so much
+    assert found[:, 4].tolist() == pytest.approx([min(drawn[0, 4], 1 - five * 0.5), 1])
     same = over_prompts("effect", np.ones((6, 2)), ("head",), "effect", "1")["effect_interval"][1]
     assert (same == 1).all()  # equal numbers that are no shares do not vary
     shares = over_prompts("right", np.ones((6, 2)), ("head",), "right", "1", share=True)["right_interval"][1]

@@ -106,7 +106,7 @@ def coupled(
         insertion counts once; `edit_distance` (prompt, seed), tokens; `first_divergence` (prompt, seed), NaN where there is none; `h`, the
         probability that the step's draws differ; `kl`, nats, and `tv`, of the clean against the disturbed distribution; `entropy` of the
         clean, nats; `margin`, the gap of its two largest logits. `damage`, `aligned_damage`, `h`, `kl` and `tv` have means over prompts
-        with standard errors and intervals at each time; where the damage is 0 or 1 in every prompt, that is exact.
+        with standard errors and intervals at each time, of the damage as wide as few damaged prompts leave open.
 
     Raises:
         InterpError: a disturbance that is not possible, or no seeds. TokenError: prompts and steps beyond the context.

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from scipy import stats
 
-from analyses.intervals import FEWEST_PROMPTS, RESAMPLES, tail
+from analyses.intervals import FEWEST_PROMPTS, RESAMPLES, largest_rare, tail
 from interp.errors import ResultError
 
 EPSILON = 0.05
@@ -160,16 +159,11 @@ def decide_outside(damage: Float[np.ndarray, "prompt seed time"], *, epsilon: fl
 def _rare(
     by_prompt: Float[np.ndarray, "prompt length"], at_first: Float[np.ndarray, " prompt"]
 ) -> Float[np.ndarray, " length"]:
-    """An upper bound of the mean where few prompts have any: Clopper and Pearson's for their share, times what those have that do.
-
-    Where none has any, what those have that do is taken from the last window in which some did, or from the first steps.
-    """
-    n = len(by_prompt)
-    k = (by_prompt > 0).sum(0)
-    share = np.where(k < n, stats.beta.ppf(0.975, k + 1, np.maximum(n - k, 1)), 1.0)
+    """`largest_rare` of each window; where none has any, what those have that do is taken from the last window in which some did, or from
+    the first steps."""
     typical = float(at_first[at_first > 0].mean()) if (at_first > 0).any() else 1.0
-    bound = np.empty(len(k))
-    for window, count in enumerate(k):
-        typical = float(by_prompt[:, window].sum() / count) if count else typical
-        bound[window] = share[window] * typical
+    bound = np.empty(by_prompt.shape[1])
+    for window, values in enumerate(by_prompt.T):
+        typical = float(values[values > 0].mean()) if (values > 0).any() else typical
+        bound[window] = largest_rare(values, typical)
     return bound

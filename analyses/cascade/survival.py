@@ -54,8 +54,8 @@ def survival(
 
     Returns:
         A Dataset over time: `survival` (prompt, time) by teacher forcing, `survival_mean`, `survival_interval` (bound, time);
-        `kaplan_meier` (time) of all coupled texts and `kaplan_meier_interval`, over prompts, exact while no text or every text has
-        parted. `stays` (prompt, seed, time), a_s, and `h_forced`, h along the clean text. `came_together`, the share of texts that parted
+        `kaplan_meier` (time) of all coupled texts and `kaplan_meier_interval`, over prompts, as wide as few that parted leave open.
+        `stays` (prompt, seed, time), a_s, and `h_forced`, h along the clean text. `came_together`, the share of texts that parted
         and then agreed for 8 tokens in a row with a KL below 0.01 nats at each; `came_together_unrelated`, the same of texts that begin
         with different prompts; `came_together_excess`, (own - unrelated) / (1 - unrelated): 0 is chance, 1 always. NaN where nothing
         parted or there is one prompt only.

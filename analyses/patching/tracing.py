@@ -143,7 +143,7 @@ def _blur(
 ) -> Float[Tensor, "run position d_model"]:
     """What enters block 0 with noise on the token embeddings of the subject, draw by draw for each prompt."""
     stream = model.embed(tokens).repeat_interleave(draws, 0)
-    size = sigma * model.W_E.double().std()
+    size = sigma * model.config.embed_scale * model.W_E.double().std()
     for number, where in enumerate(blurred):
         generator = torch.Generator().manual_seed(seed + number)
         shape = (draws, int(where.sum()), model.config.d_model)
