@@ -63,7 +63,7 @@ def test_files_that_are_no_results(lens, tmp_path):
     newer.attrs["schema_version"] = 99
     newer.to_netcdf(tmp_path / "newer.nc", engine="h5netcdf")
     whole = (tmp_path / "newer.nc").read_bytes()
-    (tmp_path / "damaged.nc").write_bytes(whole[: len(whole) // 2] + bytes(200) + whole[len(whole) // 2 + 200 :])
+    (tmp_path / "damaged.nc").write_bytes(whole[: len(whole) // 2])
     for name, message in {
         "absent": "absent.nc cannot be read: there is no such file",
         "text": "cannot be read as a result",
