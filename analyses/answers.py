@@ -1,7 +1,9 @@
 """The tokens that prompts are asked about."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsIndex, cast
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -9,17 +11,21 @@ from torch import Tensor
 from interp.errors import TokenError
 from interp.finite import not_finite
 from interp.model import Transformer
+from interp.whole_numbers import is_one, whole_number
 
-Tokens = str | int | Sequence[str | int]
-"""Text that is one token, or an id; one for all prompts, or one for each."""
+Tokens = str | SupportsIndex | Sequence[str | SupportsIndex] | np.ndarray | Tensor
+"""Text that is one token, or an id; one for all prompts, or one for each, as a list, an array or a tensor."""
 
 
 def answer_ids(model: Transformer, role: str, given: Tokens, pairs: int, who: str) -> Int[Tensor, " pair"]:
     """The id of each pair's answer. Raises TokenError for several tokens, ids out of range, or not one for each pair."""
-    tokens = [given] * pairs if isinstance(given, (str, int)) else list(given)
+    tokens = [given] * pairs if isinstance(given, str) or is_one(given) else list(cast(Iterable[Any], given))
     if len(tokens) != pairs:
         raise TokenError(f"{who}: {len(tokens)} values of {role} for {pairs} pairs; give one, or one per pair.")
-    ids = [model.to_single_token(token) if isinstance(token, str) else int(token) for token in tokens]
+    ids = [
+        model.to_single_token(token) if isinstance(token, str) else whole_number(token, f"{who}: an id of {role}")
+        for token in tokens
+    ]
     wrong = [i for i in ids if not 0 <= i < model.config.d_vocab]
     if wrong:
         raise TokenError(f"{who}: {role} id {wrong[0]} is out of range: ids are 0 to {model.config.d_vocab - 1}.")

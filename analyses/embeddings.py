@@ -1,6 +1,5 @@
 """The embeddings: which tokens lie near each other, and the directions along which tokens and positions differ most."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from analyses.answers import Tokens
 from analyses.lenses.reading import candidate_ids
 from analyses.results import Variable, array, make, token_strings
 from interp.errors import ResultError, TokenError
@@ -17,7 +17,7 @@ from interp.model import Transformer
 
 @torch.no_grad()
 def embedding_structure(
-    model: Transformer, tokens: Sequence[str | int], *, top_k: int | None = None, n_axes: int | None = None
+    model: Transformer, tokens: Tokens, *, top_k: int | None = None, n_axes: int | None = None
 ) -> xr.Dataset:
     """Look at the token embedding W_E and, where the model has one, the position embedding W_pos.
 

@@ -59,14 +59,25 @@ def make(
         "weight_hash": model.weight_hash(),
         "tokenizer_hash": tokenizer.hash() if tokenizer else "",
         "prompts": json.dumps({role: _rows(model, tokens) for role, tokens in prompts.items()}),
-        "parameters": json.dumps(dict(parameters)),
-        "seed": json.dumps(seed),
+        "parameters": json.dumps(dict(parameters), default=_plain),
+        "seed": json.dumps(seed, default=_plain),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "versions": json.dumps({"python": platform.python_version()} | {name: version(name) for name in VERSIONS}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return xr.Dataset(data, coords=dict(coords), attrs=attrs)
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value for what users hold numbers in: numpy's, tensors, ranges and other sequences, paths."""
+    if isinstance(value, (np.generic, np.ndarray, Tensor)):
+        return value.tolist()
+    if isinstance(value, (Sequence, set, frozenset)):
+        return list(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} among the parameters of a result has no JSON value")
 
 
 def array(values: Any) -> Any:
@@ -107,8 +118,8 @@ def save(result: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> No
 def load(path: str | Path) -> xr.Dataset:
     """Read a saved result. Raises ResultError where the file is absent, damaged, or no result of this package."""
     if not Path(path).is_file():
-        is_folder = Path(path).is_dir()
-        raise ResultError(f"{path} is a folder; name one of its results." if is_folder else f"there is no file {path}.")
+        found = "it is a folder; name one of its results" if Path(path).is_dir() else "there is no such file"
+        raise ResultError(f"{path} cannot be read: {found}.")
     try:
         result = xr.load_dataset(path, engine="h5netcdf")
     except (OSError, ValueError, RuntimeError, KeyError) as error:  # all of which HDF5 raises for a damaged file

@@ -1,12 +1,14 @@
 """The activations of one run, by name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from interp.errors import HookError, nearest
+from interp.modes import as_ordinary
 from interp.names import short_name
+from interp.whole_numbers import Wholes, is_one, whole_numbers
 
 
 class ActivationCache(Mapping[str, Tensor]):
@@ -20,7 +22,10 @@ class ActivationCache(Mapping[str, Tensor]):
     """
 
     def __init__(self, values: Mapping[str, Tensor], axes: Mapping[str, tuple[str, ...]] | None = None) -> None:
-        self._values = dict(values)
+        ordinary = {
+            id(value): as_ordinary(value) for value in values.values()
+        }  # inference tensors do not count their changes
+        self._values = {name: ordinary[id(value)] for name, value in values.items()}
         self._axes = dict(axes or {})
         self._versions = {name: value._version for name, value in self._values.items()}
 
@@ -52,13 +57,16 @@ class ActivationCache(Mapping[str, Tensor]):
         converted = {id(value): value.to(target) for value in {id(v): v for v in self._values.values()}.values()}
         return ActivationCache({name: converted[id(self[name])] for name in self}, self._axes)
 
-    def at(self, positions: int | slice | Sequence[int]) -> "ActivationCache":
+    def at(self, positions: Wholes | slice) -> "ActivationCache":
         """The values at some positions; of attention, the rows of these queries, with all their keys.
 
         One position keeps its axis, with length 1. Slices are views of the same memory.
         """
-        chosen = slice(positions, positions + 1 or None) if isinstance(positions, int) else positions
-        index = chosen if isinstance(chosen, slice) else list(chosen)
+        index = (
+            positions if isinstance(positions, slice) else whole_numbers(positions, "cache.at: a position", HookError)
+        )
+        if not isinstance(index, slice) and is_one(positions):
+            index = slice(index[0], index[0] + 1 or None)
         sliced: dict[str, Tensor] = {}
         made: dict[int, Tensor] = {}
         for name in self:

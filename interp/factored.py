@@ -13,6 +13,8 @@ from interp.errors import ConfigError
 class FactoredMatrix:
     """`left @ right`, of rank at most `inner`.
 
+    Norms, eigenvalues and singular values of factors in half precision are computed, and returned, in float32.
+
     Args:
         left: [*batch, rows, inner].
         right: [*batch, inner, columns].
@@ -29,7 +31,7 @@ class FactoredMatrix:
 
     def product(self) -> Float[Tensor, "*batch rows columns"]:
         """The matrix itself: rows x columns numbers."""
-        return self.left @ self.right
+        return _product(self.left, self.right)
 
     @property
     def T(self) -> "FactoredMatrix":
@@ -37,16 +39,21 @@ class FactoredMatrix:
         return FactoredMatrix(self.right.mT, self.left.mT)
 
     def then(self, matrix: Float[Tensor, "*batch columns more"]) -> "FactoredMatrix":
-        """The product with a matrix to its right."""
-        return FactoredMatrix(self.left, self.right @ matrix)
+        """The product with a matrix to its right, in the finer of the two dtypes."""
+        return FactoredMatrix(self.left, _product(self.right, matrix))
 
     def after(self, matrix: Float[Tensor, "*batch more rows"]) -> "FactoredMatrix":
-        """The product with a matrix to its left."""
-        return FactoredMatrix(matrix @ self.left, self.right)
+        """The product with a matrix to its left, in the finer of the two dtypes."""
+        return FactoredMatrix(_product(matrix, self.left), self.right)
+
+    def precise(self) -> "FactoredMatrix":
+        """Itself, with factors in float32 at least."""
+        return FactoredMatrix(at_least_float32(self.left), at_least_float32(self.right))
 
     def norm(self) -> Float[Tensor, "*batch"]:
         """Frobenius norm, from the two inner x inner Gram matrices."""
-        grams = (self.left.mT @ self.left) * (self.right @ self.right.mT)
+        whole = self.precise()
+        grams = (whole.left.mT @ whole.left) * (whole.right @ whole.right.mT)
         squared: Tensor = grams.sum((-2, -1)).clamp(min=0)
         return squared.sqrt()
 
@@ -56,7 +63,8 @@ class FactoredMatrix:
             raise ConfigError(
                 f"FactoredMatrix.eigenvalues: the matrix is not square ({self.left.shape[-2]} x {self.right.shape[-1]})."
             )
-        values: Tensor = torch.linalg.eigvals(self.right @ self.left)
+        whole = self.precise()
+        values: Tensor = torch.linalg.eigvals(_product(whole.right, whole.left))
         return values
 
     def svd(
@@ -65,7 +73,18 @@ class FactoredMatrix:
         Float[Tensor, "*batch rows inner"], Float[Tensor, "*batch inner"], Float[Tensor, "*batch columns inner"]
     ]:
         """U, S, V with `U diag(S) V^T` the matrix; the singular values that are not zero by its rank, largest first."""
-        left_q, left_r = torch.linalg.qr(self.left)
-        right_q, right_r = torch.linalg.qr(self.right.mT)
-        u, s, vh = torch.linalg.svd(left_r @ right_r.mT)
-        return left_q @ u, s, right_q @ vh.mT
+        whole = self.precise()
+        left_q, left_r = torch.linalg.qr(whole.left)
+        right_q, right_r = torch.linalg.qr(whole.right.mT)
+        u, s, vh = torch.linalg.svd(_product(left_r, right_r.mT))
+        return _product(left_q, u), s, _product(right_q, vh.mT)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """In float32 where it is in half precision, which linear algebra cannot be done in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    dtype = torch.promote_types(left.dtype, right.dtype)
+    return left.to(dtype) @ right.to(dtype)

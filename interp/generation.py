@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from interp.metrics import scaled
 from interp.names import Selection
 from interp.prompts import Prompt
 from interp.tokenizer import PAD, Tokenizer
+from interp.whole_numbers import Wholes, is_one, whole_number, whole_numbers
 
 
 @runtime_checkable
@@ -53,6 +54,8 @@ class Decoder(Protocol):
 
     def to_tokens(self, prompt: Prompt, *, bos: bool | None = None) -> Tensor: ...
 
+    def to_single_token(self, token: str | SupportsIndex) -> int: ...
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -77,7 +80,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise TokenError(f"generate: temperature must be 0 (greedy) or positive, got {self.temperature!r}.")
-        if self.top_k is not None and self.top_k < 1:
+        if self.top_k is not None and whole_number(self.top_k, "generate: top_k") < 1:
             raise TokenError(f"generate: top_k must be at least 1, got {self.top_k!r}.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise TokenError(f"generate: top_p must be above 0 and at most 1, got {self.top_p!r}.")
@@ -284,6 +287,14 @@ def appended(tokens: Int[Tensor, "batch position"], following: Int[Tensor, " bat
     return left_aligned(torch.cat([tokens, following[:, None]], dim=1))
 
 
+def _stops(model: Decoder, stop: Any) -> list[int]:
+    """The ids of tokens to stop at. Raises TokenError for a text of several tokens, or an id that the model does not have."""
+    try:
+        return [model.to_single_token(token) for token in ([stop] if isinstance(stop, str) or is_one(stop) else stop)]
+    except TokenError as error:
+        raise TokenError(f"generate: a row can stop only at a single token: {error}") from error
+
+
 class Generating:
     """What a model that decodes offers its users."""
 
@@ -291,12 +302,12 @@ class Generating:
         self: Decoder,
         prompt: Prompt,
         *,
-        max_new_tokens: int = 20,
+        max_new_tokens: SupportsIndex = 20,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        seed: int | Sequence[int] = 0,
-        stop: Sequence[int] | None = None,
+        seed: Wholes = 0,
+        stop: str | Wholes | Sequence[str | SupportsIndex] | None = None,
         bos: bool | None = None,
         use_cache: bool = True,
         record: Recorder | None = None,
@@ -308,7 +319,8 @@ class Generating:
             max_new_tokens: at most this many steps.
             temperature, top_k, top_p: see `Sampling`; temperature 0 is greedy.
             seed: row r draws with seed + r; or one seed for each row. The same seed gives the same tokens in any batch.
-            stop: ids after which a row ends; None is the tokenizer's end-of-text, and others that the checkpoint ends at.
+            stop: tokens after which a row ends, one or several, each an id or a text that is one token; None is the tokenizer's
+                end-of-text, and others that the checkpoint ends at.
             bos: see `to_tokens`.
             use_cache: keep keys and values; False runs the whole text anew at each step, for comparison.
             record: notes activations, see `generate_with_cache`.
@@ -318,11 +330,14 @@ class Generating:
 
         Raises:
             TokenError: a prompt that the model cannot take, prompt and new tokens beyond the context, a sampling value out of
-                range, or a number of seeds that is not the number of rows.
+                range, a number of seeds that is not the number of rows, or a text to stop at that is several tokens.
             ResultError: logits that are no numbers.
         """
         tokens = self.to_tokens(prompt, bos=bos)
-        seeds = [seed + row for row in range(len(tokens))] if isinstance(seed, int) else list(seed)
+        most = whole_number(max_new_tokens, "generate: max_new_tokens")
+        seeds = whole_numbers(seed, "generate: a seed")
+        if is_one(seed):
+            seeds = [seeds[0] + row for row in range(len(tokens))]
         if len(seeds) != len(tokens):
             raise TokenError(
                 f"generate: {len(seeds)} seeds for {len(tokens)} rows; give one number, or one for each row."
@@ -330,7 +345,7 @@ class Generating:
         if stop is None:
             stop = [] if self.tokenizer is None else self.tokenizer.stops
         sampling = Sampling(temperature, top_k, top_p, seeds)
-        return decode(self, tokens, max_new_tokens, sampling, stop, use_cache, record)
+        return decode(self, tokens, most, sampling, _stops(self, stop), use_cache, record)
 
     def generate(self: Decoder, prompt: Prompt, **options: Any) -> Int[Tensor, "batch position"]:
         """The prompts with their continuations, as ids padded at the end with PAD. Options are those of `stream`."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from interp.errors import HookError
+from interp.modes import ordinary
 from interp.names import Selection, select
 
 HookFunction = Callable[[Tensor, "HookPoint"], Tensor | None]
@@ -184,7 +185,7 @@ class Hooked:
                 want_gradient(value, hook)
             store[hook.name] = value
 
-        with self._listening([(names, partial(Listener, keep, True))], "capture"):
+        with ordinary(), self._listening([(names, partial(Listener, keep, True))], "capture"):
             yield store
 
     @contextmanager
@@ -248,7 +249,9 @@ def unless_changed(explicit: Tensor, heard: Iterable[tuple[Tensor, Tensor]], fus
 def want_gradient(value: Tensor, point: HookPoint) -> None:
     """Let gradients reach a value, also where no parameter requires them. Raises HookError where gradients are off."""
     if not torch.is_grad_enabled():
-        raise HookError(f"no gradient can reach {point.name}: gradients are switched off (torch.no_grad).")
+        raise HookError(
+            f"no gradient can reach {point.name}: gradients are switched off (torch.no_grad or inference_mode)."
+        )
     if not value.requires_grad:
         value.requires_grad_(True)
 

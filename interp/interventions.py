@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from interp.errors import HookError
+from interp.whole_numbers import Wholes, is_one, whole_numbers
 
-Positions = int | Sequence[int] | slice | None
+Positions = Wholes | slice | None
 """Token positions, counted from 0, or from the end where negative; None is all of them."""
 
 
@@ -73,8 +74,8 @@ class Intervention:
     name: str
     change: Change
     positions: Positions = None
-    heads: int | Sequence[int] | None = None
-    neurons: int | Sequence[int] | None = None
+    heads: Wholes | None = None
+    neurons: Wholes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +178,7 @@ def _positions(intervention: Intervention, length: int) -> Tensor:
     given = intervention.positions
     if given is None or isinstance(given, slice):
         return torch.arange(length)[given if given is not None else slice(None)]
-    listed = [given] if isinstance(given, int) else list(given)
+    listed = whole_numbers(given, f"sweep: a position at {intervention.name}", HookError)
     for position in listed:
         if not -length <= position < length:
             raise HookError(
@@ -199,9 +200,9 @@ def _inner(intervention: Intervention, axes: tuple[str, ...], shape: Sequence[in
             continue
         if not fits:
             raise HookError(f"sweep: {intervention.name} has axes {', '.join(axes)}, so {what} cannot be chosen there.")
-        listed = [chosen] if isinstance(chosen, int) else list(chosen)
+        listed = whole_numbers(chosen, f"sweep: {what} at {intervention.name}", HookError)
         for index in listed:
             if not 0 <= index < shape[0]:
                 raise HookError(f"sweep: {what} {index} at {intervention.name} is out of range: 0 to {shape[0] - 1}.")
-        return chosen if isinstance(chosen, int) else torch.tensor(listed, dtype=torch.long)
+        return listed[0] if is_one(chosen) else torch.tensor(listed, dtype=torch.long)
     return None

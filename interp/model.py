@@ -11,11 +11,12 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from einops import einsum
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor, nn
 
 from interp.cache import ActivationCache
 from interp.config import Activation, ModelConfig
+from interp.copies import Copied
 from interp.errors import ConfigError
 from interp.fingerprint import Fingerprinted
 from interp.generation import Generating
@@ -206,7 +207,7 @@ def capped(x: Tensor, cap: float | None) -> Tensor:
     return x if cap is None else cap * torch.tanh(x / cap)
 
 
-class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
+class Transformer(Hooked, Fingerprinted, Prompted, Generating, Copied):
     """A language model whose every intermediate value can be read and changed by name.
 
     Args:
@@ -220,6 +221,7 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
     W_E: Tensor
     W_pos: Tensor
 
+    @torch.inference_mode(False)
     def __init__(
         self, config: ModelConfig, *, tokenizer: Tokenizer | None = None, name: str = "unnamed", seed: int | None = 0
     ) -> None:
@@ -244,7 +246,7 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
         if seed is not None:
             initialise(self, config, seed)
 
-    def forward(self, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position vocab"]:
+    def forward(self, tokens: Integer[Tensor, "batch position"]) -> Float[Tensor, "batch position vocab"]:
         """The logits of the next token at every position.
 
         Args:
@@ -259,7 +261,7 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
         return logits if real is None else logits.masked_fill(~real[..., None], torch.nan)
 
     def embed(
-        self, tokens: Int[Tensor, "batch position"], positions: Int[Tensor, "batch position"] | None = None
+        self, tokens: Integer[Tensor, "batch position"], positions: Int[Tensor, "batch position"] | None = None
     ) -> Stream:
         """The stream that enters block 0: the token's embedding, plus the position's where the model has such.
 
@@ -268,7 +270,7 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
         """
         positions = place(tokens != PAD) if positions is None else positions
         self.tell_positions(positions)
-        embedded = self.hook_embed(self.W_E[tokens.clamp(min=0)] * self.config.embed_scale)
+        embedded = self.hook_embed(self.W_E[tokens.long().clamp(min=0)] * self.config.embed_scale)
         if not self.config.has_position_embedding:
             return embedded
         return embedded + self.hook_pos_embed(self.W_pos[positions])
@@ -338,7 +340,7 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, nn.Module):
         return self.W_E.mT if self.unembedding is None else self.unembedding.mT
 
     def run_with_cache(
-        self, tokens: Int[Tensor, "batch position"], names: Selection = None
+        self, tokens: Integer[Tensor, "batch position"], names: Selection = None
     ) -> tuple[Float[Tensor, "batch position vocab"], ActivationCache]:
         """The logits, and the activations at the named hook points (glob, list or predicate; None is all of them)."""
         with self.capture(names) as values:

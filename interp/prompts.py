@@ -1,18 +1,60 @@
 """Prompts in: text or ids to checked tokens; and tokens back to text."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, SupportsIndex
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp.config import ModelConfig
 from interp.errors import TokenError
+from interp.modes import as_ordinary
 from interp.tokenizer import PAD, Tokenizer
+from interp.whole_numbers import is_one, whole_number, whole_numbers
 
-Prompt = str | Sequence[str] | Tensor
-"""A text, several texts, or token ids [batch, position] or [position]."""
+Prompt = (
+    str
+    | Sequence[str]
+    | Sequence[SupportsIndex]
+    | Sequence[Sequence[SupportsIndex] | np.ndarray | Tensor]
+    | np.ndarray
+    | Tensor
+)
+"""A text, several texts, or token ids [position] or [batch, position] as lists, arrays or tensors; listed rows may differ in length."""
+
+
+def listed(prompt: Any) -> Any:
+    """A tensor or an array of whole numbers as a tensor, what else can be gone through as a list. Raises TokenError for the rest."""
+    if isinstance(prompt, Tensor):
+        return prompt
+    if isinstance(prompt, np.ndarray) and prompt.dtype.kind in "iu":
+        return torch.from_numpy(
+            np.array(prompt, dtype=np.int64)
+        )  # a copy: torch takes no array of another byte order or that is read-only
+    if isinstance(prompt, (bytes, Mapping)) or not isinstance(prompt, Iterable):
+        raise TokenError(f"a prompt must be a text, a list of texts, or token ids; got {type(prompt).__name__}.")
+    return list(prompt)
+
+
+def rows_of_ids(given: Any) -> Tensor:
+    """Token ids as a tensor [batch, position]; listed rows are padded at the end with PAD.
+
+    Raises:
+        TokenError: what is no whole number. A tensor is left to `check_tokens`.
+    """
+    if isinstance(given, Tensor):
+        return given[None] if given.ndim == 1 else given
+    if any(isinstance(row, str) for row in given):
+        raise TokenError("a list of prompts must hold texts, or token ids, not both.")
+    rows = [given] if all(map(is_one, given)) else given
+    ids = [whole_numbers(row, f"token ids: each of row {number}") for number, row in enumerate(rows)]
+    longest = max(map(len, ids))
+    return torch.tensor([row + [PAD] * (longest - len(row)) for row in ids], dtype=torch.long).reshape(
+        len(ids), longest
+    )
 
 
 class Prompted:
@@ -38,9 +80,10 @@ class Prompted:
 
     def check_tokens(self, tokens: Tensor) -> Bool[Tensor, "batch position"] | None:
         """Which places hold a token (None: all of them). Raises TokenError where the model cannot take the ids."""
-        if tokens.ndim != 2 or tokens.is_floating_point() or tokens.dtype == torch.bool:
+        if tokens.ndim != 2 or tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
             shape = tuple(tokens.shape)
             raise TokenError(f"tokens must be integer ids [batch, position], got {tokens.dtype} of shape {shape}.")
+        tokens = tokens.long()  # narrow ones cannot hold PAD, or their own range's end
         if tokens.numel() == 0:
             raise TokenError(f"the prompt is empty: tokens have shape {tuple(tokens.shape)}.")
         if tokens.shape[1] > self.config.n_ctx:
@@ -60,21 +103,21 @@ class Prompted:
         """Token ids of a prompt, on the model's device; shorter rows are padded at the end with PAD.
 
         Args:
-            prompt: a text, several texts, or ids (which are checked and returned as they are).
+            prompt: a text, several texts, or ids (which are checked; nothing is prepended to them).
             bos: begin each text with the BOS token. None does so exactly where the model was trained so
                 (`model.tokenizer.bos` is then its id); `to_str_tokens` shows it.
 
         Raises:
             TokenError: an empty prompt, one beyond the context, ids out of range, or text without a tokenizer.
         """
-        if isinstance(prompt, Tensor):
-            tokens = prompt[None] if prompt.ndim == 1 else prompt
-        else:
+        texts = [prompt] if isinstance(prompt, str) else listed(prompt)
+        if isinstance(texts, list) and (not texts or all(isinstance(text, str) for text in texts)):
             tokenizer = self.need_tokenizer()
-            texts = [prompt] if isinstance(prompt, str) else list(prompt)
             tokens = tokenizer.batch(texts, bos=tokenizer.bos is not None if bos is None else bos)
+        else:
+            tokens = rows_of_ids(texts)
         self.check_tokens(tokens)
-        return tokens.to(self.device)
+        return as_ordinary(tokens.to(self.device, torch.long))
 
     def to_str_tokens(self, prompt: Prompt, *, bos: bool | None = None) -> list[list[str]]:
         """The text of each token of each row, with its space; padding is left out.
@@ -106,9 +149,18 @@ class Prompted:
         except TokenError as error:
             raise TokenError(f"{error}.\n  tokens: {tokenizer.pieces(ids)}") from error
 
-    def to_single_token(self, text: str) -> int:
-        """The id of a text that is one token; a TokenError lists the pieces of one that is not."""
-        return self.need_tokenizer().single(text)
+    def to_single_token(self, token: str | SupportsIndex) -> int:
+        """The id of a text that is one token, or an id itself, a whole number in any form.
+
+        Raises:
+            TokenError: a text of several tokens, whose pieces it lists; an id that the model does not have.
+        """
+        if isinstance(token, str):
+            return self.need_tokenizer().single(token)
+        token = whole_number(token, "a token id")
+        if not 0 <= token < self.config.d_vocab:
+            raise TokenError(f"token id {token} is out of range: {self.name} has ids 0 to {self.config.d_vocab - 1}.")
+        return token
 
     def ordinary_ids(self) -> list[int]:
         """The ids that stand for text: all, less special tokens and those that a tokenizer has no token for."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from interp.errors import HookError
@@ -21,6 +21,7 @@ from interp.model import Transformer
 from interp.progress import progress_bar
 from interp.readouts import EachLayer, Readout
 from interp.wave import Base, Member, Wave, stage_of
+from interp.whole_numbers import whole_numbers
 
 MAX_BYTES = 512 * 2**20
 """Default bound on the memory that a sweep takes above the model's."""
@@ -45,7 +46,7 @@ class Swept:
 @torch.no_grad()
 def sweep(
     model: Transformer,
-    tokens: Int[Tensor, "batch position"],
+    tokens: Integer[Tensor, "batch position"],
     rows: Sequence[Row],
     readout: Readout | EachLayer,
     *,
@@ -79,7 +80,7 @@ def sweep(
     if attached := attached_hooks(model):
         raise HookError(f"sweep: the model has hooks attached ({', '.join(attached[:3])}); give them as interventions.")
     real = model.check_tokens(tokens)
-    tokens, prompts = left_aligned(tokens), len(tokens)
+    tokens, prompts = left_aligned(tokens.long()), len(tokens)
     for number, row in enumerate(rows):
         if not 0 <= row.prompt < prompts:
             raise HookError(f"sweep: row {number} asks for prompt {row.prompt}; there are {prompts}.")
@@ -167,7 +168,7 @@ def _chunks(
 def _first(change: Intervention, length: int) -> int:
     if change.positions is None or isinstance(change.positions, slice):
         return next(iter(range(length)[change.positions or slice(None)]), length - 1)
-    positions = [change.positions] if isinstance(change.positions, int) else change.positions
+    positions = whole_numbers(change.positions, f"sweep: a position at {change.name}", HookError)
     return min((position % length for position in positions), default=length - 1)
 
 

@@ -62,14 +62,19 @@ def test_files_that_are_no_results(lens, tmp_path):
     newer = lens.copy()
     newer.attrs["schema_version"] = 99
     newer.to_netcdf(tmp_path / "newer.nc", engine="h5netcdf")
+    whole = (tmp_path / "newer.nc").read_bytes()
+    (tmp_path / "damaged.nc").write_bytes(whole[: len(whole) // 2])
     for name, message in {
-        "absent": "cannot be read",
-        "text": "cannot be read",
+        "absent": "absent.nc cannot be read: there is no such file",
+        "text": "cannot be read as a result",
+        "damaged": "cannot be read as a result",
         "other": "no kind",
         "newer": "version 99",
     }.items():
         with pytest.raises(ResultError, match=message):
             analyses.load(tmp_path / f"{name}.nc")
+    with pytest.raises(ResultError, match="it is a folder"):
+        analyses.load(tmp_path)
     with pytest.raises(ResultError, match="no figure for a result of kind 'None'"):
         analyses.plot(xr.Dataset())
     with pytest.raises(ResultError, match="no kind"):

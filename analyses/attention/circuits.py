@@ -16,7 +16,7 @@ from torch import Tensor
 
 from analyses.results import Variable, array, make, token_strings
 from interp.errors import InterpError, ResultError, nearest
-from interp.factored import FactoredMatrix
+from interp.factored import FactoredMatrix, at_least_float32
 from interp.model import Attention, Block, Transformer
 
 WAYS = ("Q", "K", "V")
@@ -90,7 +90,7 @@ def copying_scores(model: Transformer, *, embedding: str = "effective") -> Float
     """
     if embedding not in EMBEDDINGS:
         raise InterpError(f"copying_scores: unknown embedding {embedding!r}. {nearest(embedding, EMBEDDINGS)}")
-    raw = model.W_U @ model.W_E  # [d_model, d_model]
+    raw = at_least_float32(model.W_U) @ at_least_float32(model.W_E)  # [d_model, d_model]
     above = raw if embedding == "raw" else _read_back(model)
     found = []
     for layer in range(model.config.n_layers):
@@ -145,8 +145,9 @@ def singular_tokens(
         raise ResultError(
             f"singular_tokens: the weights of head {layer}.{head} are not finite, so they have no directions."
         )
-    u, values, v = (part.float() if part.dtype != torch.float64 else part for part in matrix.svd())
-    read, written = model.W_E @ u[:, :vectors], (model.W_U.mT if circuit == "ov" else model.W_E) @ v[:, :vectors]
+    u, values, v = matrix.svd()
+    embedding, unembedding = at_least_float32(model.W_E), at_least_float32(model.W_U.mT)
+    read, written = embedding @ u[:, :vectors], (unembedding if circuit == "ov" else embedding) @ v[:, :vectors]
     sign = read.gather(0, read.abs().argmax(0, keepdim=True)).sign()
     variables: dict[str, Variable] = {"value": (("pair",), values[:vectors], "singular value", "1")}
     for name, dots in (("left", read * sign), ("right", written * sign)):
@@ -216,6 +217,7 @@ def composition(model: Transformer, *, draws: int = 8, seed: int = 0) -> xr.Data
 
 def _overlaps(write: FactoredMatrix, read: FactoredMatrix) -> Float[Tensor, "writer reader"]:
     """|A B| / (|A| |B|) of every pair: |A B|^2 is the inner product of A^T A with B B^T, which are made a few rows at a time."""
+    write, read = write.precise(), read.precise()
     _, left_r = torch.linalg.qr(write.left)
     _, right_r = torch.linalg.qr(read.right.mT)
     rows, columns = left_r @ write.right, read.left @ right_r.mT  # [writer, inner, d_model], [reader, d_model, inner]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from interp.model import Transformer
 from interp.names import block_name
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
+from interp.whole_numbers import whole_number
 
 
 class InTokens:
@@ -42,7 +43,7 @@ class Swap(InTokens):
     """
 
     position: int = -1
-    token: str | int | None = None
+    token: str | SupportsIndex | None = None
 
     def begin(
         self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
@@ -60,7 +61,11 @@ class Swap(InTokens):
 
     def _instead(self, model: Transformer, prompt: Tensor, at: int, who: str) -> int:
         if self.token is not None:
-            token = model.to_single_token(self.token) if isinstance(self.token, str) else self.token
+            token = (
+                model.to_single_token(self.token)
+                if isinstance(self.token, str)
+                else whole_number(self.token, f"{who}: a token id")
+            )
             if not 0 <= token < model.config.d_vocab:
                 raise InterpError(f"{who}: token id {token} is out of range: ids are 0 to {model.config.d_vocab - 1}.")
             if token == int(prompt[at]):
@@ -79,7 +84,10 @@ class Swap(InTokens):
 
     def about(self) -> dict[str, Any]:
         """What shaped the numbers, for provenance."""
-        return {"kind": "swap", "position": self.position, "token": self.token}
+        token = (
+            self.token if self.token is None or isinstance(self.token, str) else whole_number(self.token, "a token id")
+        )
+        return {"kind": "swap", "position": self.position, "token": token}
 
 
 @dataclass(frozen=True, eq=False)

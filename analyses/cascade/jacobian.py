@@ -5,7 +5,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from analyses.cascade.linear import Map, Singular, linearised, top_singular
+from analyses.cascade.linear import Map, Singular, linearised, precise, top_singular
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
@@ -57,6 +57,7 @@ def jacobian_spectrum(
     if not 1 <= k < config.d_model:
         raise InterpError(f"jacobian_spectrum: k must be 1 to {config.d_model - 1}, got {k}.")
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
+    exact = precise(model)
     generator = torch.Generator().manual_seed(seed)
     found: list[Singular] = []
     numbers = []
@@ -67,7 +68,7 @@ def jacobian_spectrum(
             raise InterpError(
                 f"jacobian_spectrum: nothing at {target} depends on {source}: the target must be at a higher layer and no earlier."
             )
-        linear = linearised(model, prompt, source[0], target[0])
+        linear = linearised(exact, prompt, source[0], target[0])
         forward, backward = linear.on_site(at, to)
         top = top_singular(forward, backward, linear.stream[0], k, seed=seed)
         found.append(top)

@@ -1,6 +1,7 @@
 """The derivative of the residual stream at one layer by the stream at a lower one, applied to many directions at once."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,11 @@ RAREST, MOST = 1e-8, 24
 def centred(x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
     """Without its mean over the last axis, which the layer norm removes."""
     return x - x.mean(-1, keepdim=True)
+
+
+def precise(model: Transformer) -> Transformer:
+    """The model itself, or a copy in float32 of one in half precision, whose rounding would drown small growth."""
+    return deepcopy(model).float() if model.dtype in (torch.float16, torch.bfloat16) else model
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.cascade.linear import Map, blocks, centred, top_singular
+from analyses.cascade.linear import Map, blocks, centred, precise, top_singular
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
@@ -47,14 +47,14 @@ def lyapunov(
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     sites = 1 if position is not None else max(1, int((tokens != PAD).sum(1).min()) - 1)
     k = min(32, sites * (model.config.d_model - 1)) if k is None else k
-    growth, singular = [], []
+    exact, growth, singular = precise(model), [], []
     for row in tokens:
         prompt = row[row != PAD]
-        chain, size = _chain(model, prompt, position)
+        chain, size = _chain(exact, prompt, position)
         most = size - size // model.config.d_model
         if not 1 <= k <= most:
             raise InterpError(f"lyapunov: k must be 1 to {most}, the directions of the state; got {k}.")
-        like = model.W_E.new_zeros(size)
+        like = exact.W_E.new_zeros(size)
         growth.append(_growth(chain, like, k, model.config.d_model, seed))
 
         def forward(v: Tensor, chain: list[tuple[Map, Map]] = chain) -> Tensor:

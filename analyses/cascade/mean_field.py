@@ -18,6 +18,7 @@ from analyses.results import Variable, make, token_coords
 from interp.errors import ConfigError, InterpError
 from interp.generation import left_aligned
 from interp.model import ACTIVATIONS, Transformer
+from interp.modes import recording
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
 
@@ -132,8 +133,8 @@ def constants(model: Transformer) -> Constants:
     d, heads, s2 = config.d_model, config.n_heads * config.d_head, config.init_std**2
     into = s2 / (2 * config.n_layers)
     z = torch.linspace(-10, 10, NODES, dtype=torch.float64)
-    x = (math.sqrt(d * s2) * z).requires_grad_(True)
-    with torch.enable_grad():
+    with recording("mean_field"):
+        x = (math.sqrt(d * s2) * z).requires_grad_(True)
         y = ACTIVATIONS[config.activation](x)
         (slope,) = torch.autograd.grad(y.sum(), x)
     kernel, slopes = (_powers(values.detach().numpy(), z.numpy()) for values in (y, slope))

@@ -6,7 +6,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.cascade.linear import blocks, centred
+from analyses.cascade.linear import blocks, centred, precise
 from analyses.results import make, token_coords
 from interp.errors import InterpError
 from interp.generation import left_aligned
@@ -44,13 +44,14 @@ def participation(
             f"cascade.participation: layers are 0 to {config.n_layers - 1} and positions 0 to {shortest - 1} (or -1 to -{shortest}), "
             f"got layer {layer} and position {position}."
         )
+    exact = precise(model)
     squares, fourths = np.full((2, len(tokens), config.n_layers - layer, tokens.shape[1]), np.nan)
     for number, row in enumerate(tokens):
         prompt = row[row != PAD]
         at = position % len(prompt)
-        pulled = model.W_E.new_zeros(config.d_model, len(prompt), config.d_model)
+        pulled = exact.W_E.new_zeros(config.d_model, len(prompt), config.d_model)
         pulled[:, at] = centred(torch.eye(config.d_model).to(pulled))
-        for linear in reversed(blocks(model, prompt, layer)):
+        for linear in reversed(blocks(exact, prompt, layer)):
             pulled = linear.vjp(pulled)
             sums = _sums(pulled)
             for kept, values in zip((squares, fourths), sums, strict=True):

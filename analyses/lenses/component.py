@@ -1,6 +1,6 @@
 """The lens on what a single part of the model writes: attention layers, MLPs, heads (Elhage et al. 2021, "direct path" to the logits)."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -9,14 +9,17 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from analyses.answers import Tokens
 from analyses.lenses.reading import candidate_ids, chosen_positions, kept_tokens
 from analyses.results import Variable, array, make, token_strings
 from interp.decompose import check_sum, decompose, frozen_norm, needed
+from interp.factored import at_least_float32
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.norms import Norm
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
+from interp.whole_numbers import Wholes, whole_numbers
 
 LARGEST = 64 * 2**20
 """Bytes of logits at once."""
@@ -29,8 +32,8 @@ def component_lens(
     *,
     heads: bool = False,
     top_k: int | None = None,
-    candidates: Sequence[str | int] = (),
-    positions: Sequence[int] | None = None,
+    candidates: Tokens = (),
+    positions: Wholes | None = None,
     centred: bool = True,
     bos: bool | None = None,
 ) -> xr.Dataset:
@@ -62,6 +65,7 @@ def component_lens(
     top_k = kept_tokens(model, top_k, "component_lens")
     chosen = candidate_ids(model, candidates)
     tokens = left_aligned(model.to_tokens(prompt, bos=bos))
+    positions = None if positions is None else whole_numbers(positions, "component_lens: a position")
     at = chosen_positions(tokens, positions, "component_lens")
     row, column = (at >= 0).nonzero().T
     place = at[row, column]
@@ -104,7 +108,7 @@ def component_lens(
         "centred": centred,
         "bos": bos,
     }
-    parameters["positions"] = None if positions is None else list(positions)
+    parameters["positions"] = positions
     return make("component_lens", variables, coords, model=model, prompts={"prompt": tokens}, parameters=parameters)
 
 
@@ -126,7 +130,7 @@ def _parts(
 def _contribution(
     model: Transformer, part: Float[Tensor, "*rows d_model"], centred: bool
 ) -> Float[Tensor, "*rows vocab"]:
-    logits = (part @ model.W_U).to(torch.promote_types(part.dtype, torch.float32))
+    logits = at_least_float32(part) @ at_least_float32(model.W_U)
     return logits - logits.mean(-1, keepdim=True) if centred else logits
 
 

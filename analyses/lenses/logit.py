@@ -1,15 +1,15 @@
 """The logit lens (nostalgebraist 2020): the residual stream at each half step through the final norm and the unembedding."""
 
-from collections.abc import Sequence
-
 import torch
 import xarray as xr
 
+from analyses.answers import Tokens
 from analyses.lenses.reading import read_steps
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.streams import half_steps
+from interp.whole_numbers import Wholes
 
 
 @torch.no_grad()
@@ -18,8 +18,8 @@ def logit_lens(
     prompt: Prompt,
     *,
     top_k: int | None = None,
-    candidates: Sequence[str | int] = (),
-    positions: Sequence[int] | None = None,
+    candidates: Tokens = (),
+    positions: Wholes | None = None,
     centred: bool = False,
     bos: bool | None = None,
 ) -> xr.Dataset:

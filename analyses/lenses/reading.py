@@ -1,8 +1,8 @@
 """What a lens says at every step of the residual stream, as labelled arrays."""
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from analyses.answers import Tokens
 from analyses.intervals import over_prompts
 from analyses.lenses.vocabulary import Predicted, divergence, predict, ranks
 from analyses.results import Variable, array, make, token_strings
@@ -17,6 +18,7 @@ from interp.errors import TokenError
 from interp.metrics import pick
 from interp.model import Transformer
 from interp.tokenizer import PAD
+from interp.whole_numbers import Wholes, is_one, whole_numbers
 
 LARGEST = 25 * 2**20
 """Bytes of the log-probabilities read at once; as many again are those of the output. The allocator gives blocks below 32 MB out again."""
@@ -34,8 +36,8 @@ def read_steps(
     decode: Decode,
     *,
     top_k: int | None,
-    candidates: Sequence[str | int],
-    positions: Sequence[int] | None,
+    candidates: Tokens,
+    positions: Wholes | None,
     centred: bool,
     parameters: Mapping[str, Any],
 ) -> xr.Dataset:
@@ -48,6 +50,7 @@ def read_steps(
     """
     top_k = kept_tokens(model, top_k, kind)
     chosen = candidate_ids(model, candidates)
+    positions = None if positions is None else whole_numbers(positions, f"{kind}: a position")
     at = chosen_positions(tokens, positions, kind)
     there = at >= 0
     prompt, column = there.nonzero().T
@@ -117,7 +120,7 @@ def read_steps(
         parameters={
             "top_k": top_k,
             "candidates": token_strings(model, array(chosen)).tolist(),
-            "positions": None if positions is None else list(positions),
+            "positions": positions,
             "centred": centred,
             **parameters,
         },
@@ -134,13 +137,12 @@ def kept_tokens(model: Transformer, top_k: int | None, who: str, default: int = 
     return top_k
 
 
-def candidate_ids(model: Transformer, candidates: Sequence[str | int]) -> Int[Tensor, " candidate"]:
+def candidate_ids(model: Transformer, candidates: Tokens) -> Int[Tensor, " candidate"]:
     """The ids of tokens given as texts or ids. Raises TokenError for a text of several tokens, or an id out of range."""
-    ids = [model.to_single_token(token) if isinstance(token, str) else token for token in candidates]
-    for i in ids:
-        if not 0 <= i < model.config.d_vocab:
-            raise TokenError(f"token id {i} is out of range: {model.name} has ids 0 to {model.config.d_vocab - 1}.")
-    return torch.tensor(ids, dtype=torch.long, device=model.device)
+    given: list[Any] = (
+        [candidates] if isinstance(candidates, str) or is_one(candidates) else list(cast(Iterable[Any], candidates))
+    )
+    return torch.tensor([model.to_single_token(token) for token in given], dtype=torch.long, device=model.device)
 
 
 def chosen_positions(

@@ -1,17 +1,18 @@
 """The tuned lens (Belrose et al. 2023, arXiv 2303.08112, section 3): as the logit lens, after an affine translator for each layer."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import xarray as xr
 
+from analyses.answers import Tokens
 from analyses.lenses.reading import read_steps
 from analyses.lenses.translators import TunedLens, load_lens, shipped_lens
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.streams import streams
+from interp.whole_numbers import Wholes
 
 
 @torch.no_grad()
@@ -21,8 +22,8 @@ def tuned_lens(
     *,
     lens: TunedLens | str | Path | None = None,
     top_k: int | None = None,
-    candidates: Sequence[str | int] = (),
-    positions: Sequence[int] | None = None,
+    candidates: Tokens = (),
+    positions: Wholes | None = None,
     centred: bool = False,
     bos: bool | None = None,
 ) -> xr.Dataset:

@@ -22,6 +22,8 @@ from interp.files import check_free, write_whole
 from interp.finite import not_finite
 from interp.metrics import kl_divergence, log_probabilities
 from interp.model import Transformer
+from interp.modes import ordinary, recording
+from interp.prompts import listed, rows_of_ids
 from interp.streams import streams
 
 VALIDATION = 0.1
@@ -51,6 +53,7 @@ class _State:
     history: list[tuple[int, list[float]]]
 
 
+@ordinary()
 def train_tuned_lens(
     model: Transformer,
     source: str | Path | Sequence[str] | Int[Tensor, "row position"],
@@ -137,8 +140,9 @@ def train_tuned_lens(
 
 
 def _rows(model: Transformer, source: Any, length: int) -> Int[Tensor, "row position"]:
-    if isinstance(source, Tensor):
-        tokens = source
+    given = source if isinstance(source, (str, Path)) else listed(source)
+    if not isinstance(given, (str, Path)) and not all(isinstance(text, str) for text in given):
+        tokens = rows_of_ids(given)
         if model.check_tokens(tokens) is not None:
             raise TokenError(
                 "train_tuned_lens: rows of token ids must be full; give texts, or cut the rows to one length."
@@ -146,9 +150,7 @@ def _rows(model: Transformer, source: Any, length: int) -> Int[Tensor, "row posi
     else:
         if not 2 <= length <= model.config.n_ctx:
             raise TokenError(f"train_tuned_lens: length {length} is outside 2 to {model.config.n_ctx}, the context.")
-        if isinstance(source, Path):
-            source = source.read_text(encoding="utf-8")
-        texts = [source] if isinstance(source, str) else list(source)
+        texts = [_text(given)] if isinstance(given, (str, Path)) else given
         tokenizer = model.need_tokenizer()
         end, begin = tokenizer.eos, [] if tokenizer.bos is None else [tokenizer.bos]
         stream = [i for text in texts if text for i in (*tokenizer.encode(text), end) if i is not None]
@@ -159,7 +161,16 @@ def _rows(model: Transformer, source: Any, length: int) -> Int[Tensor, "row posi
         raise TokenError(
             f"train_tuned_lens: the source gives {len(tokens)} rows of {length} tokens; one to train on and one kept out are the least."
         )
-    return tokens.to(model.device)
+    return tokens.to(model.device, torch.long)
+
+
+def _text(source: str | Path) -> str:
+    if isinstance(source, str):
+        return source
+    try:
+        return source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenError(f"train_tuned_lens: {source} cannot be read as text in UTF-8: {error}.") from error
 
 
 def _batch(tokens: Int[Tensor, "row position"], rows: int, step: int, seed: int) -> Int[Tensor, "batch position"]:
@@ -200,7 +211,7 @@ def _update(model: Transformer, lens: TunedLens, state: _State, batch: Tensor, r
     corrections = [1 - beta ** (state.step + 1) for beta in BETAS]
     for layer, stream in enumerate(entering):
         parts = [state.tensors[name][layer].clone().requires_grad_() for name in ("weight", "bias")]
-        with torch.enable_grad():
+        with recording("train_tuned_lens"):
             translated = torch.nn.functional.linear(stream.to(parts[0]), *parts) + stream
             loss = _kl(model, translated.to(stream), log_p)
             gradients = torch.autograd.grad(loss, parts)

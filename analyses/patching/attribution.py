@@ -22,6 +22,7 @@ from analyses.results import Variable, make
 from interp.errors import InterpError
 from interp.interventions import Add, Change, Patch
 from interp.model import Transformer
+from interp.modes import ordinary, recording
 from interp.prompts import Prompt
 from interp.readouts import Position, given_position
 from interp.sweep import MAX_BYTES
@@ -29,6 +30,7 @@ from interp.sweep import MAX_BYTES
 WHO = "attribution_patching"
 
 
+@ordinary()
 def attribution_patching(
     model: Transformer,
     clean: Prompt,
@@ -153,7 +155,7 @@ def estimates(
     )
     for pairs in run.batches(names):
         batch = run.prepare(method, [metric], pairs)
-        with torch.enable_grad():
+        with recording(WHO):
             values, normed = values_of(run.model, *batch.base, names, batch.read_at, with_gradients=True)
             total = batch.readout.read(run.model, normed, torch.arange(len(normed), device=normed.device)).sum()
         if not total.requires_grad:

@@ -1,8 +1,7 @@
 """Causal tracing: noise on the subject's embeddings, and the clean run's values put back one at a time."""
 
-import json
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +23,12 @@ from interp.prompts import Prompt
 from interp.readouts import Position, given_position, positions_of
 from interp.sweep import MAX_BYTES
 from interp.tokenizer import PAD
+from interp.whole_numbers import Wholes, is_one, whole_numbers
 
 WHO = "causal_tracing"
 
-Subject = str | Sequence[int]
-"""A part of the prompt's text, or token positions."""
+Subject = str | Wholes
+"""A part of the prompt's text, or token positions: a list, a range, an array, a tensor."""
 
 
 def causal_tracing(
@@ -84,6 +84,7 @@ def causal_tracing(
     method = Method.of(model, site, by_position=by_position, layers=layers, window=window, who=WHO)
     chosen = metric_of(metric)
     tokens = left_aligned(model.to_tokens(prompt, bos=bos))
+    subject = _plain(subject)
     blurred = _blurred(model, prompt, tokens, subject, bos)
     lengths = (tokens != PAD).sum(1).tolist()
     places = positions_of(read, lengths, WHO)
@@ -127,7 +128,7 @@ def causal_tracing(
         model=model,
         prompts={"prompt": tokens},
         parameters={**method.parameters(), "metric": chosen.name, "position": read, "sigma": sigma, "draws": draws, "bos": bos,
-                    "subject": json.loads(json.dumps(subject))},
+                    "subject": subject},
         seed=seed,
     )  # fmt: skip
 
@@ -152,16 +153,25 @@ def _blur(
     return stream
 
 
+def _plain(subject: Any) -> str | list[Any]:
+    """A subject or several as text and lists of whole numbers. Raises TokenError for anything else."""
+    if isinstance(subject, str):
+        return subject
+    if is_one(subject) or all(map(is_one, subject)):
+        return list(whole_numbers(subject, f"{WHO}: a position of the subject"))
+    return [_plain(part) for part in subject]
+
+
 def _blurred(
     model: Transformer,
     prompt: Prompt,
     tokens: Int[Tensor, "prompt position"],
-    subject: Subject | Sequence[Subject],
+    subject: str | list[Any],
     bos: bool | None,
 ) -> Tensor:
     """Which tokens belong to each prompt's subject: [prompt, position]."""
     single = isinstance(subject, str) or all(isinstance(part, int) for part in subject)
-    subjects = cast(list[Subject], [subject] * len(tokens) if single else list(subject))
+    subjects = [subject] * len(tokens) if single else list(subject)
     if len(subjects) != len(tokens):
         raise TokenError(
             f"{WHO}: {len(subjects)} subjects for {len(tokens)} prompts; give one, or one for each prompt."
@@ -170,10 +180,10 @@ def _blurred(
     for row, part in enumerate(subjects):
         length = int((tokens[row] != PAD).sum())
         if isinstance(part, str):
-            given = prompt if isinstance(prompt, str) else tokens[row] if isinstance(prompt, Tensor) else prompt[row]
-            positions = _named(model, part, given, bos)
+            text = prompt if isinstance(prompt, str) else prompt[row]
+            positions = _named(model, part, text if isinstance(text, str) else tokens[row], bos)
         else:
-            positions = [int(position) for position in part]
+            positions = part
         wrong = [position for position in positions if not 0 <= position < length]
         if wrong or not positions:
             raise TokenError(f"{WHO}: subject positions {positions}: the prompt has positions 0 to {length - 1}.")

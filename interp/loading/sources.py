@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -12,6 +13,7 @@ from interp.loading.hub import MODELS, fetch, is_hub_id
 from interp.loading.memory import from_transformers, is_transformers_model
 from interp.loading.packaged import PACKAGED, need
 from interp.model import Transformer
+from interp.modes import ordinary
 from interp.tokenizer import Tokenizer
 
 EMBEDDED = Path(__file__).parent.parent / "zoo"
@@ -26,6 +28,7 @@ def embedded_models() -> list[str]:
     return sorted(path.parent.name for path in EMBEDDED.glob("*/config.json"))
 
 
+@ordinary()
 def load(
     source: object = "smalltown",
     *,
@@ -51,9 +54,11 @@ def load(
             `transformers`, one of the `tokenizers` library, an `interp.Tokenizer`, or a directory with a tokenizer's files.
 
     Raises:
-        CheckpointError: a source that is none of these, or a checkpoint that is absent, damaged, foreign or a pickle.
+        CheckpointError: a source that is none of these, a checkpoint that is absent, damaged, foreign or a pickle, or a device that
+            this machine does not have.
     """
     dtype = torch.float32 if dtype is None else dtype
+    place = _device(device)
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype} is not supported; choose one of {', '.join(sorted(map(str, DTYPES)))}.")
     if isinstance(tokenizer, (str, os.PathLike)):
@@ -70,7 +75,25 @@ def load(
             f"cannot load a {type(source).__module__}.{type(source).__name__}: expected a name, a checkpoint directory, a "
             "transformers model, or a TransformerLens TransformerBridge to a GPT-2."
         )
-    return model.to(device=device, dtype=dtype)
+    return model.to(device=place, dtype=dtype)
+
+
+def _device(device: object) -> torch.device:
+    """The device asked for. Raises CheckpointError, before anything is read, where this machine has none such."""
+    try:
+        found = torch.device(device)  # type: ignore[call-overload]
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise CheckpointError(f"device {device!r} is not there. {_devices()}") from error
+    if found.type == "meta":
+        raise CheckpointError(f"device 'meta' holds no weights. {_devices()}")
+    return cast(torch.device, found)
+
+
+def _devices() -> str:
+    cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    found = ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
+    return f"This machine has {', '.join(found)}."
 
 
 def _tokenizer_at(directory: Path) -> Tokenizer:
