@@ -58,10 +58,9 @@ def test_a_listener_that_changes_nothing_changes_nothing(kind, dtype):
             assert torch.equal(model(tokens), expected), hook.__name__
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("kind", KINDS)
-def test_nor_does_one_by_itself(kind, dtype):
-    model, tokens = large(kind, dtype), random_tokens(2, 7)
+def test_nor_does_one_by_itself(kind):
+    model, tokens = large(kind, torch.float16), random_tokens(2, 7)
     expected = model(tokens)
     for name in one_layer(model):
         with model.hooks({name: copies}):
@@ -78,7 +77,7 @@ def test_a_listener_that_changes_something_is_heard_at_every_point(kind):
             assert not torch.equal(model(tokens), expected), name
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["gpt2", "gemma3", "neox"])
 def test_gradients_reach_the_values_that_are_heard(kind):
     """Though what flows on is the fused kernel's: the derivative at each value is that of a change there."""
     model, tokens = build(**KINDS[kind]), random_tokens(1, 5)

@@ -170,7 +170,7 @@ def plain(model: Transformer, row: list[int]) -> torch.Tensor:
     return logits if c.logit_cap is None else c.logit_cap * (logits / c.logit_cap).tanh()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(options=configs)
 def test_any_combination_equals_plain_arithmetic(options):
     model = build(**options)
