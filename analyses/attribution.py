@@ -82,9 +82,12 @@ def direct_logit_attribution(
     Raises:
         ConfigError: a post-norm model. ResultError: the parts do not sum to the metric (relative 1e-4), or that is no number; then it names
             the first hook point that is none.
-        InterpError: a metric, ablation or number of neurons that cannot be. TokenError: as `activation_patching`.
+        InterpError: a model in half precision, whose parts do not sum; a metric, ablation or number of neurons that cannot be.
+        TokenError: as `activation_patching`.
     """
     check_sum(model, WHO)
+    if model.dtype not in (torch.float32, torch.float64):
+        raise InterpError(f"{WHO}: {model.dtype} is too coarse for parts that sum; load in float32 or float64.")
     name = metric or ("logit" if wrong is None else "logit_difference")
     if name not in ATTRIBUTED:
         raise InterpError(f"{WHO}: metric {name!r} cannot be attributed. {nearest(name, ATTRIBUTED)}")

@@ -132,7 +132,7 @@ class Prompted:
         rows = tokens.tolist() if tokens.ndim == 2 else [tokens.tolist()]
         return [self.need_tokenizer().decode(row) for row in rows]
 
-    def positions_of(self, text: str, prompt: str | Int[Tensor, " position"], *, bos: bool | None = None) -> list[int]:
+    def positions_of(self, text: str, prompt: Prompt, *, bos: bool | None = None) -> list[int]:
         """The positions of a prompt's tokens that hold, in whole or in part, a text which stands once in it.
 
         Raises:
@@ -141,7 +141,7 @@ class Prompted:
         tokenizer = self.need_tokenizer()
         ids = [i for i in self.to_tokens(prompt, bos=bos)[0].tolist() if i != PAD]
         try:
-            if isinstance(prompt, Tensor):
+            if not isinstance(prompt, str):
                 return tokenizer.find(ids, text)
             encoded = tokenizer.encode(prompt)
             before = len(ids) - len(encoded)

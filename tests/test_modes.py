@@ -173,3 +173,10 @@ def test_a_model_is_copied_in_memory_and_not_pickled():
         with pytest.raises(InterpError, match="save_directory"):
             dump(model)
     assert set(pickle.loads(pickle.dumps(dict(model.state_dict())))) == set(model.state_dict())  # noqa: S301
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sums_that_half_precision_cannot_hold_are_refused(dtype):
+    for measure in (MEASURED["attribution"], MEASURED["self_repair"], MEASURED["ledger"]):
+        with pytest.raises(InterpError, match="too coarse for.*load in float32 or float64"):
+            measure(tiny(dtype=dtype), random_tokens())

@@ -213,7 +213,7 @@ def test_half_a_surrogate_pair_is_named(smalltown):
         lambda text: analyses.logit_lens(smalltown, "Mary went", candidates=[text]),
         lambda text: smalltown.generate(text),
     ):
-        with pytest.raises(TokenError, match=r"half a surrogate pair, '\\udc80', at character 1"):
+        with pytest.raises(TokenError, match="lone surrogate at character 1"):
             use("a\udc80")
 
 

@@ -94,7 +94,7 @@ def copying_scores(model: Transformer, *, embedding: str = "effective") -> Float
     above = raw if embedding == "raw" else _read_back(model)
     found = []
     for layer in range(model.config.n_layers):
-        ov = ov_circuit(model, layer).then(raw if layer == 0 else above)
+        ov = ov_circuit(model, layer).then(raw if layer == 0 else above).precise()
         wrong = ~torch.isfinite(ov.right @ ov.left).flatten(1).all(1)[:, None, None]  # eigenvalues of these would raise
         values = FactoredMatrix(ov.left.masked_fill(wrong, 0.0), ov.right.masked_fill(wrong, 0.0)).eigenvalues()
         found.append(values.real.sum(-1) / values.abs().sum(-1))  # 0 / 0 where there is nothing
@@ -103,9 +103,9 @@ def copying_scores(model: Transformer, *, embedding: str = "effective") -> Float
 
 def _read_back(model: Transformer) -> Float[Tensor, "d_model d_model"]:
     """W_U E of the effective embedding, some tokens at a time: the hidden layer of all tokens at once would be large."""
-    back = model.W_E.new_zeros(model.config.d_model, model.config.d_model)
+    back = at_least_float32(model.W_E.new_zeros(model.config.d_model, model.config.d_model))
     for tokens in torch.split(torch.arange(model.config.d_vocab, device=model.device), TOKENS):
-        back = back + model.W_U[:, tokens] @ effective_embedding(model, tokens)
+        back = back + at_least_float32(model.W_U[:, tokens]) @ at_least_float32(effective_embedding(model, tokens))
     return back
 
 
