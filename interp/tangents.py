@@ -4,8 +4,8 @@ A tangent at a position touches later positions and higher layers only, like a r
 block is applied to all vectors at once, with what the run left in its norms, patterns and nonlinearities.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -23,6 +23,7 @@ from interp.streams import streams
 from interp.view import whole
 
 Vectors = Float[Tensor, "vector place d_model"]
+Arrived = Float[Tensor, "vector lower d_model"]
 
 LARGEST = 2**25
 """Numbers that vectors may take together within a block."""
@@ -219,7 +220,7 @@ class LinearBlock:
         out = middle + self._ln2_post.push(self._mlp.push(read, places), places)
         return self._after(self._ln2, out, places)
 
-    def pull(self, u: Vectors, first: int, down_to: int) -> Vectors:
+    def pull(self, u: Vectors, first: int, down_to: int) -> Arrived:
         """Cotangents of the positions from `first` on, as they arrive at the positions from `down_to` on."""
         places = slice(first, first + u.shape[1])
         u = u.to(self._wide)
@@ -253,6 +254,7 @@ class Linearised:
 
     model: Transformer
     entering: Sequence[Float[Tensor, "position d_model"]]
+    _blocks: dict[int, LinearBlock] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def at(cls, model: Transformer, tokens: Int[Tensor, " position"]) -> "Linearised":
@@ -269,22 +271,31 @@ class Linearised:
 
         Tangents may leave out the last positions of the prompt, which then get none; not where attention is bidirectional.
         """
-        self._check(first, tangents.shape[1])
-        for layer in range(start, stop):
-            block = LinearBlock(self.model, layer, self.entering[layer])
-            tangents = torch.cat([block.push(part, first) for part in self._parts(tangents, layer)])
-            yield tangents
+        for pushed in self.up_from({first: tangents}, start, stop):
+            yield pushed[first]
 
     @torch.no_grad()
-    def down(self, cotangents: Vectors, first: int, start: int, stop: int, down_to: int = 0) -> Iterator[Vectors]:
+    def up_from(self, tangents: Mapping[int, Vectors], start: int, stop: int) -> Iterator[dict[int, Vectors]]:
+        """As `up`, of tangents from several positions on, by the first of them: each block is looked at once for all."""
+        pushed = dict(tangents)
+        for first, vectors in pushed.items():
+            self._check(first, vectors.shape[1])
+        for layer in range(start, stop):
+            block = self._block(layer)
+            pushed = {
+                first: torch.cat([block.push(part, first) for part in self._parts(vectors)])
+                for first, vectors in pushed.items()
+            }
+            yield pushed
+
+    @torch.no_grad()
+    def down(self, cotangents: Vectors, first: int, start: int, stop: int, down_to: int = 0) -> Iterator[Arrived]:
         """Pull cotangents of the stream that leaves block `stop - 1`, at the positions from `first` on, down; what arrives at the stream
         that enters each block down to `start`, at the positions from `down_to` on, in turn."""
         self._check(first, cotangents.shape[1])
         for layer in reversed(range(start, stop)):
-            block = LinearBlock(self.model, layer, self.entering[layer])
-            cotangents = torch.cat(
-                [block.pull(part, first, down_to) for part in self._parts(cotangents, layer, down_to)]
-            )
+            block = self._block(layer)
+            cotangents = torch.cat([block.pull(part, first, down_to) for part in self._parts(cotangents, down_to)])
             first = down_to
             yield cotangents
 
@@ -295,7 +306,7 @@ class Linearised:
             pushed = leaving
         return pushed
 
-    def pull(self, cotangents: Vectors, first: int, start: int, stop: int, down_to: int = 0) -> Vectors:
+    def pull(self, cotangents: Vectors, first: int, start: int, stop: int, down_to: int = 0) -> Arrived:
         """What arrives at the stream that enters block `start`; see `down`."""
         pulled = cotangents
         for arriving in self.down(cotangents, first, start, stop, down_to):
@@ -319,7 +330,18 @@ class Linearised:
         if not self.model.config.causal and (first or count != len(self)):
             raise ConfigError("Linearised: with bidirectional attention vectors at all positions are needed.")
 
-    def _parts(self, vectors: Vectors, layer: int, down_to: int | None = None) -> Sequence[Vectors]:
+    def _block(self, layer: int) -> LinearBlock:
+        """Kept for the next time, where all blocks together are small."""
+        if layer in self._blocks:
+            return self._blocks[layer]
+        config = self.model.config
+        block = LinearBlock(self.model, layer, self.entering[layer])
+        each = 8 * config.d_model + 2 * config.d_mlp + 3 * config.n_heads * (config.d_head + len(self))
+        if config.n_layers * len(self) * each <= LARGEST:
+            self._blocks[layer] = block
+        return block
+
+    def _parts(self, vectors: Vectors, down_to: int | None = None) -> Sequence[Tensor]:
         """As many vectors as a block takes at once."""
         config = self.model.config
         count = vectors.shape[1] if down_to is None else max(len(self) - down_to, vectors.shape[1])
