@@ -104,13 +104,16 @@ class Attention(HeadWeights):
         return self._fused(q, k, v, view)
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+        lost = (q * 0 + k[:, -q.shape[1] :] * 0).sum(
+            -1, keepdim=True
+        )  # for fewer than 8 keys the kernel gives 0 for NaN
         q, k, v = (value.transpose(1, 2) for value in (q, k, v))  # [batch, head, position, d_head]
         mask = view.seen(self.config.causal, self.window)
         if view.bias is not None:
             mask = view.bias.masked_fill(~view.mask(self.config.causal, self.window), -torch.inf)
         causal = self.config.causal and mask is None and q.shape[2] > 1
-        scale = self.config.score_scale
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale).transpose(1, 2)
+        z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=self.config.score_scale)
+        return z.transpose(1, 2) + lost
 
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
         wide = torch.promote_types(q.dtype, torch.float32)  # half precision would overflow; so q is scaled first

@@ -257,3 +257,12 @@ def test_a_reference_is_not_made_of_it(town):
         reference_of(town, pairs)
     with pytest.raises(ResultError, match="W_E holds values that are not finite"):
         analyses.embedding_structure(broken("W_E"), [3])
+
+
+@pytest.mark.parametrize("length", [1, 3, 7, 10])
+@pytest.mark.parametrize("place", [0, 16, 32], ids=["query", "key", "value"])
+def test_a_query_key_or_value_that_is_no_number_shows_in_the_logits(place, length):
+    """For few keys torch's fused kernel gives 0 where all scores of a row are NaN."""
+    model = tiny()
+    model.blocks[1].attn.qkv.bias[place] = torch.nan
+    assert bool(model(random_tokens(1, length)).isnan().all())
