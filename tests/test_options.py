@@ -160,7 +160,7 @@ def plain(model: Transformer, row: list[int]) -> torch.Tensor:
         entering = x
         for part, ln in ((attention, "ln1"), (mlp, "ln2"))[: 1 if c.mlp == "none" else 2]:
             weights = f"{name}.{ln}"
-            if c.norm_placement == "post":
+            if c.norm_placement == "post" and c.norm != "none":
                 x = norm(x + part(x, name), weights)
             else:
                 written = part(norm(entering if c.parallel else x, weights), name)
