@@ -6,19 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import PROMPTS, random_tokens, tiny
-from test_options import build
+from conftest import PROMPTS, TINY, random_tokens, tiny
 
 import analyses
 from analyses.cascade import Nudge, Replace, Swap, survival
 from analyses.cascade.agreement import disagreement, stays
 from analyses.cascade.coupled import couple
 from analyses.cascade.survival import AGREED, describe_survival, forced, runs_of
+from interp import ModelConfig
 
 
 def test_equals_the_sum_over_all_texts():
     """Five tokens, three steps: 125 texts, each with its probability; and the product of 1 - h over clean texts is another number."""
-    model, steps = build(d_vocab=5, init_std=0.6), 3
+    sizes = {"n_heads": 4, "d_head": 4, "d_vocab": 5, "init_std": 0.6}
+    model, steps = tiny(config=ModelConfig(**(TINY.to_dict() | sizes))), 3
     clean, other = torch.tensor([[0, 1, 2]]), torch.tensor([[0, 3, 2]])
     exact, plain = np.zeros(steps), np.zeros(steps)
     for text in itertools.product(range(5), repeat=steps):

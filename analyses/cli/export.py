@@ -20,19 +20,18 @@ def export(
 ) -> None:  # fmt: skip
     """Write each result's figure, its data as CSV and its provenance as JSON, side by side."""
     from analyses import load
+    from analyses.report.export import check_export
     from analyses.report.export import export as write
     from interp.errors import InterpError
 
     files = [file for one in source for file in (sorted(one.glob("*.nc")) if one.is_dir() else [one])]
     if not files:
         raise InterpError(f"export: no results (.nc) in {', '.join(map(str, source))}.")
-    stems = [file.stem for file in files]
-    if out is not None and len(set(stems)) < len(stems):
-        twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise InterpError(f"export: two results are named {twice}; export them to folders of their own.")
+    kinds = [name.strip() for name in formats.split(",") if name.strip()]
+    places = [(out or file.parent) / file.stem for file in files]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    kinds = [name.strip() for name in formats.split(",") if name.strip()]
+    check_export(places, formats=kinds, size=size, overwrite=force)
     by_folder: dict[Path, list[Path]] = {}
     for file in files:
         by_folder.setdefault(out or file.parent, []).append(file)
