@@ -7,7 +7,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from analyses.cascade.linear import RAREST, Linear, Map, Singular, linearised, top_singular
+from analyses.cascade.entering import Clean, precise
+from analyses.cascade.linear import RAREST, Linear, Map, Singular, top_singular
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
@@ -16,7 +17,6 @@ from interp.geometry import basis, seen_directions
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
-from interp.tokenizer import PAD
 
 PROBES = 32
 
@@ -53,8 +53,8 @@ def jacobian_spectrum(
         max_bytes: bound on the memory of the matrix and of the tangents that make it.
 
     Returns:
-        A Dataset by prompt: `singular_value`, `residual` (singular); `right_vector`, `left_vector` (vector, d_model), of the k largest, or of
-        the 10 largest where k is None; `frobenius`;
+        A Dataset by prompt: `singular_value`, `residual` (singular); `right_vector`, `left_vector` (vector, d_model), of the k largest, or
+        of the 10 largest where k is None; `frobenius`;
         `participation`, (sum s^2)^2 / sum s^4, the number of directions that share the growth; `non_normality`,
         |J J^T - J^T J| / |J|^2 in Frobenius norms, 0 where growth adds up from layer to layer as eigenvalues would tell;
         `adjoint_error`, |<u, J v> - <J^T u, v>| over |J v| |u|. With several prompts means with standard error and interval.
@@ -72,17 +72,17 @@ def jacobian_spectrum(
     generator = torch.Generator().manual_seed(seed)
     found: list[Singular] = []
     numbers = []
-    for row in tokens:
-        prompt = row[row != PAD]
-        at, to = (_position(place, len(prompt), config.n_layers) for place in (source, target))
+    clean = Clean.of(precise(model), tokens)
+    for prompt, length in enumerate(clean.lengths):
+        at, to = (_position(place, length, config.n_layers) for place in (source, target))
         if not source[0] < target[0] or (config.causal and to < at):
             raise InterpError(
                 f"jacobian_spectrum: nothing at {target} depends on {source}: the target must be at a higher layer and no earlier."
             )
-        linear = linearised(model, prompt, source[0], target[0])
+        linear = Linear(clean.linearised(prompt), source[0], target[0])
         forward, backward = linear.on_site(at, to)
         noise = torch.randn(probes, config.d_model, generator=generator, dtype=torch.float64).to(linear.stream)
-        span = abs(to - at) + 1 if config.causal else len(prompt)
+        span = to - at + 1 if config.causal else length
         if 4 * span * config.d_model**2 * linear.stream.element_size() <= max_bytes:
             top, exact = _whole(linear, at, to, k)
             numbers.append(exact | {"adjoint_error": _adjoint_error(forward, backward, noise)})
@@ -128,7 +128,14 @@ def jacobian_spectrum(
         },
         model=model,
         prompts={"prompt": tokens},
-        parameters={"source": list(source), "target": list(target), "k": k, "probes": probes, "bos": bos},
+        parameters={
+            "source": list(source),
+            "target": list(target),
+            "k": k,
+            "probes": probes,
+            "bos": bos,
+            "set_apart": clean.apart.about(),
+        },
         seed=seed,
     )
 
@@ -177,5 +184,6 @@ def _whole(linear: Linear, at: int, to: int, k: int | None) -> tuple[Singular, d
 def _adjoint_error(forward: Map, backward: Map, noise: Tensor) -> Tensor:
     """|<u, J v> - <J^T u, v>| over |J v| |u|."""
     image, against = forward(noise[:1]), noise[-1:]
-    error: Tensor = ((against * image).sum() - (backward(against) * noise[:1]).sum()).abs()
-    return error / (image.norm() * against.norm())
+    difference = ((against * image).sum() - (backward(against) * noise[:1]).sum()).abs()
+    error: Tensor = difference / (image.norm() * against.norm())
+    return error

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from analyses.cascade.entering import clean_streams
+from analyses.cascade.entering import Clean
 from interp.errors import ResultError
 from interp.geometry import basis, seen
 from interp.model import Transformer
@@ -22,7 +22,7 @@ RAREST, MOST = 1e-8, 24
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """The stream entering layer `stop` against that entering layer `start`, of one prompt, as far as its readers see it (`interp.geometry`).
+    """The stream entering layer `stop` against that entering layer `start`, of one prompt, as far as readers see it (`interp.geometry`).
 
     Args:
         run: the prompt's run.
@@ -44,6 +44,16 @@ class Linear:
     def vjp(self, cotangents: Float[Tensor, "vector position d_model"]) -> Float[Tensor, "vector position d_model"]:
         """J^T u for each u."""
         return self._seen(self.run.pull(self._seen(cotangents), 0, self.start, self.stop))
+
+    def spread(
+        self, position: int, vectors: Float[Tensor, "vector d_model"]
+    ) -> Float[Tensor, "vector position d_model"]:
+        """J v at all positions for each v at one position."""
+        first = position if self.run.model.config.causal else 0
+        pushed = self.run.push(
+            _at(self._seen(vectors), position - first, len(self.run) - first), first, self.start, self.stop
+        )
+        return torch.cat([pushed.new_zeros(len(pushed), first, pushed.shape[2]), self._seen(pushed)], dim=1)
 
     def on_site(self, source: int, target: int) -> tuple[Map, Map]:
         """The block from one position to another, and its transpose, on vectors [vector, d_model]; only positions between are carried."""
@@ -67,13 +77,23 @@ class Linear:
         rows = basis(self.run.model.config, self.stream).to(wide)
         return rows @ self.on_site(source, target)[0](rows).mT
 
-    def whole(self) -> tuple[Map, Map]:
-        """From all positions to all, and its transpose, on vectors [vector, position * d_model]."""
-        shape = self.stream.shape
-        return (
-            lambda v: self.jvp(v.reshape(-1, *shape)).flatten(1),
-            lambda u: self.vjp(u.reshape(-1, *shape)).flatten(1),
-        )
+    def among(self, kept: Bool[Tensor, " position"]) -> tuple[Map, Map]:
+        """From some positions to the same, and its transpose, on vectors [vector, kept * d_model]."""
+        first = int(kept.to(torch.int8).argmax()) if self.run.model.config.causal else 0
+        chosen = kept[first:]
+
+        def placed(flat: Tensor) -> Tensor:
+            vectors = flat.new_zeros(len(flat), len(chosen), self.stream.shape[1])
+            vectors[:, chosen] = self._seen(flat.reshape(len(flat), -1, self.stream.shape[1]))
+            return vectors
+
+        def forward(v: Tensor) -> Tensor:
+            return self._seen(self.run.push(placed(v), first, self.start, self.stop)[:, chosen]).flatten(1)
+
+        def backward(u: Tensor) -> Tensor:
+            return self._seen(self.run.pull(placed(u), first, self.start, self.stop, first)[:, chosen]).flatten(1)
+
+        return forward, backward
 
     def _seen(self, vectors: Tensor) -> Tensor:
         return seen(self.run.model.config, vectors)
@@ -81,18 +101,13 @@ class Linear:
 
 def linearised(model: Transformer, tokens: Tensor, start: int, stop: int) -> Linear:
     """At a prompt of token ids [position]."""
-    return Linear(_run(model, tokens), start, stop)
+    return Linear(Clean.of(model, tokens[None]).linearised(0), start, stop)
 
 
-def blocks(model: Transformer, tokens: Tensor, start: int = 0, stop: int | None = None) -> list[Linear]:
-    """One for each block from `start` on, at a prompt of token ids [position]."""
-    run = _run(model, tokens)
-    last = model.config.n_layers if stop is None else stop
+def blocks(run: Linearised, start: int = 0, stop: int | None = None) -> list[Linear]:
+    """One for each block from `start` on."""
+    last = run.model.config.n_layers if stop is None else stop
     return [Linear(run, layer, layer + 1) for layer in range(start, last)]
-
-
-def _run(model: Transformer, tokens: Tensor) -> Linearised:
-    return Linearised(model, [stream[0] for stream in clean_streams(model, tokens[None])])
 
 
 @dataclass(frozen=True)
@@ -101,13 +116,13 @@ class Singular:
 
     Args:
         values: [k], largest first.
-        left, right: [k, size], unit vectors: the map takes `right` to `values * left`.
+        left, right: [vector, size], unit vectors of the k largest, or of the first of them: the map takes `right` to `values * left`.
         residual: [k], the larger of |J v - s u| / s and |J^T u - s v| / s.
     """
 
     values: Float[Tensor, " k"]
-    left: Float[Tensor, "k size"]
-    right: Float[Tensor, "k source"]
+    left: Float[Tensor, "vector size"]
+    right: Float[Tensor, "vector source"]
     residual: Float[Tensor, " k"]
 
 
@@ -157,7 +172,8 @@ def _beyond(rows: Float[Tensor, "vector size"], space: Float[Tensor, "held size"
     for _ in range(2):  # twice is enough (Parlett 1980)
         rows = rows - (rows @ space.mT) @ space
     _, values, vh = torch.linalg.svd(rows, full_matrices=False)
-    return vh[values > 100 * torch.finfo(rows.dtype).eps * size][: space.shape[1] - len(space)]
+    new: Tensor = vh[values > 100 * torch.finfo(rows.dtype).eps * size][: space.shape[1] - len(space)]
+    return new
 
 
 def _orthonormal(rows: Float[Tensor, "vector size"]) -> Float[Tensor, "vector size"]:
