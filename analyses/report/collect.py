@@ -73,7 +73,7 @@ def collect(
     for text in (clean, *([] if corrupt is None else [corrupt])):
         top_prediction(model, text)  # which checks that the model predicts numbers, before any work
     results: dict[str, xr.Dataset] = {}
-    is_sum = model.config.is_sum
+    is_sum = model.config.norm_placement == "pre" or model.config.norm == "none"
     steps: list[Step] = [("lens", partial(logit_lens, model, clean, top_k=min(10, model.config.d_vocab)))]
     if corrupt is not None:
         steps.append(("lens_corrupt", partial(logit_lens, model, corrupt, top_k=min(10, model.config.d_vocab))))

@@ -19,7 +19,6 @@ from analyses.plots import plot
 from analyses.plots.match import match
 from analyses.report.steps import Step
 from interp.errors import ConfigError
-from interp.geometry import seen_directions
 from interp.model import Transformer
 
 QUICK = ("covariance", "token", "activation", "unembedding")
@@ -27,11 +26,11 @@ QUICK = ("covariance", "token", "activation", "unembedding")
 
 SHOWN = {
     "gain": (
-        "A disturbance is injected in random directions at each position, and followed upward; positions of BOS or of a massive stream "
-        "are set apart. G is the size of the whole disturbance against the injected one; Γ is its size where it was injected, relative to "
-        "the stream there, so that a stream which itself grows does not count as amplification; k is the growth over one layer. Above "
-        "the dotted line it grows, below it dies away. Grey is the same architecture before training; dashed, where drawn, what "
-        "mean-field theory predicts for that."
+        "A disturbance is injected in random directions at each position but the first, and followed upward. G is the size of "
+        "the whole disturbance against the injected one; Γ is its size where it was injected, relative to the stream there, so "
+        "that a stream which itself grows does not count as amplification; k is the growth over one layer. Above the dotted "
+        "line it grows, below it dies away. Grey is the same architecture before training; dashed, where drawn, what mean-field "
+        "theory predicts for that."
     ),
     "verdict": (
         "The slope of ln Γ against depth. Left of the shaded margin a disturbance dies away like a piano string, right of it it "
@@ -107,9 +106,9 @@ def _steps_of(
     answers: dict[str, Any] | None,
 ) -> dict[str, Callable[[], xr.Dataset | None]]:
     """How to measure everything of one model; one injection serves three of them."""
-    is_sum = model.config.is_sum
+    is_sum = model.config.norm_placement == "pre" or model.config.norm == "none"
     layer, seed, dose = request["layer"], request["seed"], request["dose"]
-    most = seen_directions(model.config)
+    most = model.config.d_model - 1
 
     @cache
     def injected(frozen: bool = False) -> Injected:
@@ -128,7 +127,7 @@ def _steps_of(
         "ledger": lambda: cascade.ledger(model, texts, others or None, dose=dose, layer=layer, seed=seed) if is_sum else None,
         "directions": partial(cascade.compare_directions, model, texts, kinds=QUICK, **request),
         "dose": partial(cascade.dose_response, model, texts, layer=layer, seed=seed),
-        "spectrum": partial(cascade.jacobian_spectrum, model, texts, source=(layer, -1), k=None, seed=seed),
+        "spectrum": partial(cascade.jacobian_spectrum, model, texts, source=(layer, -1), k=min(10, most), seed=seed),
         "participation": partial(cascade.participation, model, texts, layer=layer),
         "exponents": partial(cascade.lyapunov, model, texts, k=min(32, most), seed=seed),
         "damping": lambda: describe_damping(model, injected(), injected(True), seed) if model.config.norm != "none" else None,
@@ -150,7 +149,7 @@ def figures(results: Mapping[str, xr.Dataset], *, injection: int | None = None) 
     """Each figure of `SHOWN` that there is a result for, and how to read it; then the same at random initialisation, on its scales.
 
     Args:
-        injection: the position whose light cone is drawn; None is the first that is injected at.
+        injection: the position whose light cone is drawn; None is the first but one.
     """
     drawn: list[tuple[go.Figure, str]] = []
     cone = {} if injection is None else {"injection": injection}
