@@ -94,7 +94,9 @@ def page() -> Iterator[Page]:
     """A page of this machine's Chrome or Chromium; for tests with the mark `browser`."""
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
-        yield launched.new_page()
+        page = launched.new_page()
+        page.set_default_navigation_timeout(180_000)  # a page of every figure, on a machine that does other things too
+        yield page
         launched.close()
 
 
