@@ -1,5 +1,6 @@
 """`interp report`: One HTML page about a prompt."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 PAIRS = 32
 """How many pairs of its task are followed outside where no prompt is given."""
-
-LARGEST = 10**6
-"""More layers, and heads, than any model has."""
 
 
 @app.command()
@@ -80,8 +78,8 @@ def report(
         write_saved(load_folder(results), out, overwrite=force)
         _tell(out, printed, force)
         return
-    if head is not None:
-        head_of(head, LARGEST, LARGEST)  # whether it is written as one
+    if head is not None and not re.fullmatch(r"\d+\.\d+", head):
+        raise typer.BadParameter(f"--head is LAYER.HEAD, such as 3.1; got {head!r}")
     own = prompt is not None
     if prompt is None:
         prompt, corrupt = DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt
