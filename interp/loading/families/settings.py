@@ -50,7 +50,9 @@ class Settings:
         value = self.get(name, default)
         if name not in self._fields:
             return default
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        if (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 != 0
+        ):  # NaN and infinities are not 0
             raise CheckpointError(f"{self.source}: {name} must be a whole number, found {value!r}.")
         return int(value)
 
