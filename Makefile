@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test pretrained model lint docs clean
+.PHONY: demo test pretrained browser model lint docs clean
 
 MODEL ?= smalltown
 
@@ -16,6 +16,14 @@ test: $(VENV)/test-installed pretrained
 
 pretrained: $(VENV)/demo-installed
 	@$(BIN)/interp get smollm2-135m || echo "Warning: smollm2-135m could not be had; the tests on it will be skipped."
+
+# Chromium by the system's packages where that may be done, else the Chrome that plotly fetches.
+browser: $(VENV)/test-installed
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			chromium fonts-dejavu-core fonts-noto-color-emoji >/dev/null; \
+	else $(BIN)/plotly_get_chrome -y; fi
+	@$(BIN)/python -c "from analyses.plots.browser import browser; print(browser())"
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff format --check .
