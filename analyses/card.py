@@ -23,7 +23,7 @@ from interp.tokenizer import PAD
 from interp.zoo import DEFAULT_PAIR, TASKS
 from interp.zoo.evaluation import REPEAT_LENGTHS, Score, repeat_accuracy, score
 
-PAIRS, SUMS, SEED = 60, 50, 0
+PAIRS, SUMS, REPEATED, SEED = 60, 30, 10, 0
 STRONG, MOST = 0.25, 6
 """Attention from which on a head is named, and how many of a kind are."""
 
@@ -97,7 +97,7 @@ def measure(model: Transformer, *, pairs: int = PAIRS, progress: bool = False) -
         largest = int(first_norm.argmax())
         measured = Measured(
             scores=scores,
-            repeats=repeat_accuracy(model, rows=20, seed=SEED),
+            repeats=repeat_accuracy(model, rows=REPEATED, seed=SEED),
             sums={digits: _sums(model, digits) for digits in (1, 2)},
             bits={language: _bits(model, text) for language, text in LANGUAGES.items()},
             heads={kind: _strongest(detected[f"{kind}_mean"]) for kind in KINDS},

@@ -246,13 +246,13 @@ ARCHITECTURES = {
 def settings_of(container: Container) -> Settings:
     """A config.json of the file. Raises CheckpointError for an architecture, or a key of it, that is not supported."""
     name = container.metadata.get("general.architecture")
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise CheckpointError(
             f"{container.path}: the architecture {name!r} is not supported. Supported: {', '.join(ARCHITECTURES)}."
         )
-    if container.metadata.get("split.count", 1) > 1:
+    if (parts := container.metadata.get("split.count")) not in (None, 0, 1):
         raise CheckpointError(
-            f"{container.path} is one of {container.metadata['split.count']} parts of a model. Put them together: "
+            f"{container.path} is one of {parts} parts of a model. Put them together: "
             "llama-gguf-split --merge FIRST_PART WHOLE."
         )
     if "token_embd.weight" not in container.tensors:

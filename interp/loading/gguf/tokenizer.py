@@ -75,15 +75,14 @@ def read_tokenizer(container: Container) -> Tokenizer | None:
 
     Raises CheckpointError for a kind or a way to split that is unknown, and for entries that are missing or do not fit each other.
     """
-    file = _Entries(container)
-    kind = file.get("model", "none")
+    kind = container.metadata.get("tokenizer.ggml.model", "none")
     if kind in ("none", "no_vocab"):
         return None
     if kind not in ("gpt2", "llama"):
         raise CheckpointError(
             f"{container.path}: tokenizer.ggml.model {kind!r} is not supported; only gpt2 (byte-level BPE) and llama (SentencePiece) are."
         )
-    begins = True
+    file, begins = _Entries(container), True
     try:
         if kind == "gpt2":
             splitting = _splitting(file)
@@ -111,7 +110,9 @@ class _Entries:
 
     def __init__(self, container: Container) -> None:
         self.path, self._metadata = container.path, container.metadata
-        texts: list[str] = self.get("tokens", []) if self.get("model", "none") not in ("none", "no_vocab") else []
+        texts = self.get("tokens", [])
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise CheckpointError(f"{self.path}: tokenizer.ggml.tokens must be texts, found {str(texts)[:40]}.")
         self.tokens = [text or f"[EMPTY_{number}]" for number, text in enumerate(texts)]
         self.ids = {text: number for number, text in enumerate(self.tokens)}
         if len(self.ids) < len(self.tokens):
