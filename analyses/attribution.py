@@ -11,7 +11,7 @@ from einops import einsum, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.answers import Tokens
+from analyses.answers import Tokens, top_predictions
 from analyses.intervals import over_prompts
 from analyses.patching.ablation import REPLACEMENTS, without
 from analyses.patching.metrics import METRICS, Metric, MetricReadout, Truth
@@ -43,7 +43,7 @@ def direct_logit_attribution(
     model: Transformer,
     prompt: Prompt,
     *,
-    answer: Tokens,
+    answer: Tokens | None = None,
     wrong: Tokens | None = None,
     metric: str | None = None,
     top_neurons: int = 20,
@@ -66,6 +66,7 @@ def direct_logit_attribution(
 
     Args:
         prompt: one or several; `answer` and `wrong` one for all, or one each.
+        answer: None is the model's top prediction.
         metric: `logit_difference`, `logit` or `log_probability`; None is the logit difference where `wrong` is given, else the logit.
         top_neurons: how many neurons to keep, those of the largest mean effect over prompts, by size.
         ablation: what a head's output is replaced with for its total effect: `zero`; `mean`, over all positions of the prompts together; or
@@ -88,20 +89,19 @@ def direct_logit_attribution(
     check_sum(model, WHO)
     if model.dtype not in (torch.float32, torch.float64):
         raise InterpError(f"{WHO}: {model.dtype} is too coarse for parts that sum; load in float32 or float64.")
-    name = metric or ("logit" if wrong is None else "logit_difference")
-    if name not in ATTRIBUTED:
-        raise InterpError(f"{WHO}: metric {name!r} cannot be attributed. {nearest(name, ATTRIBUTED)}")
-    if ablation not in REPLACEMENTS:
-        raise InterpError(f"{WHO}: unknown ablation {ablation!r}. {nearest(ablation, REPLACEMENTS)}")
+    name = check_metric(metric, ablation, wrong=wrong)
     read = given_position(position, WHO)
     neurons = model.config.n_layers * model.config.d_mlp if model.config.mlp != "none" else 0
     if not top_neurons >= 0:
         raise InterpError(f"{WHO}: top_neurons must be 0 or more, got {top_neurons}.")
     tokens = left_aligned(model.to_tokens(prompt, bos=bos))
     chosen = METRICS[name]
-    answers, wrongs = read_answers(model, answer, wrong, [chosen], len(tokens), WHO)
     lengths = (tokens != PAD).sum(1).tolist()
     places = positions_of(read, lengths, WHO)
+    if answer is None:
+        read_answers(model, 0, wrong, [chosen], len(tokens), WHO)  # before the model runs for the answer
+        answer = top_predictions(model, tokens, places, WHO)
+    answers, wrongs = read_answers(model, answer, wrong, [chosen], len(tokens), WHO)
     at = torch.tensor(places, device=tokens.device)
     readout = MetricReadout([chosen], Truth(answers, wrongs), position=places)
     with torch.no_grad():
@@ -120,6 +120,18 @@ def direct_logit_attribution(
     parameters = {"metric": name, "ablation": ablation, "top_neurons": top_neurons, "position": read, "bos": bos}
     parameters["before_cap"] = model.config.logit_cap is not None
     return _result(model, tokens, chosen, found, (replaced, total, residual), parameters, (answers, wrongs))
+
+
+def check_metric(metric: str | None, ablation: str, *, wrong: object) -> str:
+    """The metric that is attributed. Raises InterpError for one, or an ablation, that there is not, or that lacks a wrong answer."""
+    name = metric or ("logit" if wrong is None else "logit_difference")
+    if name not in ATTRIBUTED:
+        raise InterpError(f"{WHO}: metric {name!r} cannot be attributed. {nearest(name, ATTRIBUTED)}")
+    if METRICS[name].compares and wrong is None:
+        raise InterpError(f"{WHO}: the {METRICS[name].long_name} needs a wrong answer to compare with.")
+    if ablation not in REPLACEMENTS:
+        raise InterpError(f"{WHO}: unknown ablation {ablation!r}. {nearest(ablation, REPLACEMENTS)}")
+    return name
 
 
 @dataclass(frozen=True, eq=False)

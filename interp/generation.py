@@ -152,6 +152,21 @@ def decode(
         reading.add(following)
 
 
+def check_room(model: Decoder, tokens: Int[Tensor, "batch position"], max_new_tokens: int) -> None:
+    """Raise TokenError where the longest row and the new tokens together exceed the context, ConfigError for a model that is not causal."""
+    if not model.config.causal:
+        raise ConfigError(f"generate: {model.name} is bidirectional, so a token would depend on those that follow it.")
+    longest = int((tokens != PAD).sum(1).max())
+    room = model.config.n_ctx - longest
+    if max_new_tokens < 1:
+        raise TokenError(f"generate: max_new_tokens must be at least 1, got {max_new_tokens}.")
+    if max_new_tokens > room:
+        raise TokenError(
+            f"generate: a prompt of {longest} tokens leaves room for {room} more in {model.name}'s context of "
+            f"{model.config.n_ctx}, but {max_new_tokens} were asked for."
+        )
+
+
 class Reading:
     """Texts that are read and continued together, each by any token.
 
@@ -169,20 +184,8 @@ class Reading:
         self, model: Decoder, tokens: Int[Tensor, "batch position"], max_new_tokens: int, use_cache: bool = True,
         record: "Recorder | None" = None,
     ) -> None:  # fmt: skip
-        if not model.config.causal:
-            raise ConfigError(
-                f"generate: {model.name} is bidirectional, so a token would depend on those that follow it."
-            )
+        check_room(model, tokens, max_new_tokens)
         tokens = left_aligned(tokens)
-        longest = int((tokens != PAD).sum(1).max())
-        room = model.config.n_ctx - longest
-        if max_new_tokens < 1:
-            raise TokenError(f"generate: max_new_tokens must be at least 1, got {max_new_tokens}.")
-        if max_new_tokens > room:
-            raise TokenError(
-                f"generate: a prompt of {longest} tokens leaves room for {room} more in {model.name}'s context of "
-                f"{model.config.n_ctx}, but {max_new_tokens} were asked for."
-            )
         self._model, self._record, self._unread = model, record, tokens
         self._read = [tokens]
         capacity = tokens.shape[1] + max_new_tokens
@@ -345,6 +348,7 @@ class Generating:
         if stop is None:
             stop = [] if self.tokenizer is None else self.tokenizer.stops
         sampling = Sampling(temperature, top_k, top_p, seeds)
+        check_room(self, tokens, most)  # here, not at the first token
         return decode(self, tokens, most, sampling, _stops(self, stop), use_cache, record)
 
     def generate(self: Decoder, prompt: Prompt, **options: Any) -> Int[Tensor, "batch position"]:

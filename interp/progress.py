@@ -1,16 +1,49 @@
 """The bar that long work shows on standard error."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+_OUTER: ContextVar[Progress | None] = ContextVar("outer", default=None)
+"""The bar that is on the screen, which bars of parts of the work join."""
 
 
-def progress_bar(shown: bool) -> Progress:
-    """A bar with the share that is done, the time taken and the time left; to be entered with `with`."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), disable=not shown)
+class Remaining(ProgressColumn):
+    """The time left at the rate so far, also where few steps have been made."""
+
+    def render(self, task: Task) -> Text:
+        """`0:01:20 left`; nothing before the first step, and nothing at the end."""
+        if not task.total or not task.completed or task.finished or task.elapsed is None:
+            return Text("")
+        left = task.elapsed * (task.total - task.completed) / task.completed
+        return Text(f"{timedelta(seconds=round(left))} left", style="progress.remaining")
+
+
+@contextmanager
+def progress_bar(shown: bool) -> Iterator[Progress]:
+    """A bar with the share that is done, the time taken and the time left.
+
+    Within the block of one that is shown, every other is a part of it, whether shown by itself or not: its tasks stand beneath, and
+    leave when they are done.
+    """
+    outer = _OUTER.get()
+    if outer is not None:
+        before = set(outer.task_ids)
+        try:
+            yield outer
+        finally:
+            for task in set(outer.task_ids) - before:
+                outer.remove_task(task)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), Remaining())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+        token = _OUTER.set(bar if shown else None)
+        try:
+            yield bar
+        finally:
+            _OUTER.reset(token)

@@ -98,7 +98,7 @@ def sweep(
     values: Tensor | None = None
     base_values = []
     with progress_bar(progress is not None) as bar:
-        task = bar.add_task(progress or "", total=len(rows))
+        task = bar.add_task(progress or "changed runs", total=len(rows))
         for together in _prompt_groups(model, lengths, names, max_bytes // 2):
             base = Base.of(
                 model,

@@ -6,8 +6,6 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float, Int
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from analyses.attention.patterns import repeated, summarised
@@ -16,6 +14,7 @@ from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
 from interp.generation import left_aligned
 from interp.model import Transformer
+from interp.progress import progress_bar
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
 
@@ -78,8 +77,8 @@ def detect_heads(
                 f"detect_heads: mask {name!r} has shape {tuple(mask.shape)}; expected {(tokens.shape[1],) * 2}, and a name that is not "
                 f"one of {', '.join((*MASKS, *SHAPE))}."
             )
-    rows = track(tokens, "scoring heads", console=Console(stderr=True), disable=not progress)
-    found = [_scores(model, row[row != PAD], own) for row in rows]
+    with progress_bar(progress) as bar:
+        found = [_scores(model, row[row != PAD], own) for row in bar.track(tokens, description="scoring heads")]
     described = {name: (long_name, "1") for name, long_name in MASKS.items()} | SHAPE
     described |= {name: (f"attention where {name} counts it", "1") for name in own}
     variables: dict[str, Variable] = {}

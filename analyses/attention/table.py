@@ -5,15 +5,21 @@ import torch
 import xarray as xr
 
 from analyses.answers import Tokens
-from analyses.attention.circuits import composition, copying_scores
+from analyses.attention.circuits import WAYS, composition, copying_scores
 from analyses.attention.detectors import MASKS, SHAPE, detect_heads
-from analyses.attention.importance import head_importance
+from analyses.attention.importance import REPLACEMENTS, head_importance
 from analyses.results import Variable, make
 from interp.errors import InterpError
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.readouts import Position, given_position
 from interp.sweep import MAX_BYTES
+
+SCORES = (*MASKS, *SHAPE, "copying", "copying_raw", *(f"reads_by_{way}" for way in WAYS))
+"""The numbers that the table has of each head."""
+
+IMPORTANCE = tuple(f"importance_{replacement}" for replacement in REPLACEMENTS)
+"""Those that it has on pairs of a task."""
 
 
 @torch.no_grad()

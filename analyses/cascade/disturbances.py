@@ -116,6 +116,8 @@ class Nudge:
             raise InterpError(
                 f"{who}: a nudge at layer {self.layer}, step {self.step}: layers are 0 to {model.config.n_layers - 1}, steps from 0."
             )
+        if self.dose is not None and not 0 < self.dose < float("inf"):
+            raise InterpError(f"{who}: the dose of a nudge must be positive, got {self.dose:g}.")
         if self.vector is None and self.dose is None:
             raise InterpError(f"{who}: a nudge needs a dose, a vector, or both.")
         if self.vector is not None and tuple(self.vector.shape) != (model.config.d_model,):

@@ -86,7 +86,7 @@ def inject(
         dose: None is infinitely small: derivatives, in units of the stream's own size.
         frozen: hold the scales of all norms at what they are in the clean run.
     """
-    _check_request(model, dose, layer, n_directions, who)
+    check_request(model, dose, layer, n_directions, who)
     parameters = {
         "dose": dose,
         "layer": layer,
@@ -95,9 +95,8 @@ def inject(
         "bos": bos,
     }
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
+    check_lengths(tokens, who)
     real = tokens != PAD
-    if int(real.sum(1).min()) < 2:
-        raise InterpError(f"{who}: a prompt has one token; position 0 is left out, so at least two are needed.")
     entering = clean_streams(model, tokens)
     sizes = torch.stack([centred(stream).norm(dim=-1) for stream in entering[layer:]])
     places = real[:, 1:].nonzero() + torch.tensor([0, 1], device=tokens.device)
@@ -172,7 +171,14 @@ def _scales(model: Transformer, tokens: Tensor, layer: int) -> dict[str, list[Te
     return {name: [scales[name][row, :length] for row, length in enumerate(lengths)] for name in names}
 
 
-def _check_request(model: Transformer, dose: float | None, layer: int, n_directions: int, who: str) -> None:
+def check_lengths(tokens: Int[Tensor, "prompt position"], who: str) -> None:
+    """Raise InterpError for a prompt of one token."""
+    if int((tokens != PAD).sum(1).min()) < 2:
+        raise InterpError(f"{who}: a prompt has one token; position 0 is left out, so at least two are needed.")
+
+
+def check_request(model: Transformer, dose: float | None, layer: int, n_directions: int, who: str) -> None:
+    """Raise InterpError for an injection that the model cannot take: to be asked before any work."""
     if model.dtype not in SMALLEST_DOSE:
         raise InterpError(
             f"{who}: {model.dtype} is too coarse to measure small differences; load in float32 or float64."

@@ -1,10 +1,11 @@
 """The `interp` command itself, and what its parts share."""
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,6 +29,49 @@ Save = Annotated[Path | None, typer.Option(help="Also keep the numbers, as a net
 SaveAll = Annotated[Path | None, typer.Option(help="Also keep the numbers, as netCDF files in this folder.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 
+LARGEST_SEED = 2**31 - 1
+
+
+def seed_option(of: str) -> Any:
+    """The option of a seed; `of` says what it decides."""
+    return typer.Option(help=of, min=0, max=LARGEST_SEED)
+
+
+def free(*paths: Path | None, force: bool) -> None:
+    """Raise InterpError, before any work, where one of the files asked for could not be written, or two are one."""
+    from interp.errors import InterpError
+    from interp.files import check_free
+
+    wanted = [path for path in paths if path is not None]
+    for number, path in enumerate(wanted):
+        check_free(path, overwrite=force, by="--force")
+        if any(path.resolve() == other.resolve() for other in wanted[:number]):
+            raise InterpError(f"{path} is asked for twice; give each file a name of its own.")
+
+
+def free_folder(folder: Path | None, *, force: bool) -> None:
+    """Raise InterpError, before any work, where results could not be saved in a folder, or would overwrite some."""
+    from interp.errors import InterpError
+    from interp.files import check_free
+
+    if folder is None:
+        return
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise InterpError(f"{folder} cannot be a folder for results: {there} is a file.")
+    for path in sorted(folder.glob("*.nc")):
+        check_free(path, overwrite=force, by="--force")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InterpError(f"{folder} cannot be written to; choose another folder.")
+
+
+def refuse(why: str, **options: object) -> None:
+    """A usage error for options that were given though they would not be heeded."""
+    if told := [
+        f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None and value is not False
+    ]:
+        raise typer.BadParameter(f"{', '.join(told)} {why}")
+
 
 def deliver(
     result: "xr.Dataset",
@@ -49,22 +93,12 @@ def deliver(
     console.print(f"Figure: {escape(str(out))}", soft_wrap=True)
 
 
-def ready(folder: Path | None, force: bool) -> None:
-    """Make the folder that results will be saved in; raise InterpError, before any work, where that would overwrite some."""
-    from interp.files import check_free
-
-    if folder is None:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("*.nc"):
-        check_free(path, overwrite=force)
-
-
 def save_all(results: "Mapping[str, xr.Dataset]", folder: Path | None, force: bool) -> None:
     """Save each result under its name, if a folder was asked for."""
     import analyses
 
     if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
         for name, result in results.items():
             analyses.save(result, folder / f"{name}.nc", overwrite=force)
 

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyses.cli.app import Force, Model, Save, app
+from analyses.cli.app import Force, Model, Save, app, free, refuse, seed_option
 
 
 @app.command()
@@ -15,33 +15,37 @@ def attention(
     prompt: Annotated[str | None, typer.Argument(help="The text. Default: one made for smalltown.")] = None,
     sort: Annotated[str, typer.Option(help="The score that the table of heads is sorted by.")] = "induction",
     task: Annotated[str | None, typer.Option(help="A task (ioi, induction, ...) whose loss without each head is measured too.")] = None,
-    pairs: Annotated[int, typer.Option(help="How many pairs of the task.")] = 20,
+    pairs: Annotated[int | None, typer.Option(help="How many pairs of the task. Default: 20.", min=1)] = None,
     model: Model = "smalltown",
     out: Annotated[Path, typer.Option(help="The HTML file to write the viewer and the figures to.")] = Path("attention.html"),
     save: Save = None,
-    seed: Annotated[int, typer.Option(help="Of the random sequences and of the pairs.")] = 0,
+    seed: Annotated[int, seed_option("Of the random sequences and of the pairs.")] = 0,
     force: Force = False,
 ) -> None:  # fmt: skip
     """Look through every head's attention, and score what every head does."""
     import analyses
-    from analyses.report.heads import head_rows
+    from analyses.report.heads import check_sort, head_rows
     from analyses.report.html import write_figures
     from analyses.report.viewer import attention_viewer
     from interp import load
-    from interp.files import check_free
     from interp.zoo import DEFAULT_PAIR
     from interp.zoo import task as task_of
 
-    for path in (out, *([save] if save else [])):
-        check_free(path, overwrite=force)
+    if task is None:
+        refuse("is for --task", pairs=pairs)
+    free(out, save, force=force)
+    check_sort(sort, with_task=task is not None)
+    chosen = None if task is None else task_of(task)
     loaded = load(model)
-    drawn = [] if task is None else task_of(task).sample(pairs, seed, loaded.tokenizer)
+    text = DEFAULT_PAIR.clean if prompt is None else prompt
+    loaded.to_tokens(text)  # whether it can be read
+    drawn = [] if chosen is None else chosen.sample(20 if pairs is None else pairs, seed, loaded.tokenizer)
     asked: dict[str, Any] = {
         name: [getattr(pair, name) for pair in drawn] for name in ("clean", "corrupt", "answer", "wrong")
     }
     table = analyses.head_table(loaded, seed=seed, progress=True, **(asked if drawn else {}))
     shown = head_rows(table, sort)
-    patterns = analyses.attention_patterns(loaded, DEFAULT_PAIR.clean if prompt is None else prompt)
+    patterns = analyses.attention_patterns(loaded, text)
     figures = [analyses.plot(table), analyses.plot(analyses.composition(loaded, seed=seed))]
     write_figures(figures, out, overwrite=force, above=attention_viewer(patterns).html)
     if save is not None:

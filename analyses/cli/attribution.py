@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from analyses.cli.app import Force, Model, Save, app, deliver
+from analyses.cli.app import Force, Model, Save, app, deliver, free, refuse
 
 
 @app.command()
@@ -33,23 +33,22 @@ def attribution(
 ) -> None:
     """Split a prediction into what each part of the model wrote towards it, beside what happens without each head."""
     import analyses
-    from analyses.report.patch import top_prediction
+    from analyses.attribution import check_metric
     from analyses.report.tables import largest_heads
     from interp import load
-    from interp.files import check_free
     from interp.zoo import DEFAULT_PAIR
 
-    for path in (out, *([save] if save else [])):
-        check_free(path, overwrite=force)
     if prompt is None:
-        if answer is not None or wrong is not None:
-            raise typer.BadParameter("--answer and --wrong need PROMPT")
+        refuse("without PROMPT: the default prompt has its own", answer=answer, wrong=wrong)
+    free(out, save, force=force)
+    check_metric(metric, ablation, wrong=wrong)
+    if prompt is None:
         prompt, answer, wrong = DEFAULT_PAIR.clean, DEFAULT_PAIR.answer, DEFAULT_PAIR.wrong
     loaded = load(model)
     result = analyses.direct_logit_attribution(
         loaded,
         prompt,
-        answer=top_prediction(loaded, prompt, position) if answer is None else answer,
+        answer=answer,
         wrong=wrong,
         metric=metric,
         ablation=ablation,

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyses.cli.app import Force, app
+from analyses.cli.app import Force, app, free_folder
 
 
 @app.command()
@@ -19,28 +19,37 @@ def export(
     force: Force = False,
 ) -> None:  # fmt: skip
     """Write each result's figure, its data as CSV and its provenance as JSON, side by side."""
+    import xarray as xr
+
     from analyses import load
-    from analyses.report.export import check_export
+    from analyses.report.export import FORMATS, check_export
     from analyses.report.export import export as write
     from interp.errors import InterpError
 
+    for one in source:
+        if not one.exists():
+            raise InterpError(
+                f"export: there is no {one}; name saved results (.nc), or folders of them, as --save makes them."
+            )
     files = [file for one in source for file in (sorted(one.glob("*.nc")) if one.is_dir() else [one])]
     if not files:
         raise InterpError(f"export: no results (.nc) in {', '.join(map(str, source))}.")
-    kinds = [name.strip() for name in formats.split(",") if name.strip()]
-    places = [(out or file.parent) / file.stem for file in files]
+    kinds = list(dict.fromkeys(name.strip() for name in formats.split(",") if name.strip()))
+    if not kinds:
+        raise InterpError(f"export: no format is named; choose of {', '.join(FORMATS)}.")
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    check_export(places, formats=kinds, size=size, overwrite=force)
-    by_folder: dict[Path, list[Path]] = {}
+        free_folder(out, force=True)  # which files would be overwritten is asked next, by name
+    check_export(
+        [(out or file.parent) / file.stem for file in files], formats=kinds, size=size, overwrite=force, by="--force"
+    )
+    by_folder: dict[Path, list[tuple[str, xr.Dataset]]] = {}
     for file in files:
-        by_folder.setdefault(out or file.parent, []).append(file)
+        by_folder.setdefault(out or file.parent, []).append((file.stem, load(file)))
     console = Console(highlight=False)
-    for folder, ours in by_folder.items():
-        loaded = [(file.stem, load(file)) for file in ours]
-        for one in write(loaded, folder, formats=kinds, size=size, overwrite=force):
-            why = "" if one.size == size else f" (panels side by side: at {one.size} width)"
+    for folder, results in by_folder.items():
+        for done in write(results, folder, formats=kinds, size=size, overwrite=force):
+            why = "" if done.size == size else f" (panels side by side: at {done.size} width)"
             console.print(
-                f"{escape(one.name)}{why}: {escape(', '.join(path.name for path in one.files))}", soft_wrap=True
+                f"{escape(done.name)}{why}: {escape(', '.join(path.name for path in done.files))}", soft_wrap=True
             )
         console.print(f"Written to {escape(str(folder))}", soft_wrap=True)

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyses.cli.app import Force, Model, Save, app, deliver
+from analyses.cli.app import Force, Model, Save, app, deliver, free, seed_option
 
 
 @app.command()
@@ -27,19 +27,20 @@ def lens(
 ) -> None:  # fmt: skip
     """Read the residual stream at each layer as a prediction."""
     import analyses
-    from analyses.report.lens import lens_figures, other_lens
+    from analyses.plots.lens import check_color
+    from analyses.report.lens import check_lens, lens_figures, other_lens
     from analyses.report.tables import lens_rows
     from interp import load
-    from interp.files import check_free
     from interp.zoo import DEFAULT_PAIR
 
     if sum((tuned, lens_file is not None, published is not None)) > 1:
         raise typer.BadParameter("choose one of --tuned, --lens and --published")
-    for path in (out, *([save] if save else [])):
-        check_free(path, overwrite=force)
+    free(out, save, force=force)
+    check_color(color)
     loaded = load(model)
-    second = other_lens(loaded, tuned=tuned, path=lens_file, published=published)
     texts = [DEFAULT_PAIR.clean if prompt is None else prompt, *([] if other is None else [other])]
+    check_lens(loaded, texts, follow or (), parts=parts)
+    second = other_lens(loaded, tuned=tuned, path=lens_file, published=published)
     result = analyses.logit_lens(loaded, texts, candidates=follow or ())
     figures = lens_figures(loaded, result, texts, second=second, color=color, parts=parts)
     deliver(result, lens_rows(result), out, save, force, figures)
@@ -50,18 +51,22 @@ def train_lens(
     source: Annotated[Path, typer.Argument(help="A text file.", exists=True, dir_okay=False)],
     model: Model = "smalltown",
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("tuned_lens.safetensors"),
-    steps: Annotated[int, typer.Option(help="At most this many batches.")] = 1000,
-    rows: Annotated[int, typer.Option(help="Rows of a batch.")] = 8,
-    length: Annotated[int, typer.Option(help="Tokens of a row.")] = 128,
+    steps: Annotated[int, typer.Option(help="At most this many batches.", min=1)] = 1000,
+    rows: Annotated[int, typer.Option(help="Rows of a batch.", min=1)] = 8,
+    length: Annotated[int, typer.Option(help="Tokens of a row.", min=2)] = 128,
     learning_rate: Annotated[float, typer.Option(help="At the first step.")] = 3e-3,
-    seed: Annotated[int, typer.Option(help="Of the order of rows.")] = 0,
+    seed: Annotated[int, seed_option("Of the order of rows.")] = 0,
     force: Force = False,
 ) -> None:  # fmt: skip
     """Train a tuned lens. Killed, the same command goes on from the last validation."""
     import analyses
+    from analyses.lenses.tuning import check_training, text_of
     from analyses.report.tables import lens_training
     from interp import load
 
+    free(out, force=force)
+    check_training(steps=steps, rows=rows, learning_rate=learning_rate)
+    text_of(source)  # whether it can be read
     trained = analyses.train_tuned_lens(
         load(model),
         source,

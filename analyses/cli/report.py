@@ -1,5 +1,6 @@
 """`interp report`: One HTML page about a prompt."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyses.cli.app import Force, Model, SaveAll, app, parts_of, ready, save_all
+from analyses.cli.app import Force, Model, SaveAll, app, free, free_folder, parts_of, refuse, save_all, seed_option
 
 if TYPE_CHECKING:
     from analyses.cascade.disturbances import Disturbance
@@ -48,52 +49,48 @@ def report(
     ] = None,
     save: SaveAll = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="Also print the page to PDF, through Chrome or Chromium.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the injected directions and of the random-init twin.")] = 0,
+    seed: Annotated[int, seed_option("Of the injected directions and of the random-init twin.")] = 0,
     force: Force = False,
 ) -> None:
     """Write one HTML page about a prompt: predictions, logit lens, attention, patching, cascade."""
     from analyses.plots.browser import browser
     from analyses.report import collect, summary, write
     from analyses.report.saved import load_folder, write_saved
-    from analyses.report.summary import parse_head
+    from analyses.report.summary import head_of
     from interp import load
-    from interp.files import check_free
     from interp.zoo import DEFAULT_PAIR
 
-    check_free(out, overwrite=force)
+    if results is not None:
+        if prompt is not None:
+            raise typer.BadParameter("--results takes no PROMPT: what is shown is saved already")
+        refuse(
+            "not with --results: what is shown is saved already",
+            corrupt=corrupt, answer=answer, wrong=wrong, head=head, cascade=cascade, save=save,
+        )  # fmt: skip
+    if prompt is None:
+        refuse("given without PROMPT", corrupt=corrupt, answer=answer, wrong=wrong)
     printed = out.with_suffix(".pdf") if pdf else None
-    if printed is not None:
-        check_free(printed, overwrite=force)
+    free(out, printed, force=force)
+    free_folder(save, force=force)
+    if pdf:
         browser()
     if results is not None:
-        if prompt is not None or save is not None:
-            raise typer.BadParameter("--results takes no PROMPT and no --save: what is shown is saved already")
         write_saved(load_folder(results), out, overwrite=force)
         _tell(out, printed, force)
         return
-    ready(save, force)
+    if head is not None and not re.fullmatch(r"\d+\.\d+", head):
+        raise typer.BadParameter(f"--head is LAYER.HEAD, such as 3.1; got {head!r}")
     own = prompt is not None
     if prompt is None:
-        given = [
-            name
-            for name, value in (("--corrupt", corrupt), ("--answer", answer), ("--wrong", wrong))
-            if value is not None
-        ]
-        if given:
-            raise typer.BadParameter(f"{', '.join(given)} given without PROMPT")
-        prompt, corrupt, answer, wrong = (
-            DEFAULT_PAIR.clean,
-            DEFAULT_PAIR.corrupt,
-            DEFAULT_PAIR.answer,
-            DEFAULT_PAIR.wrong,
-        )
+        prompt, corrupt = DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt
+        answer, wrong = DEFAULT_PAIR.answer, DEFAULT_PAIR.wrong
     loaded = load(model)
+    shown = None if head is None else head_of(head, loaded.config.n_layers, loaded.config.n_heads)
     outside = _outside(loaded, prompt, corrupt, own, seed) if cascade else None
     with parts_of(out) as parts:
         found = collect(
             loaded, prompt, corrupt=corrupt, answer=answer, wrong=wrong, outside=outside, folder=parts, seed=seed, progress=True
         )  # fmt: skip
-        shown = parse_head(head, found["attention"]) if head is not None else None
         write(found, out, head=shown, overwrite=force)
         save_all(found, save, force)
     console = Console(highlight=False)

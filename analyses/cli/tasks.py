@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyses.cli.app import Model, app
+from analyses.cli.app import Model, app, seed_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def tasks(
     names: Annotated[list[str] | None, typer.Argument(help="Which tasks. Default: all.")] = None,
     model: Model = "smalltown",
-    pairs: Annotated[int, typer.Option(help="How many pairs of each.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the pairs that are drawn.")] = 0,
+    pairs: Annotated[int, typer.Option(help="How many pairs of each.", min=1)] = 100,
+    seed: Annotated[int, seed_option("Of the pairs that are drawn.")] = 0,
     unsuited: Annotated[bool, typer.Option("--unsuited", help="Name everything that made pairs unsuitable, not a few examples.")] = False,
 ) -> None:  # fmt: skip
     """Measure a model on the tasks: how often a right answer leads all tokens, and how often it is above the wrong one.

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyses.cli.app import Force, app
+from analyses.cli.app import Force, app, free
 
 if TYPE_CHECKING:
     from analyses.verification import Check
@@ -27,12 +27,11 @@ def verify(
     from analyses.verification import read_reference, reference_of, write_reference
     from analyses.verification import verify as verified
     from interp import load
-    from interp.files import check_free
     from interp.zoo import task
 
     console = Console(highlight=False)
     if write is not None:
-        check_free(write, overwrite=force)
+        free(write, force=force)
         loaded = load(model)
         pairs = task("ioi").sample(4, 0, loaded.tokenizer)
         prompts = [row for p in pairs for row in ((p.clean, p.answer, p.wrong), (p.corrupt, p.wrong, p.answer))]

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from analyses.lenses.translators import TunedLens, save_lens
-from interp.errors import CheckpointError, TokenError
+from interp.errors import CheckpointError, InterpError, TokenError
 from interp.files import check_free, write_whole
 from interp.finite import not_finite
 from interp.metrics import kl_divergence, log_probabilities
@@ -87,6 +87,7 @@ def train_tuned_lens(
         progress: show a progress bar on standard error.
 
     Raises:
+        InterpError: steps, rows or a learning rate that are not positive.
         TokenError: text that gives fewer than two rows, or tokens that the model cannot take.
         CheckpointError: the state beside `out` belongs to another training.
         ResultError: a model whose predictions are no numbers; it names the first hook point that is none.
@@ -95,6 +96,7 @@ def train_tuned_lens(
     path = None if out is None else Path(out)
     if path is not None:
         check_free(path, overwrite=overwrite)
+    check_training(steps=steps, rows=rows, learning_rate=learning_rate)
     tokens = _rows(model, source, length)
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))
     kept = max(1, round(VALIDATION * len(tokens)))
@@ -139,6 +141,14 @@ def train_tuned_lens(
     return best
 
 
+def check_training(*, steps: int, rows: int, learning_rate: float) -> None:
+    """Raise InterpError for numbers with which nothing can be trained."""
+    if steps < 1 or rows < 1 or not 0 < learning_rate < float("inf"):
+        raise InterpError(
+            f"train_tuned_lens: steps, rows and learning_rate must be positive; got {steps}, {rows} and {learning_rate}."
+        )
+
+
 def _rows(model: Transformer, source: Any, length: int) -> Int[Tensor, "row position"]:
     given = source if isinstance(source, (str, Path)) else listed(source)
     if not isinstance(given, (str, Path)) and not all(isinstance(text, str) for text in given):
@@ -150,7 +160,7 @@ def _rows(model: Transformer, source: Any, length: int) -> Int[Tensor, "row posi
     else:
         if not 2 <= length <= model.config.n_ctx:
             raise TokenError(f"train_tuned_lens: length {length} is outside 2 to {model.config.n_ctx}, the context.")
-        texts = [_text(given)] if isinstance(given, (str, Path)) else given
+        texts = [text_of(given)] if isinstance(given, (str, Path)) else given
         tokenizer = model.need_tokenizer()
         end, begin = tokenizer.eos, [] if tokenizer.bos is None else [tokenizer.bos]
         stream = [i for text in texts if text for i in (*tokenizer.encode(text), end) if i is not None]
@@ -164,7 +174,8 @@ def _rows(model: Transformer, source: Any, length: int) -> Int[Tensor, "row posi
     return tokens.to(model.device, torch.long)
 
 
-def _text(source: str | Path) -> str:
+def text_of(source: str | Path) -> str:
+    """The text itself, or what a file holds. Raises TokenError for a file that is no text in UTF-8."""
     if isinstance(source, str):
         return source
     try:

@@ -109,17 +109,22 @@ def _one(result: xr.Dataset, prompt: int) -> xr.Dataset:
     return one.isel(position=one["token_id"].to_numpy() >= 0)
 
 
+def check_color(color: str) -> None:
+    """Raise ResultError for a colour that no lens has."""
+    if color not in get_args(Color):
+        raise ResultError(f"a lens has no colour {color!r}. {nearest(color, get_args(Color))}")
+
+
 def _values(one: xr.Dataset, color: str) -> Float[np.ndarray, "layer position"]:
+    check_color(color)
     if color == "probability":
         found = one["top_probability"].to_numpy()[..., 0]
     elif color == "entropy":
         found = one["entropy"].to_numpy()
     elif color == "rank":
         found = np.log10(1 + one["final_rank"].to_numpy())
-    elif color == "kl":
-        found = np.log10(np.maximum(one["kl"].to_numpy(), LEAST_KL))
     else:
-        raise ResultError(f"a lens has no colour {color!r}. {nearest(color, get_args(Color))}")
+        found = np.log10(np.maximum(one["kl"].to_numpy(), LEAST_KL))
     return np.asarray(found, dtype=float)
 
 

@@ -15,11 +15,13 @@ from analyses.lenses import logit_lens, tuned_lens
 from analyses.lenses.translators import is_shipped
 from analyses.patching import activation_patching, compare_patching
 from analyses.patching.methodology import METHODS
-from analyses.report.inside import inside_steps
-from analyses.report.outside import outside_steps
-from analyses.report.patch import top_prediction
+from analyses.patching.pairs import read_pairs
+from analyses.report.inside import check_inside, inside_steps
+from analyses.report.outside import check_outside, outside_steps
+from analyses.report.patch import check_differ, top_prediction
 from analyses.report.steps import Step, run_steps
 from analyses.residual import residual_stream
+from analyses.results import token_strings
 from interp.errors import InterpError
 from interp.model import Transformer
 
@@ -28,6 +30,9 @@ SEQUENCES = 6
 
 LOOKED_AT = 12
 """Tokens of the prompt whose embeddings are shown."""
+
+OUTSIDE: dict[str, Any] = {"seeds": 8, "steps": 64, "temperature": 1.0}
+"""How texts are continued for the cascade outside."""
 
 COMPARED = [method for method in METHODS if method[2] == "logit_difference"]
 """One metric, so that a pair which can be patched at all can be patched by each."""
@@ -50,7 +55,8 @@ def collect(
     Args:
         clean: the prompt to look into.
         corrupt: a prompt of equal token length that differs in what matters; without it nothing is patched.
-        answer, wrong: single tokens; default, the model's top prediction after the clean and the corrupt prompt.
+        answer, wrong: single tokens; default, the model's top prediction after the clean and the corrupt prompt. Without a corrupt prompt
+            they are followed through the layers and attributed; nothing is patched.
         outside: prompts and a disturbance, whose cascade outside is measured too; it takes a minute or more.
         folder: where the finished parts of that are kept; a run that was stopped goes on from there.
         seed: of the injected directions, and of the random-init twin.
@@ -64,79 +70,86 @@ def collect(
         methods).
 
     Raises:
-        InterpError: an answer without a corrupt prompt; both prompts predict the same token and no answer is given; or
-            what the analyses raise.
+        InterpError: before any work: prompts, answers or a disturbance that the model cannot take; answers that are the same, or
+            predictions where none is given. Then what the analyses raise.
         ResultError: a prediction that is no number; it names the first hook point that is none.
     """
-    if corrupt is None and (answer is not None or wrong is not None):
-        raise InterpError("report: an answer is used in patching, which needs a corrupt prompt; give --corrupt too.")
-    for text in (clean, *([] if corrupt is None else [corrupt])):
-        top_prediction(model, text)  # which checks that the model predicts numbers, before any work
+    asked = _asked(model, clean, corrupt, answer, wrong, outside)
     results: dict[str, xr.Dataset] = {}
     is_sum = model.config.norm_placement == "pre" or model.config.norm == "none"
     steps: list[Step] = [("lens", partial(logit_lens, model, clean, top_k=min(10, model.config.d_vocab)))]
     if corrupt is not None:
         steps.append(("lens_corrupt", partial(logit_lens, model, corrupt, top_k=min(10, model.config.d_vocab))))
-        steps.append(
-            ("patching", lambda: activation_patching(model, clean, corrupt, **_answers(answer, wrong, results)))
-        )
-        steps.append(("heads", lambda: activation_patching(model, clean, corrupt, site="z", **_patched(results))))
+        steps.append(("patching", lambda: activation_patching(model, clean, corrupt, **asked)))
+        steps.append(("heads", lambda: activation_patching(model, clean, corrupt, site="z", **asked)))
         at_each = partial(activation_patching, model, clean, corrupt, site="z", by_position=True)
-        steps.append(("heads_by_position", lambda: at_each(**_patched(results))))
-        steps.append(
-            ("methods", lambda: compare_patching(model, clean, corrupt, methods=COMPARED, **_patched(results)))
-        )
+        steps.append(("heads_by_position", lambda: at_each(**asked)))
+        steps.append(("methods", lambda: compare_patching(model, clean, corrupt, methods=COMPARED, **asked)))
     followed = partial(logit_lens, model, clean, positions=[-1])
-    steps.append(("trajectory", lambda: followed(candidates=list(_asked(results).values()))))
+    steps.append(("trajectory", lambda: followed(candidates=list(asked.values()))))
     if is_shipped(model):
         steps.append(("tuned", partial(tuned_lens, model, clean)))
     steps.append(("attention", partial(attention_patterns, model, clean)))
     steps.append(("head_table", partial(head_table, model, count=SEQUENCES, seed=seed)))
     if is_sum:
-        steps.append(("attribution", lambda: direct_logit_attribution(model, clean, **_asked(results))))
+        steps.append(("attribution", lambda: direct_logit_attribution(model, clean, **asked)))
     steps.append(("stream", partial(residual_stream, model, clean)))
     steps.append(
-        ("embeddings", lambda: embedding_structure(model, _tokens(results), top_k=min(8, model.config.d_vocab - 1)))
+        (
+            "embeddings",
+            lambda: embedding_structure(model, _tokens(results, asked), top_k=min(8, model.config.d_vocab - 1)),
+        )
     )
     run_steps(steps, results, title="report", progress=progress)
-    inside = inside_steps(
-        model, [clean], [] if corrupt is None else [corrupt], results, answers=_asked(results), seed=seed
-    )
+    inside = inside_steps(model, [clean], [] if corrupt is None else [corrupt], results, answers=asked, seed=seed)
     run_steps(inside, results, title="cascade inside", progress=progress)
     if outside is not None:
-        followed_out = outside_steps(
-            model, *outside, results, seeds=8, steps=64, temperature=1.0, seed=seed, folder=folder
-        )
+        followed_out = outside_steps(model, *outside, results, **OUTSIDE, seed=seed, folder=folder)
         run_steps(followed_out, results, title="cascade outside", progress=progress)
     return results
 
 
-def _answers(answer: str | None, wrong: str | None, results: dict[str, xr.Dataset]) -> dict[str, Any]:
-    """The answers to tell the prompts apart by: those given, else the model's top predictions."""
-    right, other = (
-        given if given is not None else int(results[lens]["top_id"][0, -1, -1, 0])
-        for given, lens in ((answer, "lens"), (wrong, "lens_corrupt"))
-    )
-    if answer is None and wrong is None and right == other:
-        token = str(results["lens"]["top_token"][0, -1, -1, 0].item())
-        raise InterpError(
-            f"report: the model predicts {token!r} after both prompts, so there is no answer to tell them apart by. "
-            "Give --answer and --wrong, or prompts on which it differs."
+def _asked(
+    model: Transformer,
+    clean: str,
+    corrupt: str | None,
+    answer: str | None,
+    wrong: str | None,
+    outside: tuple[Sequence[str], Disturbance] | None,
+) -> dict[str, Any]:
+    """The ids of what is asked about, everything that was asked for being checked first: `answer`, and `wrong` where there is one.
+
+    What is not given is the model's top prediction, of the clean and of the corrupt prompt.
+    """
+    model.to_tokens(clean)
+    if corrupt is not None:
+        check_differ(clean, corrupt, "report")
+        read_pairs(model, clean, corrupt, bos=None, align=False, who="report")
+    known = {
+        role: model.to_single_token(text) for role, text in (("answer", answer), ("wrong", wrong)) if text is not None
+    }
+    check_inside(model, [clean])
+    if outside is not None:
+        check_outside(model, *outside, **OUTSIDE)
+    texts = {"answer": clean} | ({} if corrupt is None else {"wrong": corrupt})
+    found = {
+        role: top_prediction(model, text) for role, text in texts.items()
+    }  # and whether it predicts numbers at all
+    found |= known
+    if corrupt is not None and found["answer"] == found["wrong"]:
+        token = token_strings(model, [found["answer"]])[0]
+        both = (
+            f"the answers of both prompts are {token!r}"
+            if known
+            else f"the model predicts {token!r} after both prompts"
         )
-    return {"answer": right, "wrong": other}
+        raise InterpError(
+            f"report: {both}, so there is no answer to tell them apart by. Give --answer and --wrong, or prompts on which it differs."
+        )
+    return found
 
 
-def _asked(results: dict[str, xr.Dataset]) -> dict[str, Any]:
-    """What is asked about: the answers that were patched, else the top prediction."""
-    return _patched(results) if "patching" in results else {"answer": int(results["lens"]["top_id"][0, -1, -1, 0])}
-
-
-def _tokens(results: dict[str, xr.Dataset]) -> list[int]:
+def _tokens(results: dict[str, xr.Dataset], asked: dict[str, int]) -> list[int]:
     """The answers and the prompt's last different tokens."""
     ids = [int(i) for i in results["lens"]["token_id"][0].to_numpy()]
-    return list(dict.fromkeys([*_asked(results).values(), *reversed(ids)]))[:LOOKED_AT]
-
-
-def _patched(results: dict[str, xr.Dataset]) -> dict[str, Any]:
-    """The answers that the stream was patched with."""
-    return {role: int(results["patching"][f"{role}_id"][0]) for role in ("answer", "wrong")}
+    return list(dict.fromkeys([*asked.values(), *reversed(ids)]))[:LOOKED_AT]

@@ -51,6 +51,7 @@ def export(
 
     Args:
         results: names and results; a result of a kind that has no figure is an error.
+        folder: is made where it is not there.
         formats: of `html`, `png`, `svg`, `pdf`. PNG has 300 dots to an inch of the printed size.
         size: a name of `analyses.plots.sizes.SIZES`.
 
@@ -64,6 +65,7 @@ def export(
     sizes = {name: fitting(figure, size) for name, figure in plain.items()}
     figures = {name: sized(figure, sizes[name]) for name, figure in plain.items()}
     kinds = [kind for kind in STATIC if kind in formats]
+    folder.mkdir(parents=True, exist_ok=True)
     static = [(figure, name, kind) for name, figure in figures.items() for kind in kinds]
     _draw(static, folder, sizes)
     for name, result in given:
@@ -75,11 +77,14 @@ def export(
     return [Exported(name, sizes[name], paths) for name, paths in planned.items()]
 
 
-def check_export(places: Sequence[Path], *, formats: Sequence[str], size: str, overwrite: bool = False) -> None:
+def check_export(
+    places: Sequence[Path], *, formats: Sequence[str], size: str, overwrite: bool = False, by: str = "overwrite=True"
+) -> None:
     """Raise InterpError where an export could not be: to be asked before the results are read.
 
     Args:
-        places: of the results, without an ending.
+        places: of the results, without an ending; a folder that is not there yet will be made.
+        by: what the user gives to have files overwritten, for the message.
 
     Raises:
         InterpError: an unknown format or size, two results in one place, a file that is there already, no kaleido or no browser for
@@ -92,7 +97,8 @@ def check_export(places: Sequence[Path], *, formats: Sequence[str], size: str, o
     if twice := [place for number, place in enumerate(places) if place in places[:number]]:
         raise InterpError(f"export: two results are named {twice[0].name}; export them to folders of their own.")
     for path in (path for place in places for path in _files(place, formats)):
-        check_free(path, overwrite=overwrite)
+        if path.parent.exists():
+            check_free(path, overwrite=overwrite, by=by)
     if set(formats) & set(STATIC):
         try:
             check_pictures()

@@ -1,9 +1,12 @@
 """Heads in a few rows, for the terminal."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from rich.table import Table
 
+from analyses.attention.table import IMPORTANCE, SCORES
 from interp.errors import ResultError, nearest
 
 SHOWN = 10
@@ -23,8 +26,7 @@ def head_rows(table: xr.Dataset, sort: str) -> Table:
     scores = [
         str(name) for name in table.data_vars if table[name].dims == ("layer", "head") and table[name].dtype != object
     ]
-    if sort not in scores:
-        raise ResultError(f"heads have no score {sort!r}. {nearest(sort, scores)}")
+    _check(sort, scores)
     columns = list(dict.fromkeys([sort, *(name for name in COLUMNS if name in scores)]))
     shown = Table("head", title=f"heads by {sort.replace('_', ' ')}", title_justify="left")
     for name in columns:
@@ -34,6 +36,22 @@ def head_rows(table: xr.Dataset, sort: str) -> Table:
         layer, head = divmod(int(at), values.shape[1])
         shown.add_row(f"{layer}.{head}", *(_cell(table, name, layer, head) for name in columns))
     return shown
+
+
+def check_sort(sort: str, *, with_task: bool) -> None:
+    """Raise ResultError, before any work, for a score that the table of heads will not have.
+
+    Args:
+        with_task: whether it will hold the heads' importance on a task.
+    """
+    if sort in IMPORTANCE and not with_task:
+        raise ResultError(f"the score {sort!r} is measured on a task; give --task.")
+    _check(sort, [*SCORES, *(IMPORTANCE if with_task else ())])
+
+
+def _check(sort: str, scores: Sequence[str]) -> None:
+    if sort not in scores:
+        raise ResultError(f"heads have no score {sort!r}. {nearest(sort, scores)}")
 
 
 def _cell(table: xr.Dataset, name: str, layer: int, head: int) -> str:

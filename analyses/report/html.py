@@ -45,7 +45,8 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
     """
     lens, attention = results["lens"], results["attention"]
     patching = results.get("patching")
-    answer_id = int(patching["answer_id"][0]) if patching is not None else int(lens["top_id"][0, -1, -1, 0])
+    asked = patching if patching is not None else results.get("attribution")
+    answer_id = int(lens["top_id"][0, -1, -1, 0]) if asked is None else int(asked["answer_id"][0])
     automatic = head is None
     head = head or chosen_head(attention, answer_id)
     page = (

@@ -13,12 +13,13 @@ from analyses import cascade
 from analyses.attribution import direct_logit_attribution
 from analyses.cascade.damping import describe_damping
 from analyses.cascade.gain import describe_gain
-from analyses.cascade.injection import Injected, inject
+from analyses.cascade.injection import Injected, check_lengths, check_request, inject
 from analyses.cascade.light_cone import describe_cone
 from analyses.plots import plot
 from analyses.plots.match import match
 from analyses.report.steps import Step
 from interp.errors import ConfigError
+from interp.generation import left_aligned
 from interp.model import Transformer
 
 QUICK = ("covariance", "token", "activation", "unembedding")
@@ -64,6 +65,14 @@ ALREADY_BESIDE = ("gain", "verdict")
 
 NULL = "_null"
 """Ends the name of a result that was measured at random initialisation."""
+
+
+def check_inside(
+    model: Transformer, texts: Sequence[str], *, dose: float = 1e-2, layer: int = 0, n_directions: int = 8
+) -> None:
+    """Raise InterpError, before any work, where a disturbance of these prompts cannot be followed."""
+    check_request(model, dose, layer, n_directions, "cascade inside")
+    check_lengths(left_aligned(model.to_tokens(texts)), "cascade inside")
 
 
 def inside_steps(

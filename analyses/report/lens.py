@@ -9,6 +9,7 @@ import xarray as xr
 from analyses.lenses import TunedLens, component_lens, load_lens, published_lens, tuned_lens
 from analyses.lenses.translators import shipped_lens
 from analyses.plots import plot_component_lens, plot_lens, plot_lens_curves, plot_lens_pair, plot_trajectories
+from interp.decompose import check_sum
 from interp.model import Transformer
 
 
@@ -19,6 +20,15 @@ def other_lens(model: Transformer, *, tuned: bool, path: Path | None, published:
     if published is not None:
         return published_lens(published, model)
     return shipped_lens(model) if tuned else None
+
+
+def check_lens(model: Transformer, texts: Sequence[str], follow: Sequence[str], *, parts: bool) -> None:
+    """Raise InterpError, before any work, for prompts or tokens that the model cannot take, or parts that its stream is not the sum of."""
+    model.to_tokens(texts)
+    for token in follow:
+        model.to_single_token(token)
+    if parts:
+        check_sum(model, "lens --parts")
 
 
 def lens_figures(

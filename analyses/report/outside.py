@@ -13,9 +13,13 @@ from rich.table import Table
 from analyses import cascade
 from analyses.cascade.coupled import Coupled, couple, describe_coupled
 from analyses.cascade.disturbances import Disturbance, Nudge, Unrelated
+from analyses.cascade.external import SHORTEST
 from analyses.cascade.survival import describe_survival
 from analyses.plots import plot
+from analyses.report.inside import check_inside
 from analyses.report.steps import Step
+from interp.errors import InterpError
+from interp.generation import Sampling, check_room, left_aligned
 from interp.model import Transformer
 
 SHOWN = {
@@ -53,7 +57,21 @@ SHOWN = {
 }
 """Each figure's result, in the order in which they are shown, and how to read it."""
 
+WHO = "cascade outside"
 HORIZON = 32
+
+
+def check_outside(
+    model: Transformer, texts: Sequence[str], disturbance: Disturbance, *, seeds: int, steps: int, temperature: float
+) -> None:
+    """Raise InterpError, before any work, where the texts cannot be continued or disturbed as is asked."""
+    Sampling(temperature)  # checks it
+    if seeds < 1 or steps < SHORTEST:
+        raise InterpError(f"{WHO}: seeds must be 1 and steps {SHORTEST} at least, got {seeds} and {steps}.")
+    tokens = left_aligned(model.to_tokens(texts))
+    check_inside(model, texts)  # each prompt's growth inside is set beside it
+    check_room(model, tokens, steps)
+    check_room(model, left_aligned(disturbance.begin(model, tokens, WHO)), steps)
 
 
 def outside_steps(

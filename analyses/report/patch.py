@@ -3,9 +3,14 @@
 from typing import Any
 
 from analyses.answers import top_predictions
+from analyses.patching.experiment import Method
+from analyses.patching.methodology import METHODS
+from analyses.patching.metrics import metric_of
+from analyses.patching.pairs import read_pairs
+from analyses.results import token_strings
 from interp.errors import InterpError
 from interp.model import Transformer
-from interp.readouts import positions_of
+from interp.readouts import given_position, positions_of
 from interp.zoo import DEFAULT_PAIR, task
 
 
@@ -20,6 +25,47 @@ def refuse(mode: str, **options: Any) -> None:
         raise InterpError(f"patch: {', '.join(given)} cannot be combined with {mode}.")
 
 
+def check_options(
+    *, prompt: str | None, corrupt: str | None, answer: str | None, wrong: str | None, task_name: str | None
+) -> None:
+    """Raise InterpError, before a model is loaded, for options that do not go together, or a task that there is not."""
+    given = {"PROMPT": prompt, "--corrupt": corrupt, "--answer": answer, "--wrong": wrong}
+    named = [name for name, value in given.items() if value is not None]
+    if task_name is not None:
+        if named:
+            raise InterpError(f"patch: --task draws its own pairs; leave out {', '.join(named)}.")
+        task(task_name)
+    elif named and (prompt is None or corrupt is None):
+        missing = "PROMPT" if prompt is None else "--corrupt"
+        raise InterpError(f"patch: two prompts are needed; give {missing} too, or --trace with a single prompt.")
+
+
+def check_method(
+    model: Transformer,
+    mode: str | None,
+    *,
+    site: str | None,
+    direction: str | None,
+    replacement: str | None,
+    metric: str | None,
+    by_position: bool | None,
+    window: int | None,
+    position: int | None,
+) -> None:
+    """Raise InterpError, before the model runs, for a way of patching that there is not or that it cannot take.
+
+    Args:
+        mode: `--compare`, `--screen`, `--trace`, or None for plain patching.
+    """
+    default = {"--compare": "z", "--screen": "z", "--trace": "resid_post"}.get(mode or "", "resid_pre")
+    ways = [(one, other) for one, other, _ in METHODS] if mode == "--compare" else [(direction, replacement)]
+    for one, other in ways:
+        asked = chosen(direction=one, replacement=other, by_position=by_position, window=window)
+        Method.of(model, site or default, who="patch", **asked)
+    metric_of(metric or "logit_difference")
+    given_position(-1 if position is None else position, "patch")
+
+
 def pairs_to_patch(
     model: Transformer,
     *,
@@ -30,33 +76,42 @@ def pairs_to_patch(
     task_name: str | None,
     count: int,
     seed: int,
+    align: bool = False,
     position: int = -1,
 ) -> dict[str, Any]:
-    """Arguments `clean`, `corrupt`, `answer` and `wrong` of the patching functions.
+    """Arguments `clean`, `corrupt`, `answer` and `wrong` of the patching functions, from options that `check_options` lets pass.
 
     They are drawn from the task where one is named, else as given; nothing given is the default pair. An answer that is not given is
-    the model's top prediction at the position. Raises InterpError where the arguments do not go together.
+    the model's top prediction at the position.
+
+    Raises:
+        InterpError: prompts that do not match, or an answer of several tokens, before the model runs; then answers that are the same.
     """
-    given = {"PROMPT": prompt, "--corrupt": corrupt, "--answer": answer, "--wrong": wrong}
-    named = [name for name, value in given.items() if value is not None]
-    if task_name is not None and named:
-        raise InterpError(f"patch: --task draws its own pairs; leave out {', '.join(named)}.")
-    if task_name is not None or not named:
+    if task_name is not None or prompt is None or corrupt is None:
         pairs = [DEFAULT_PAIR] if task_name is None else task(task_name).sample(count, seed, model.tokenizer)
         return {name: [getattr(pair, name) for pair in pairs] for name in ("clean", "corrupt", "answer", "wrong")}
-    if prompt is None or corrupt is None:
-        missing = "PROMPT" if prompt is None else "--corrupt"
-        raise InterpError(f"patch: two prompts are needed; give {missing} too, or --trace with a single prompt.")
+    check_differ(prompt, corrupt, "patch")
+    read_pairs(model, prompt, corrupt, bos=None, align=align, who="patch")
+    known = [None if text is None else model.to_single_token(text) for text in (answer, wrong)]
     right, other = (
-        top_prediction(model, text, position) if known is None else known
-        for text, known in ((prompt, answer), (corrupt, wrong))
+        top_prediction(model, text, position) if one is None else one
+        for text, one in zip((prompt, corrupt), known, strict=True)
     )
     if right == other:
+        token = token_strings(model, [right])[0]
         raise InterpError(
-            f"patch: the answers of the clean and the corrupt prompt are the same, {right!r}. Give --answer and --wrong, or "
+            f"patch: the answers of the clean and the corrupt prompt are the same, {token!r}. Give --answer and --wrong, or "
             "prompts on which the model differs."
         )
     return {"clean": [prompt], "corrupt": [corrupt], "answer": [right], "wrong": [other]}
+
+
+def check_differ(clean: str, corrupt: str, who: str) -> None:
+    """Raise InterpError for a pair of prompts that are the same."""
+    if clean == corrupt:
+        raise InterpError(
+            f"{who}: the clean and the corrupt prompt are the same; patch two that differ in what matters."
+        )
 
 
 def top_prediction(model: Transformer, prompt: str, position: int = -1) -> int:

@@ -160,7 +160,11 @@ def chosen_head(attention: xr.Dataset, answer_id: int | None = None) -> tuple[in
 
 def parse_head(text: str, attention: xr.Dataset) -> tuple[int, int]:
     """Layer and head of "3.1". Raises ResultError where it is no such pair or the model has no such head."""
-    layers, heads = attention.sizes["layer"], attention.sizes["head"]
+    return head_of(text, attention.sizes["layer"], attention.sizes["head"])
+
+
+def head_of(text: str, layers: int, heads: int) -> tuple[int, int]:
+    """The same for a model of so many layers and heads."""
     layer, dot, head = text.partition(".")
     if dot and layer.isdecimal() and head.isdecimal() and int(layer) < layers and int(head) < heads:
         return int(layer), int(head)
