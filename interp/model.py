@@ -55,9 +55,7 @@ class Attention(HeadWeights):
         super().__init__()
         self.config, self.layer, self.window = config, layer, config.window_of(layer)
         self.widths = [heads * config.d_head for heads in (config.n_heads, config.kv_heads, config.kv_heads)]
-        self.qkv = Linear(
-            config.d_model, sum(self.widths), bias=config.has_qkv_bias
-        )  # three projections in one product
+        self.qkv = Linear(config.d_model, sum(self.widths), bias=config.has_qkv_bias)  # three in one product
         self.o = Linear(self.widths[0], config.d_model, bias=config.has_out_bias)
         self.q_norm, self.k_norm = head_norms(config, points, layer)
         self.rotary = Rotary.of(config, layer) if config.positions == "rotary" else None
@@ -104,9 +102,8 @@ class Attention(HeadWeights):
         return self._fused(q, k, v, view)
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
-        lost = (q * 0 + k[:, -q.shape[1] :] * 0).sum(
-            -1, keepdim=True
-        )  # for fewer than 8 keys the kernel gives 0 for NaN
+        # NaN where a query or its own key is not finite: for fewer than 8 keys the kernel gives 0 there
+        lost = (q * 0 + k[:, -q.shape[1] :] * 0).sum(-1, keepdim=True)
         q, k, v = (value.transpose(1, 2) for value in (q, k, v))  # [batch, head, position, d_head]
         mask = view.seen(self.config.causal, self.window)
         if view.bias is not None:
@@ -158,11 +155,8 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, points: Points, layer: int) -> None:
         super().__init__()
-        self.reads_normed, self.norms_sum, self.parallel = (
-            "reads" in config.norms,
-            "after" in config.norms,
-            config.parallel,
-        )
+        self.parallel = config.parallel
+        self.reads_normed, self.norms_sum = "reads" in config.norms, "after" in config.norms
         stream, output = self.reads_normed or self.norms_sum, "output" in config.norms
         self.ln1, self.ln1_post = (
             norm_or_nothing(config, points, block_name(layer, name), there)
