@@ -7,8 +7,12 @@ from conftest import random_tokens, tiny
 from test_options import build
 
 from analyses.cascade import damping, gain
-from analyses.cascade.linear import centred
 from interp.errors import ConfigError
+from interp.geometry import seen
+
+
+def centred(x):
+    return x - x.mean(-1, keepdim=True)
 
 
 def test_equals_whole_runs_with_scales_put_in():
@@ -23,7 +27,7 @@ def test_equals_whole_runs_with_scales_put_in():
         for norm in ("ln1", "ln2")
     }
     logs = []
-    for position in range(1, 6):
+    for position in range(6):
 
         def inject(value, hook, position=position):
             x = centred(value[0, position])
@@ -38,6 +42,38 @@ def test_equals_whole_runs_with_scales_put_in():
     np.testing.assert_allclose(result["log_gain"], free, atol=1e-6)
     np.testing.assert_allclose(result["log_damping"], result["log_gain"] - result["log_gain_frozen"], atol=1e-12)
     assert abs(float(result["log_damping"][0, -1])) > 1e-3  # the control moves
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm_placement": "both", "qk_norm": "head"},
+        {"norm": "rmsnorm", "norm_placement": "output"},
+        {"norm_placement": "post"},
+    ],
+)
+def test_every_norm_of_a_block_is_held(options):
+    model, tokens = build(**options), random_tokens(1, 4)
+    direction = torch.randn(1, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    result = damping(model, tokens, dose=0.5, layer=1, directions=direction)
+    _, clean = model.run_with_cache(tokens)
+    scales = [name for name in model.hook_points if name.endswith("hook_scale") and name.split(".")[1] in "12"]
+    logs = []
+    for position in range(4):
+
+        def inject(value, hook, position=position):
+            x = seen(model.config, value[0, position])
+            value[0, position] += (
+                0.5 * x.norm() * torch.nn.functional.normalize(seen(model.config, direction[0]), dim=0)
+            )
+
+        held = {name: lambda value, hook: clean[hook.name] for name in scales}
+        with model.hooks(held | {"blocks.1.hook_resid_pre": inject}):
+            _, disturbed = model.run_with_cache(tokens)
+        names = ["blocks.1.hook_resid_pre", "blocks.2.hook_resid_post"]
+        energies = [float(seen(model.config, disturbed[name] - clean[name]).pow(2).sum()) for name in names]
+        logs.append(np.log(energies[1] / energies[0]) / 2)
+    assert float(result["log_gain_frozen"][0, -1]) == pytest.approx(np.mean(logs), abs=1e-6)
 
 
 def test_a_disturbance_along_the_stream_is_what_the_norm_takes_out():

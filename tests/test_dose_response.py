@@ -8,10 +8,13 @@ from test_gain import centred_orthogonal, linear_model
 
 import analyses
 from analyses.cascade import dose_response
-from analyses.cascade.linear import centred
 from interp.errors import InterpError
 
 DOSES = np.logspace(-5, 0.5, 23).tolist()
+
+
+def centred(x):
+    return x - x.mean(-1, keepdim=True)
 
 
 def test_linear_blocks_are_linear_at_every_dose():
@@ -97,8 +100,8 @@ def test_figure(smalltown):
         ({"doses": [0.1, 0.3, 0.2]}, "increasing"),
         ({"doses": [1e-12, 0.1, 0.2]}, "not below 1e-10"),
         ({"layer": 3}, "layer 3 is out of range"),
-        ({"position": 0}, "position 0 is left out"),
-        ({"position": 9}, "not one of 1 to 4"),
+        ({"position": -6}, "position -6 is not one of 0 to 4"),
+        ({"position": 9}, "not one of 0 to 4"),
     ],
 )
 def test_requests_that_cannot_be(change, message):

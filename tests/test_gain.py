@@ -1,16 +1,21 @@
 """Gain: blocks whose growth is known exactly, the controls, and the slow twin."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY, random_tokens, tiny
+from hypothesis import given, settings
+from test_options import build, configs
 from torch import nn
 
-from analyses.cascade import gain, random_twin
+from analyses.cascade import dose_response, gain, ledger, light_cone, lyapunov, mean_field, participation, random_twin
 from analyses.cascade import gain as gain_function
 from analyses.cascade.directions import KINDS, draw
+from analyses.cascade.entering import Clean
 from analyses.cascade.injection import check_causal, check_controls
 from analyses.cascade.laws import fit
 from analyses.cascade.linear import linearised
@@ -69,18 +74,18 @@ def test_ginibre_blocks_have_rms_k_g():
         result = gain(linear_model(matrices), random_tokens(1, 4, vocab=30), n_directions=40)
         ratios.append(result["gain"].to_numpy()[..., 1] ** 2)
     rms = np.sqrt(np.mean(ratios))
-    assert rms == pytest.approx(1.2 * math.sqrt(63 / 64), rel=0.03)
+    assert rms == pytest.approx(1.2, rel=0.03)
 
 
 def test_equals_two_whole_runs_with_a_hook():
     model, tokens = tiny(), random_tokens(1, 6)
     result = gain(model, tokens, dose=0.05, layer=1, n_directions=2, seed=4)
-    directions = torch.randn(5, 2, 16, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    directions = torch.randn(6, 2, 16, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     names = ["blocks.1.hook_resid_pre", "blocks.2.hook_resid_pre", "blocks.2.hook_resid_post"]
     centre = lambda x: x - x.mean(-1, keepdim=True)  # noqa: E731
     _, clean = model.run_with_cache(tokens, names)
-    for position in range(1, 6):
-        unit = centre(directions[position - 1, 1])
+    for position in range(6):
+        unit = centre(directions[position, 1])
         delta = 0.05 * centre(clean[names[0]][0, position]).norm() * unit / unit.norm()
 
         def inject(value, hook, position=position, delta=delta):
@@ -89,28 +94,28 @@ def test_equals_two_whole_runs_with_a_hook():
         with model.hooks({names[0]: inject}):
             _, disturbed = model.run_with_cache(tokens, names)
         energies = [float(centre(disturbed[n] - clean[n]).pow(2).sum()) for n in names]
-        found = result["gain"].to_numpy()[0, position - 1, 1]
+        found = result["gain"].to_numpy()[0, position, 1]
         np.testing.assert_allclose(found, [math.sqrt(e / energies[0]) for e in energies], rtol=1e-6)
         on_site = [
             float(centre(disturbed[n] - clean[n])[0, position].norm() / centre(clean[n])[0, position].norm()) / 0.05
             for n in names
         ]
-        np.testing.assert_allclose(result["relative_gain"].to_numpy()[0, position - 1, 1], on_site, rtol=1e-6)
+        np.testing.assert_allclose(result["relative_gain"].to_numpy()[0, position, 1], on_site, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_every_kind_of_direction_is_unit_and_has_no_mean(kind):
     model, tokens = tiny(), random_tokens(2, 5)
-    stream = model.embed(tokens)
+    stream, clean = model.embed(tokens), Clean.of(model, tokens)
     places = torch.tensor([[0, 2], [1, 4]])
-    drawn = draw(model, tokens, stream, 0, places, kind, 3, 7, "test")
+    drawn = draw(clean, 0, places, kind, 3, 7, "test")
     assert drawn.shape == (2, 3, 16)
     torch.testing.assert_close(drawn.norm(dim=-1), torch.ones(2, 3).double())
     torch.testing.assert_close(drawn.mean(-1), torch.zeros(2, 3).double(), atol=1e-12, rtol=0)
-    again = draw(model, tokens, stream, 0, places, kind, 3, 7, "test")
+    again = draw(clean, 0, places, kind, 3, 7, "test")
     assert torch.equal(drawn, again)
     centre = lambda x: x - x.mean(-1, keepdim=True)  # noqa: E731
-    sources = {"token": model.W_E, "unembedding": model.W_U.T, "activation": stream[:, 1:].flatten(0, 1)}
+    sources = {"token": model.W_E, "unembedding": model.W_U.T, "activation": stream.flatten(0, 1)}
     if kind in sources:
         rows = centre(sources[kind])
         every = torch.nn.functional.normalize(rows[:, None] - rows[None], dim=-1).flatten(0, 1)
@@ -120,15 +125,16 @@ def test_every_kind_of_direction_is_unit_and_has_no_mean(kind):
 def test_prompts_that_begin_alike_still_differ_somewhere():
     model, tokens = tiny(), random_tokens(1, 4).repeat(3, 1)
     tokens[:, 3] = torch.tensor([1, 2, 3])
-    drawn = draw(model, tokens, model.embed(tokens), 0, torch.tensor([[0, 1]]), "activation", 200, 0, "test")
+    drawn = draw(Clean.of(model, tokens), 0, torch.tensor([[0, 1]]), "activation", 200, 0, "test")
     torch.testing.assert_close(drawn.norm(dim=-1), torch.ones(1, 200).double())
 
 
 def test_directions_drawn_from_the_covariance_have_it():
     model, tokens = tiny(), random_tokens(8, 12)
     stream = model.embed(tokens) * torch.linspace(0.1, 3, 16).double()
-    drawn = draw(model, tokens, stream, 0, torch.tensor([[0, 1]]), "covariance", 20000, 0, "test")[0]
-    rows = stream[:, 1:].flatten(0, 1)
+    clean = replace(Clean.of(model, tokens), entering=[stream])
+    drawn = draw(clean, 0, torch.tensor([[0, 1]]), "covariance", 20000, 0, "test")[0]
+    rows = stream.flatten(0, 1)
     rows = rows - rows.mean(-1, keepdim=True)
     covariance = torch.cov(rows.T)
     found = drawn.T @ drawn / len(drawn)
@@ -147,7 +153,7 @@ def test_planted_diagonal_gains():
     own = basis[:, [1, 32, 63]].T
     result = gain(model, tokens, directions=own)
     for number, factor in enumerate(factors[[1, 32, 63]].tolist()):
-        np.testing.assert_allclose(result["gain"][0, :, number], factor ** np.arange(6)[None].repeat(3, 0), rtol=1e-5)
+        np.testing.assert_allclose(result["gain"][0, :, number], factor ** np.arange(6)[None].repeat(4, 0), rtol=1e-5)
     largest = gain(model, tokens, directions="singular", n_directions=1)
     np.testing.assert_allclose(largest["gain"][0, :, 0, -1], 1.5**5, rtol=1e-3)
 
@@ -157,7 +163,8 @@ def test_planted_diagonal_gains():
     [
         ("isotopic", "Did you mean 'isotropic'"),
         (torch.ones(2, 5), "expected .direction, 16."),
-        (torch.ones(1, 16), "is zero once"),
+        (torch.ones(1, 16), "is zero once its mean is taken away"),
+        (torch.zeros(1, 16), "is zero"),
     ],
 )
 def test_directions_that_cannot_be(directions, message):
@@ -169,12 +176,13 @@ def test_growth_relative_to_the_stream():
     model = linear_model([1.3 * centred_orthogonal(seed) for seed in range(5)])
     result = gain(model, random_tokens(2, 6, vocab=30))
     np.testing.assert_allclose(result["relative_reproduction"][:, :-1], 1, rtol=1e-6)
-    np.testing.assert_allclose(result["stream_growth"], np.broadcast_to(1.3 ** np.arange(6), (2, 5, 6)), rtol=1e-6)
+    np.testing.assert_allclose(result["stream_growth"], np.broadcast_to(1.3 ** np.arange(6), (2, 6, 6)), rtol=1e-6)
 
 
-def test_injection_starts_at_one_and_position_0_is_left_out():
+def test_position_0_is_a_token_like_others_where_nothing_sets_it_apart():
     result = gain(tiny(), random_tokens(2, 6), layer=1)
-    assert result["injection"].to_numpy().tolist() == [1, 2, 3, 4, 5]
+    assert result["injection"].to_numpy().tolist() == [0, 1, 2, 3, 4, 5]
+    assert json.loads(result.attrs["parameters"])["set_apart"]["massive"] == []
     assert result["layer"].to_numpy().tolist() == [1, 2, 3]
     np.testing.assert_allclose(result["gain"][..., 0], 1)
     np.testing.assert_allclose(result["relative_gain"][..., 0], 1, rtol=1e-6)
@@ -273,7 +281,7 @@ def test_a_disturbance_that_vanishes_is_an_error():
         ({"dose": float("nan")}, "out of range"),
         ({"layer": 3}, "layer 3 is out of range"),
         ({"n_directions": 0}, "at least 1"),
-        ({"prompts": torch.tensor([[4]])}, "one token"),
+        ({"directions": "up"}, "unknown directions"),
     ],
 )
 def test_requests_that_cannot_be(change, message):
@@ -301,6 +309,80 @@ def test_infinitely_small_is_the_limit_of_small():
     np.testing.assert_allclose(
         gain(linear, random_tokens(1, 4, vocab=30), dose=None)["gain"][..., -1], 1.3**5, rtol=1e-6
     )
+
+
+@settings(max_examples=10, deadline=None)
+@given(options=configs)
+def test_infinitely_small_is_the_limit_of_small_for_any_architecture(options):
+    model, tokens = build(**options), random_tokens(1, 5)
+    exact, small = (gain(model, tokens, dose=dose, n_directions=2, seed=1) for dose in (None, 1e-7))
+    for name in ("gain", "relative_gain"):
+        np.testing.assert_allclose(exact[name], small[name], rtol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"norm": "rmsnorm"},
+        {"norm": "none"},
+        {"norm_placement": "post"},
+        {"norm": "rmsnorm", "norm_placement": "post"},
+    ],
+)
+def test_the_derivative_is_the_limit_for_every_norm(options):
+    model, tokens = build(**options), random_tokens(1, 6)
+    exact, small = (gain(model, tokens, dose=dose, n_directions=2)["log_gain"] for dose in (None, 1e-7))
+    np.testing.assert_allclose(exact, small, atol=1e-6)
+
+
+def massive(model, at=2, size=3000.0):
+    """The model, with a stream at the token id of `at` that is that long from layer 1 on."""
+    model.W_E[at] *= size
+    return model
+
+
+def test_massive_positions_are_set_apart_wherever_they_are():
+    tokens = torch.tensor([[5, 9, 2, 11, 7, 3], [2, 9, 4, 11, 7, 3]])
+    model = massive(tiny())
+    result = gain(model, tokens, n_directions=2)
+    assert json.loads(result.attrs["parameters"])["set_apart"] == {
+        "bos": False,
+        "massive": [0, 2],
+        "times_the_median": 10.0,
+    }
+    assert result["gain"][0, 2].isnull().all()
+    assert result["gain"][1, 0].isnull().all()
+    assert result["gain"].notnull().sum() == 10 * 2 * 4
+    cone = light_cone(model, tokens, n_directions=2)
+    share = cone["share"][0].sel(injection=1).to_numpy()
+    rest = np.delete(share, 2, axis=1).sum(1)
+    np.testing.assert_allclose(
+        np.sqrt(rest / rest[0]),
+        np.sqrt((gain(model, tokens[:1], n_directions=2)["gain"][0, 1] ** 2).mean("direction")),
+        rtol=1e-5,
+    )
+    exact = gain(model, tokens, n_directions=2, dose=None)
+    small = gain(model, tokens, n_directions=2, dose=1e-6)
+    np.testing.assert_allclose(exact["gain"], small["gain"], rtol=1e-4)
+    assert participation(model, tokens)["participation"][0, :, 2].isnull().all()
+    for call in (ledger, dose_response, lyapunov, participation):
+        with pytest.raises(
+            InterpError, match="position 2 of prompt 0 is set apart, since the stream there is more than 10 times"
+        ):
+            call(model, tokens[:1], position=2)
+    assert lyapunov(model, tokens[:1], position=None, k=75).sizes["mode"] == 75
+    with pytest.raises(InterpError, match="k must be 1 to 75"):
+        lyapunov(model, tokens[:1], position=None, k=76)
+
+
+def test_a_prompt_of_bos_alone_leaves_nothing(smalltown):
+    for call in (gain, light_cone, ledger, mean_field):
+        with pytest.raises(
+            InterpError, match="no position left to disturb. Set apart is position 0, since the beginning-of-text"
+        ):
+            call(smalltown, torch.tensor([[smalltown.tokenizer.bos]]))
+    assert gain(smalltown, "Mary went to")["injection"].to_numpy().tolist() == [1, 2, 3]
 
 
 def test_in_single_precision_a_central_difference_at_a_hundredth_is_the_derivative():

@@ -6,13 +6,23 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_tokens, tiny
+from hypothesis import given, settings
 from scipy.special import digamma
 from test_gain import centred_orthogonal, linear_model
+from test_options import build, configs
 
 import analyses
-from analyses.cascade import jacobian_spectrum, lyapunov, participation
-from analyses.cascade.linear import blocks, centred, linearised, top_singular
+from analyses.cascade import gain, jacobian_spectrum, ledger, lyapunov, participation
+from analyses.cascade.entering import Clean
+from analyses.cascade.linear import blocks, linearised, top_singular
+from interp import ModelConfig, Transformer
 from interp.errors import InterpError, ResultError
+from interp.geometry import basis
+
+
+def centred(x):
+    return x - x.mean(-1, keepdim=True)
+
 
 CENTRE = torch.eye(16).double() - 1 / 16
 
@@ -48,27 +58,98 @@ def test_the_derivative_is_the_limit_of_differences():
 
 def test_spectrum_equals_that_of_the_dense_jacobian():
     model, tokens = tiny(), random_tokens(2, 5)
-    result = jacobian_spectrum(model, tokens, source=(0, 1), target=(3, 4), k=6, probes=4000)
+    result = jacobian_spectrum(model, tokens, source=(0, 1), target=(3, 4), k=6)
     for row in range(2):
         block = dense(model, tokens[row], 0, 3)[4, :, 1]
         u, s, vh = torch.linalg.svd(block)
         one = result.isel(prompt=row)
-        np.testing.assert_allclose(one["singular_value"], s[:6], rtol=1e-5)
-        np.testing.assert_allclose(abs((torch.tensor(one["right_vector"].to_numpy()) * vh[:6]).sum(1)), 1, atol=1e-4)
-        np.testing.assert_allclose(abs((torch.tensor(one["left_vector"].to_numpy()) * u.T[:6]).sum(1)), 1, atol=1e-4)
-        assert float(one["frobenius"]) == pytest.approx(float(block.norm()), rel=0.01)
-        assert float(one["participation"]) == pytest.approx(float((s**2).sum() ** 2 / (s**4).sum()), rel=0.03)
+        np.testing.assert_allclose(one["singular_value"], s[:6], rtol=1e-9)
+        np.testing.assert_allclose(abs((torch.tensor(one["right_vector"].to_numpy()) * vh[:6]).sum(1)), 1, atol=1e-7)
+        np.testing.assert_allclose(abs((torch.tensor(one["left_vector"].to_numpy()) * u.T[:6]).sum(1)), 1, atol=1e-7)
+        assert float(one["frobenius"]) == pytest.approx(float(block.norm()), rel=1e-9)
+        assert float(one["participation"]) == pytest.approx(float((s**2).sum() ** 2 / (s**4).sum()), rel=1e-9)
         expected = float((block @ block.T - block.T @ block).norm() / block.norm() ** 2)
-        assert float(one["non_normality"]) == pytest.approx(expected, rel=0.05)
+        assert float(one["non_normality"]) == pytest.approx(expected, rel=1e-9)
         assert float(one["adjoint_error"]) < 1e-10
-        assert float(one["residual"].max()) < 1e-3
+        assert float(one["residual"].max()) < 1e-9
+
+
+def test_the_iterative_route_equals_the_dense_one():
+    model, tokens = tiny(), random_tokens(2, 5)
+    exact, found = (
+        jacobian_spectrum(model, tokens, source=(0, 1), k=6, probes=4000, max_bytes=size) for size in (2**28, 1)
+    )
+    np.testing.assert_allclose(found["singular_value"], exact["singular_value"], rtol=1e-9)
+    for side in ("left_vector", "right_vector"):
+        np.testing.assert_allclose(abs((found[side] * exact[side]).sum("d_model")), 1, atol=1e-7)
+    np.testing.assert_allclose(found["frobenius"], exact["frobenius"], rtol=0.01)
+    np.testing.assert_allclose(found["participation"], exact["participation"], rtol=0.03)
+    np.testing.assert_allclose(found["non_normality"], exact["non_normality"], rtol=0.05)
+    assert jacobian_spectrum(model, tokens, source=(0, 1)).sizes["singular"] == 15
+    assert jacobian_spectrum(model, tokens, source=(0, 1), max_bytes=1).sizes["singular"] == 10
+
+
+def test_the_mean_is_a_direction_where_nothing_takes_it_away():
+    """One block without norm that adds to each direction the sum of all: J = I + 11^T has singular values 9, 1, 1, ..."""
+    one = torch.ones(8, 8).double()
+    model = one_block(one)
+    result = jacobian_spectrum(model, random_tokens(1, 3, vocab=30))
+    np.testing.assert_allclose(result["singular_value"][0], [9, *[1] * 7], rtol=1e-9)
+    exponents = lyapunov(model, random_tokens(1, 3, vocab=30))
+    np.testing.assert_allclose(exponents["singular_exponent"][0], [math.log(9), *[0] * 7], atol=1e-9)
+    typical = participation(model, random_tokens(1, 3, vocab=30))["log_rms_gain"][0, 0, -1]
+    assert math.exp(float(typical)) == pytest.approx(math.sqrt(88 / 8))  # 3.317
+    direction = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0]]).double()
+    entries = ledger(model, random_tokens(1, 3, vocab=30), directions=direction)
+    assert entries["log_k"].item() == pytest.approx(math.log(11) / 2)  # of (2, 1, 1, 1, 1, 1, 1, 1)
+    drawn = gain(model, random_tokens(4, 12, vocab=30), n_directions=200)["gain"][..., 1]
+    assert float((drawn**2).mean()) == pytest.approx(11, rel=0.03)
+
+
+def one_block(added):
+    width = len(added)
+    config = ModelConfig(
+        n_layers=1, d_model=width, n_heads=2, d_head=4, d_mlp=2 * width, n_ctx=16, d_vocab=30, norm="none", activation="relu",
+        bias=False, init_std=0.2,
+    )  # fmt: skip
+    model = Transformer(config).requires_grad_(False).double()
+    (block,), one = model.blocks, torch.eye(width).double()
+    block.attn.o.weight.zero_()
+    block.mlp.input.weight.copy_(torch.cat([one, -one]))
+    block.mlp.output.weight.copy_(torch.cat([added, -added], dim=1))
+    return model
+
+
+@settings(max_examples=10, deadline=None)
+@given(options=configs)
+def test_derivatives_equal_dense_ones_for_any_architecture(options):
+    model, tokens = build(**options), random_tokens(1, 4)
+    linear = linearised(model, tokens[0], 0, 3)
+    with model.explicit_attention():
+        whole = torch.func.jacrev(lambda x: model.run_blocks(x[None])[0])(linear.stream)
+    rows = basis(model.config, whole)
+    block = rows @ whole[3, :, 1] @ rows.T
+    s = torch.linalg.svdvals(block)
+    spectrum = jacobian_spectrum(model, tokens, source=(0, 1))
+    np.testing.assert_allclose(spectrum["singular_value"][0], s, atol=1e-9 * float(s[0]))
+    kept = participation(model, tokens)["participation"][0, 0, 1]
+    if options["window"] is None and kept.notnull():
+        assert float(kept) == pytest.approx(float(spectrum["participation"][0]), rel=1e-6)
+
+
+def test_exponents_of_several_prompts_have_means():
+    result = lyapunov(tiny(), random_tokens(6, 4), k=3)
+    assert "exponent" in result.data_vars
+    assert result["exponent_mean"].dims == ("mode",)
+    np.testing.assert_allclose(result["exponent_mean"], result["exponent"].mean("prompt"))
 
 
 def test_blocks_of_g_times_orthogonal():
     model = linear_model([1.3 * centred_orthogonal(seed) for seed in range(5)])
-    result = jacobian_spectrum(model, random_tokens(1, 4, vocab=30), k=5)
-    np.testing.assert_allclose(result["singular_value"], 1.3**5, rtol=1e-6)
-    np.testing.assert_allclose(result["participation"], 63, rtol=0.15)
+    result = jacobian_spectrum(model, random_tokens(1, 4, vocab=30))
+    assert result.sizes["singular"] == 64
+    np.testing.assert_allclose(result["singular_value"], 1.3**5, rtol=1e-9)
+    np.testing.assert_allclose(result["participation"], 64, rtol=1e-9)
     np.testing.assert_allclose(result["non_normality"], 0, atol=1e-6)
     exponents = lyapunov(model, random_tokens(1, 4, vocab=30), k=20)
     for name in ("exponent", "singular_exponent"):
@@ -76,14 +157,14 @@ def test_blocks_of_g_times_orthogonal():
 
 
 def test_lyapunov_exponents_of_ginibre_products():
-    """Without the mean a block is Ginibre of one dimension less, entries of variance sigma^2 / 64."""
+    """Nothing takes the mean away, so each block is the whole Ginibre matrix."""
     sigma, generator = 1.2, torch.Generator().manual_seed(0)
     found = []
     for _ in range(12):
         matrices = [sigma * torch.randn(64, 64, generator=generator).double() / 8 for _ in range(5)]
-        found.append(lyapunov(linear_model(matrices), random_tokens(1, 2, vocab=30), k=63)["growth"][0].to_numpy())
+        found.append(lyapunov(linear_model(matrices), random_tokens(1, 2, vocab=30), k=64)["growth"][0].to_numpy())
     mean = np.mean(found, axis=(0, 1))  # QR of each factor is exact for Ginibre matrices, layer by layer
-    expected = [0.5 * (math.log(2 * sigma**2 / 64) + digamma((63 - i) / 2)) for i in range(63)]
+    expected = [0.5 * (math.log(2 * sigma**2 / 64) + digamma((64 - i) / 2)) for i in range(64)]
     np.testing.assert_allclose(mean[:40], expected[:40], atol=0.06)
     assert abs(np.mean(mean - expected)) < 0.02
 
@@ -92,24 +173,23 @@ def test_exponents_sum_to_the_determinant_and_the_largest_singular_values_are_ex
     generator = torch.Generator().manual_seed(1)
     matrices = [torch.eye(64).double() + torch.randn(64, 64, generator=generator).double() / 10 for _ in range(5)]
     model, tokens = linear_model(matrices), random_tokens(1, 3, vocab=30)
-    result = lyapunov(model, tokens, k=63)
-    centre = torch.eye(64).double() - 1 / 64
+    result = lyapunov(model, tokens, k=64)
     product = torch.eye(64).double()
     for matrix in matrices:
-        product = centre @ matrix.T @ centre @ product
-    s = torch.linalg.svdvals(product)[:63]
+        product = matrix.T @ product
+    s = torch.linalg.svdvals(product)
     assert float(result["exponent"].sum()) == pytest.approx(float(s.log().sum()) / 5, abs=1e-8)
-    np.testing.assert_allclose(result["singular_exponent"][0], s.log() / 5, atol=1e-6)
-    with pytest.raises(InterpError, match="k must be 1 to 63"):
-        lyapunov(model, tokens, k=64)
+    np.testing.assert_allclose(result["singular_exponent"][0], s.log() / 5, atol=1e-9)
+    with pytest.raises(InterpError, match="k must be 1 to 64"):
+        lyapunov(model, tokens, k=65)
 
 
 def test_the_whole_state_equals_the_dense_one():
     model, tokens = tiny(), random_tokens(1, 4)
     result = lyapunov(model, tokens, k=5, position=None)
-    product = torch.eye(48).double()
+    product = torch.eye(64).double()
     for layer in range(3):
-        block = dense(model, tokens[0], layer, layer + 1)[1:, :, 1:].reshape(48, 48)
+        block = dense(model, tokens[0], layer, layer + 1).reshape(64, 64)
         product = block @ product
     np.testing.assert_allclose(result["singular_exponent"][0], torch.linalg.svdvals(product)[:5].log() / 3, atol=1e-5)
     assert result.sizes["mode"] == 5
@@ -118,13 +198,13 @@ def test_the_whole_state_equals_the_dense_one():
 def test_on_site_leaves_out_what_goes_elsewhere():
     model, tokens = tiny(), random_tokens(1, 4)
     product = torch.eye(16).double()
-    for layer, linear in enumerate(blocks(model, tokens[0])):
+    for layer, linear in enumerate(blocks(Clean.of(model, tokens).linearised(0))):
         block = dense(model, tokens[0], layer, layer + 1)[3, :, 3]
         forward, _ = linear.on_site(3, 3)
         torch.testing.assert_close(forward(torch.eye(16).double()).T, block)
         product = block @ product
     result = lyapunov(model, tokens, k=4)
-    np.testing.assert_allclose(result["singular_exponent"][0], torch.linalg.svdvals(product)[:4].log() / 3, atol=1e-5)
+    np.testing.assert_allclose(result["singular_exponent"][0], torch.linalg.svdvals(product)[:4].log() / 3, atol=1e-9)
 
 
 def test_what_does_not_converge_is_an_error():

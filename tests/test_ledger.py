@@ -11,20 +11,26 @@ from hypothesis import strategies as st
 from test_gain import linear_model
 from test_options import build, configs
 
+import analyses
 from analyses.cascade import ledger
-from analyses.cascade.linear import centred
 from interp import ModelConfig
 from interp.errors import ConfigError, InterpError, ResultError
+from interp.geometry import mean_is_seen
+from interp.streams import streams
 
-pre_norm = configs.filter(lambda options: options["norm_placement"] == "pre" or options["norm"] == "none")
+is_sum = configs.filter(lambda options: options["norm_placement"] != "post" or options["norm"] == "none")
 
 
-@settings(max_examples=40, deadline=None)
-@given(options=pre_norm, seed=st.integers(0, 10**6), dose=st.sampled_from([1e-3, 0.1, 1.0]))
+def centred(x):
+    return x - x.mean(-1, keepdim=True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(options=is_sum, seed=st.integers(0, 10**6), dose=st.sampled_from([1e-3, 0.1, 1.0]))
 def test_entries_sum_to_the_growth_for_any_architecture(options, seed, dose):
     model, tokens = build(**options), random_tokens(1, 6, seed=seed)
     result = ledger(model, tokens, dose=dose, position=3, seed=seed)
-    total = result["head_entry"].sum("head") + result["mlp_entry"]
+    total = result["head_entry"].sum("head") + result["mlp_entry"] + result["bias_entry"]
     np.testing.assert_allclose(total, result["log_k"], atol=1e-9)
     np.testing.assert_allclose(result["head_part"].sum("part"), result["head_entry"], atol=1e-9)
     assert float(result["residual"].max()) < 1e-6
@@ -37,13 +43,43 @@ def test_growth_is_that_of_two_whole_runs():
         energies = []
         for layer in range(4):
             x, y = (model.run_blocks(model.embed(t[row, None]), stop_at_layer=layer)[0] for t in (clean, other))
-            energies.append(float(centred(y - x)[1:].pow(2).sum()))
+            energies.append(float(centred(y - x).pow(2).sum()))
         np.testing.assert_allclose(result["log_k"][row], np.diff(np.log(energies)) / 2, atol=1e-10)
         x = [model.run_blocks(model.embed(clean[row, None]), stop_at_layer=layer)[0] for layer in range(4)]
-        own = [float(centred(s)[1:].pow(2).sum()) for s in x]
+        own = [float(centred(s).pow(2).sum()) for s in x]
         np.testing.assert_allclose(result["log_stream_growth"][row], np.diff(np.log(own)) / 2, atol=1e-10)
     stream = result["stream_head"].sum("head") + result["stream_mlp"] + result["stream_bias"]
     np.testing.assert_allclose(stream, result["log_stream_growth"], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"norm": "rmsnorm"}, {"norm_placement": "both"}, {"norm_placement": "output", "parallel": True}]
+)
+def test_prompts_that_differ_at_an_ordinary_first_token_count_it(options):
+    """Three pairs without BOS, against dense streams over all positions."""
+    model, clean = build(**options), random_tokens(3, 5)
+    other = clean.clone()
+    other[:, 0] = (other[:, 0] + 1) % 20
+    result = ledger(model, clean, other)
+    one = torch.eye(16).double() - (1 / 16 if not mean_is_seen(model.config) else 0)
+    x, y = (torch.stack(streams(model, tokens)) @ one for tokens in (clean, other))
+    energies = (y - x).pow(2).sum((-1, -2)).numpy()  # [layer, prompt]
+    np.testing.assert_allclose(result["log_k"], np.diff(np.log(energies), axis=0).T / 2, atol=1e-9)
+    assert len(result["part"]) == (4 if "output" in model.config.norms else 3)
+
+
+def test_a_norm_on_what_is_written_has_a_part_and_scales_the_bias():
+    model = build(norm_placement="output")
+    for block in model.blocks:
+        block.attn.o.bias.uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    result = ledger(model, random_tokens(1, 6), dose=0.3, position=2)
+    assert abs(result["head_part"].sel(part="output_scale")).max() > 1e-4
+    assert abs(result["bias_entry"]).max() > 1e-5
+    assert (ledger(tiny(), random_tokens(1, 6), dose=0.3)["bias_entry"] == 0).all()
+    figure = analyses.plot(result)
+    assert [note.text for note in figure.layout.annotations][-1] == "so does the norm behind"
+    heights = sum(trace.y[0] for trace in figure.data if trace.x is not None and list(trace.x) == ["total"])
+    assert heights == pytest.approx(float(result["log_k"].sum()))
 
 
 def test_a_block_that_doubles_is_all_its_mlp():
@@ -75,7 +111,7 @@ def test_without_a_norm_there_is_no_scale():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"position": 0}, "position 0 is left out"),
+        ({"position": 5}, "position 5 is not one of 0 to 4"),
         ({"layer": 3}, "not a place"),
         ({"other": random_tokens(1, 4)}, "same number of tokens"),
     ],

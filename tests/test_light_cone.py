@@ -38,20 +38,18 @@ def test_shares_equal_two_whole_runs_and_the_summaries_plain_sums():
     model, tokens = tiny(), random_tokens(2, 6)
     result = light_cone(model, tokens, n_directions=2, seed=3)
     share = result["share"].to_numpy()
-    assert (share[:, 2, :, :3] == 0).all()  # causality: nothing before position 3
+    assert (share[:, 3, :, :3] == 0).all()  # causality: nothing before position 3
     np.testing.assert_allclose(share[:, :, 0].sum(-1), 1)
     total = share.sum(-1)
     off, centroid = [], []
-    for p0 in range(1, 5):  # the last position has no later one to reach
-        off.append(1 - share[:, p0 - 1, :, p0] / total[:, p0 - 1])
-        centroid.append((share[:, p0 - 1] * (np.arange(6) - p0)).sum(-1) / total[:, p0 - 1])
+    for p0 in range(5):  # the last position has no later one to reach
+        off.append(1 - share[:, p0, :, p0] / total[:, p0])
+        centroid.append((share[:, p0] * (np.arange(6) - p0)).sum(-1) / total[:, p0])
     np.testing.assert_allclose(result["off_site"], np.mean(off, axis=0), atol=1e-9)
     np.testing.assert_allclose(result["centroid"], np.mean(centroid, axis=0), atol=1e-9)
     at_output = share[:, :, -1] / total[:, :, -1, None]
-    np.testing.assert_allclose(result["by_distance"][:, 4], at_output[:, 0, 5])
-    np.testing.assert_allclose(
-        result["by_distance"][:, 0], np.mean([at_output[:, p - 1, p] for p in range(1, 6)], axis=0)
-    )
+    np.testing.assert_allclose(result["by_distance"][:, 5], at_output[:, 0, 5])
+    np.testing.assert_allclose(result["by_distance"][:, 0], np.mean([at_output[:, p, p] for p in range(6)], axis=0))
 
 
 def test_planted_laws_are_told_apart():

@@ -65,7 +65,7 @@ def test_a_longer_prompt_does_not_change_the_prediction_before_it():
     model = Transformer(SHAPE)
     tokens = random_tokens(2, 6, vocab=200)
     both = mean_field(model, tokens)
-    assert both["gain"].shape == (2, 5, 2)
+    assert both["gain"].shape == (2, 6, 2)
     np.testing.assert_allclose(both["gain"][..., 0], 1)
     assert (both["gain"][..., 1] > 1).all()
     assert (both["mean_square"][:, 1] > both["mean_square"][:, 0]).all()

@@ -27,8 +27,8 @@ def test_a_stream_by_hand(toy):  # noqa: F811
     np.testing.assert_allclose(result["largest"], [[1, 1], [5, 3], [15, 5]])
     assert result["growth"][0].isnull().all()
     np.testing.assert_allclose(result["first_norm"], [1, 5, 15])
-    np.testing.assert_allclose(result["mean_norm"], [1, math.sqrt(13), math.sqrt(29)])
-    np.testing.assert_allclose(result["step_cosine"][0, 2], 2 / math.sqrt(29))
+    np.testing.assert_allclose(result["mean_norm"], [1, (5 + math.sqrt(13)) / 2, (15 + math.sqrt(29)) / 2])
+    np.testing.assert_allclose(result["step_cosine"][0, 2], (1 + 2 / math.sqrt(29)) / 2)
     np.testing.assert_allclose(np.diag(result["step_cosine"]), 1)
     assert not result["massive"].any()
 
@@ -42,9 +42,23 @@ def test_batches_equal_single_runs_and_padding_is_nan():
         np.testing.assert_allclose(both[name][1, :, :4], alone[name][0], atol=1e-12)
         assert both[name][1, :, 4:].isnull().all()
     np.testing.assert_allclose(both["step_cosine"][1], alone["step_cosine"][0], atol=1e-12)
-    np.testing.assert_allclose(both["mean_norm"][1], alone["norm"][0, :, 1:].mean("position"))
+    np.testing.assert_allclose(both["mean_norm"][1], alone["norm"][0].mean("position"))
     np.testing.assert_allclose(both["mean_norm_mean"], both["mean_norm"].mean("prompt"))
-    assert analyses.residual_stream(model, tokens[:, :1])["mean_norm"].isnull().all()
+
+
+def test_means_leave_out_what_is_set_apart(smalltown):
+    result = analyses.residual_stream(smalltown, "Mary went to")  # begins with BOS
+    assert result["set_apart"][0].to_numpy().tolist() == [1, 0, 0, 0]
+    np.testing.assert_allclose(result["mean_norm"][0], result["norm"][0, :, 1:].mean("position"), rtol=1e-6)
+    alone = analyses.residual_stream(smalltown, np.array([[smalltown.tokenizer.bos]]).tolist())
+    assert alone["mean_norm"].isnull().all()
+
+
+def test_side_by_side_blocks_are_one_step():
+    result = analyses.residual_stream(build(parallel=True), random_tokens(2, 4))
+    assert result["step"].to_numpy().tolist() == ["embed", "0.block", "1.block", "2.block"]
+    bars = [trace for trace in analyses.plot(result).data if isinstance(trace, go.Bar)]
+    np.testing.assert_allclose(bars[0].y, result["written_norm"][:, 1:].mean(("prompt", "position")))
 
 
 def test_a_massive_activation_is_flagged():

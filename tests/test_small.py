@@ -79,5 +79,5 @@ def test_defaults_of_larger_models_stay():
     assert analyses.component_lens(model, tokens).sizes["top"] == 5
     assert analyses.embedding_structure(model, [1]).sizes["top"] == 10
     assert singular_tokens(model, 0, 0).sizes["top"] == 8
-    assert cascade.jacobian_spectrum(model, tokens).sizes["singular"] == 10
+    assert cascade.jacobian_spectrum(model, tokens).sizes["singular"] == 15
     assert cascade.lyapunov(model, tokens).sizes["mode"] == 15

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.cascade.linear import Linear, centred, top_singular
+from analyses.cascade.entering import Clean
+from analyses.cascade.linear import Linear, top_singular
 from interp.errors import InterpError, nearest
-from interp.model import Transformer
-from interp.tokenizer import PAD
+from interp.geometry import mean_is_seen, seen
 
 Directions = str | Float[Tensor, "given width"]
 """A name of `KINDS`, or vectors of one's own (a steering vector, a feature of a sparse autoencoder)."""
@@ -25,9 +25,7 @@ KINDS = {
 
 
 def draw(
-    model: Transformer,
-    tokens: Int[Tensor, "prompt position"],
-    stream: Float[Tensor, "prompt position d_model"],
+    clean: Clean,
     layer: int,
     places: Int[Tensor, "place 2"],
     directions: Directions,
@@ -35,14 +33,13 @@ def draw(
     seed: int,
     who: str,
 ) -> Float[Tensor, "place direction d_model"]:
-    """Unit vectors without a mean, which the layer norm would remove; random numbers are drawn in float64 whatever the model's dtype.
-
-    Args:
-        stream: what enters the layer.
+    """Unit vectors of what readers see of the stream that enters a layer (`interp.geometry`; without a mean over the width where layer
+    norms would remove it); random numbers are drawn in float64 whatever the model's dtype.
 
     Raises:
         InterpError: an unknown name, vectors of another width or without any direction, or too few tokens or places to tell apart.
     """
+    model, stream = clean.model, clean.entering[layer]
     generator = torch.Generator().manual_seed(seed)
     if isinstance(directions, Tensor):
         vectors = directions.to(stream)
@@ -52,9 +49,9 @@ def draw(
             )
         drawn = vectors.expand(len(places), -1, -1)
     elif directions == "singular":
-        drawn = torch.stack([_singular(model, stream, layer, place, count, seed) for place in places.tolist()])
+        drawn = torch.stack([_singular(clean, layer, place, count, seed) for place in places.tolist()])
     elif directions in KINDS:
-        there = centred(stream)[:, 1:][(tokens != PAD)[:, 1:]]  # [place, d_model], the first position left out
+        there = seen(model.config, stream)[clean.kept]  # [place, d_model]
         makers: dict[str, Callable[[tuple[int, int]], Tensor]] = {
             "isotropic": lambda size: torch.randn(
                 *size, model.config.d_model, generator=generator, dtype=torch.float64
@@ -69,10 +66,11 @@ def draw(
         drawn = makers[directions]((len(places), count))
     else:
         raise InterpError(f"{who}: unknown directions {directions!r}. {nearest(directions, KINDS)}")
-    drawn = centred(drawn.double())
+    drawn = seen(model.config, drawn.double())
     length = drawn.norm(dim=-1, keepdim=True)
     if bool((length == 0).any()):
-        raise InterpError(f"{who}: a direction is zero once its mean is taken away, so it disturbs nothing.")
+        without = "" if mean_is_seen(model.config) else " once its mean is taken away, as layer norms do"
+        raise InterpError(f"{who}: a direction is zero{without}, so it disturbs nothing.")
     unit: Tensor = (drawn / length).to(stream)
     return unit
 
@@ -94,10 +92,9 @@ def _differences(rows: Float[Tensor, "row d_model"], size: tuple[int, int], gene
     return difference
 
 
-def _singular(
-    model: Transformer, stream: Tensor, layer: int, place: list[int], count: int, seed: int
-) -> Float[Tensor, "direction d_model"]:
+def _singular(clean: Clean, layer: int, place: list[int], count: int, seed: int) -> Float[Tensor, "direction d_model"]:
     prompt, position = place
-    own = stream[prompt, : position + 1]  # later positions do not reach this one
-    forward, backward = Linear(model, own, layer, model.config.n_layers).on_site(position, position)
-    return top_singular(forward, backward, own[0], count, seed=seed, tolerance=1e-2).right
+    config = clean.model.config
+    run = clean.linearised(prompt, position + 1 if config.causal else None)  # later positions do not reach this one
+    linear = Linear(run, layer, config.n_layers)
+    return top_singular(*linear.on_site(position, position), linear.stream[0], count, seed=seed, tolerance=1e-2).right

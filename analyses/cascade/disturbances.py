@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.cascade.linear import centred
 from interp.errors import InterpError
 from interp.finite import not_finite
+from interp.geometry import seen
 from interp.hooks import HookPoint
 from interp.model import Transformer
 from interp.names import block_name
@@ -96,7 +96,7 @@ class Nudge:
 
     Args:
         layer: where, in the stream that enters it.
-        dose: length of the nudge over that of the mean-centred stream there; None adds `vector` as it is.
+        dose: length of the nudge over that of the stream there, as its readers see it (`interp.geometry`); None adds `vector` as it is.
         vector: [d_model], its direction; None is a random one for each prompt.
         step: at the last token of the prompt (0), or at the token generated so many steps later.
         seed: of the random directions.
@@ -147,7 +147,7 @@ class Nudge:
                 return None
             value = value.clone()
             stream = value[rows[here], column]
-            size = 1.0 if self.dose is None else self.dose * centred(stream).norm(dim=-1, keepdim=True)
+            size = 1.0 if self.dose is None else self.dose * seen(model.config, stream).norm(dim=-1, keepdim=True)
             value[rows[here], column] = stream + size * unit[here]
             return value
 
@@ -161,7 +161,7 @@ class Nudge:
         drawn = {}
         for prompt in sorted(set(prompts.tolist())):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + prompt)
-            direction = centred(torch.randn(model.config.d_model, generator=generator, dtype=torch.float64))
+            direction = seen(model.config, torch.randn(model.config.d_model, generator=generator, dtype=torch.float64))
             drawn[prompt] = (direction / direction.norm()).to(model.W_E)
         return torch.stack([drawn[prompt] for prompt in prompts.tolist()])
 

@@ -9,13 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.cascade.directions import Directions, draw
-from analyses.cascade.entering import clean_streams
+from analyses.cascade.entering import Clean
 from analyses.cascade.injection import SMALLEST_DOSE
-from analyses.cascade.linear import Linear, centred
+from analyses.cascade.linear import Linear
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
 from interp.generation import left_aligned
+from interp.geometry import seen
 from interp.interventions import Add, Intervention, Row
 from interp.metrics import kl_divergence, log_probabilities, rank
 from interp.model import Transformer
@@ -23,7 +24,6 @@ from interp.names import block_name
 from interp.prompts import Prompt
 from interp.readouts import EachLayer, positions_of
 from interp.sweep import MAX_BYTES, sweep
-from interp.tokenizer import PAD
 
 WHO = "cascade.dose_response"
 DOSES = tuple(np.logspace(-4, 0.5, 25).tolist())
@@ -55,7 +55,7 @@ def dose_response(
 
     Args:
         doses: sizes relative to the stream, increasing; at least 1e-4 in float32.
-        layer, position: where; a negative position counts from the end, and position 0 is left out.
+        layer, position: where; a negative position counts from the end. Not one that is set apart (`analyses.set_apart`).
         target: the position whose prediction is read; negative counts from the end. In a causal model not before `position`.
         directions, n_directions, seed: see `gain`.
 
@@ -69,15 +69,14 @@ def dose_response(
         (path, dose), mean d ln KL / d ln dose: 2 where the response is linear. With several prompts means of `kl` and `size`.
 
     Raises:
-        InterpError: doses that are not increasing or too small for the precision, or a place that is not there.
+        InterpError: doses that are not increasing or too small for the precision, or a place that is not there or is set apart.
     """
     _check(model, doses, layer)
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
+    clean = Clean.of(model, tokens)
     found = [
-        _of_prompt(
-            model, row[row != PAD], doses, layer, position, target, directions, n_directions, seed, max_bytes, progress
-        )
-        for row in tokens
+        _of_prompt(clean, prompt, doses, layer, position, target, directions, n_directions, seed, max_bytes, progress)
+        for prompt in range(len(tokens))
     ]
     stacked = {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
     each = ("path", "prompt", "direction", "dose")
@@ -128,6 +127,7 @@ def dose_response(
             "directions": directions if isinstance(directions, str) else "given",
             "n_directions": n_directions,
             "bos": bos,
+            "set_apart": clean.apart.about(),
         },
         seed=seed,
     )
@@ -152,8 +152,8 @@ def _check(model: Transformer, doses: Sequence[float], layer: int) -> None:
 
 
 def _of_prompt(
-    model: Transformer,
-    tokens: Tensor,
+    run: Clean,
+    prompt: int,
     doses: Sequence[float],
     layer: int,
     position: int,
@@ -165,18 +165,16 @@ def _of_prompt(
     progress: bool,
 ) -> dict[str, np.ndarray]:
     """Everything of one prompt, [path, direction, dose]."""
-    if not -len(tokens) <= position < len(tokens) or position % len(tokens) == 0:
-        raise InterpError(f"{WHO}: position {position} is not one of 1 to {len(tokens) - 1}; position 0 is left out.")
-    at = position % len(tokens)
+    model, config = run.model, run.model.config
+    tokens = run.tokens[prompt, : run.lengths[prompt]]
+    at = run.position(prompt, position, WHO)
     (read,) = positions_of(target, [len(tokens)], WHO)
-    if model.config.causal and read < at:
+    if config.causal and read < at:
         raise InterpError(
             f"{WHO}: nothing at position {target} depends on position {position}: the target must not be earlier."
         )
-    entering = clean_streams(model, tokens[None])
-    place = torch.tensor([[0, at]], device=tokens.device)
-    unit = draw(model, tokens[None], entering[layer], layer, place, directions, n_directions, seed, WHO)[0]
-    x = centred(entering[layer][0, at])
+    unit = draw(run, layer, torch.tensor([[prompt, at]], device=tokens.device), directions, n_directions, seed, WHO)[0]
+    x = seen(config, run.entering[layer][prompt, at])
     aside = _aside(x, unit)
     steps = torch.stack([_additive(x, unit, doses), _rotation(x, aside, doses)])  # [path, direction, dose, d_model]
     reached = ~steps.isnan().any(-1)
@@ -185,10 +183,10 @@ def _of_prompt(
     readout = EachLayer(lambda stream, base: stream)
     swept = sweep(model, tokens[None], rows, readout, max_bytes=max_bytes, progress="injecting" if progress else None)
     final, clean = swept.values[:, -1], swept.base[0, -1]  # [row, position, d_model]
-    delta = centred(final - clean)
-    tangents = _placed(torch.cat([unit, aside]), at, len(tokens))
-    linear = Linear(model, entering[layer][0], layer, model.config.n_layers)
-    pushed = linear.jvp(tangents).reshape(len(PATHS), len(unit), *tangents.shape[1:])  # what each path begins as
+    delta = seen(config, final - clean)
+    linear = Linear(run.linearised(prompt), layer, config.n_layers)
+    spread = linear.spread(at, torch.cat([unit, aside]))  # what each path begins as
+    pushed = spread.reshape(len(PATHS), len(unit), *spread.shape[1:])
     which = reached.nonzero()
     own = pushed[which[:, 0], which[:, 1]]
     injected = steps[reached].norm(dim=-1)
@@ -213,14 +211,6 @@ def _of_prompt(
     fisher = _fisher(model, clean[read], pushed[:, :, read].flatten(0, 1)).reshape(len(PATHS), -1, 1)
     laid["quadratic_kl"] = (fisher * scale**2 / 2).numpy()
     return laid
-
-
-def _placed(
-    unit: Float[Tensor, "direction d_model"], at: int, length: int
-) -> Float[Tensor, "direction position d_model"]:
-    placed = unit.new_zeros(len(unit), length, unit.shape[1])
-    placed[:, at] = unit
-    return placed
 
 
 def _additive(x: Tensor, unit: Tensor, doses: Sequence[float]) -> Float[Tensor, "direction dose d_model"]:

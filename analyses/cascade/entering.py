@@ -1,13 +1,90 @@
 """The streams of clean runs, which disturbances are measured against."""
 
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analyses.set_apart import SetApart, set_apart
+from interp.errors import InterpError
 from interp.finite import not_finite
 from interp.model import Transformer
 from interp.streams import streams
+from interp.tangents import Linearised
 from interp.tokenizer import PAD
+
+
+@dataclass(frozen=True, eq=False)
+class Clean:
+    """Runs that nothing disturbs.
+
+    Args:
+        tokens: [prompt, position], padded at the end.
+        entering: the stream at each layer, see `interp.streams`.
+        apart: positions that are neither disturbed nor counted.
+    """
+
+    model: Transformer
+    tokens: Int[Tensor, "prompt position"]
+    entering: Sequence[Float[Tensor, "prompt position d_model"]]
+    apart: SetApart
+
+    @classmethod
+    def of(cls, model: Transformer, tokens: Int[Tensor, "prompt position"]) -> "Clean":
+        """Raises ResultError where a stream is not finite, see `clean_streams`."""
+        entering = clean_streams(model, tokens)
+        return cls(model, tokens, entering, set_apart(model, tokens, entering))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each prompt."""
+        lengths: list[int] = (self.tokens != PAD).sum(1).tolist()
+        return lengths
+
+    @property
+    def kept(self) -> Tensor:
+        """[prompt, position], the tokens that are not set apart."""
+        return (self.tokens != PAD) & ~self.apart.mask
+
+    def linearised(self, prompt: int, length: int | None = None) -> Linearised:
+        """Derivatives at a prompt, or at its first tokens."""
+        stop = self.lengths[prompt] if length is None else length
+        return Linearised(self.model, [stream[prompt, :stop] for stream in self.entering])
+
+    def check_some_are_left(self, who: str) -> None:
+        """Raises InterpError for a prompt whose tokens are all set apart."""
+        for prompt, some in enumerate(self.kept.any(1).tolist()):
+            if not some:
+                raise InterpError(
+                    f"{who}: prompt {prompt} has no position left to disturb. Set apart is position 0, since {self.apart.why(prompt, 0)}. "
+                    "Give a longer prompt."
+                )
+
+    def position(self, prompt: int, position: int, who: str) -> int:
+        """A position that may be disturbed, counted from the start.
+
+        Raises:
+            InterpError: one that is not there, or is set apart.
+        """
+        length = self.lengths[prompt]
+        if not -length <= position < length:
+            raise InterpError(f"{who}: position {position} is not one of 0 to {length - 1} (or -{length} to -1).")
+        at = position % length
+        if bool(self.apart.mask[prompt, at]):
+            left = self.kept[prompt].nonzero()[:, 0].tolist()
+            instead = f"choose one of {left[0]} to {left[-1]}" if left else "give a longer prompt"
+            raise InterpError(
+                f"{who}: position {position} of prompt {prompt} is set apart, since {self.apart.why(prompt, at)}; {instead}."
+            )
+        return at
+
+
+def precise(model: Transformer) -> Transformer:
+    """The model itself, or a copy in float32 of one in half precision, whose rounding would drown small growth."""
+    return deepcopy(model).float() if model.dtype in (torch.float16, torch.bfloat16) else model
 
 
 def clean_streams(

@@ -29,9 +29,10 @@ def gain(
 ) -> xr.Dataset:
     """Inject a small disturbance into the stream at one position and follow its size up through the layers.
 
-    With `x[l,p]` the mean-centred stream entering block l and `delta` its change, `E[l] = sum_p |delta[l,p]|^2`. The injected
-    delta has a random direction and the size `dose * |x[layer,p0]|`. Every position but 0 is injected by itself (position 0
-    carries massive activations, and is left out as source); each with `n_directions` directions.
+    With `x[l,p]` the stream entering block l as its readers see it (without its mean over the width where layer norms take that away, see
+    `interp.geometry`) and `delta` its change, `E[l] = sum_p |delta[l,p]|^2`. The injected delta has a random direction and the size
+    `dose * |x[layer,p0]|`. Every position is injected by itself, each with `n_directions` directions. Positions that are set apart, where
+    BOS stands or the stream is massive (`analyses.set_apart`), are neither injected at nor counted in E.
 
     Args:
         prompts: a text, several texts, or token ids. The prompt is the unit of replication.
@@ -47,7 +48,7 @@ def gain(
         progress: show a progress bar on standard error.
 
     Returns:
-        A Dataset over prompt, injection (the position p0), direction, and layer (from `layer` to n_layers):
+        A Dataset over prompt, injection (the position p0, from the first that is injected at), direction, and layer (from `layer` on):
         `gain` G = sqrt(E[l]/E[layer]); `relative_gain` Gamma = (|delta[l,p0]| / |x[l,p0]|) / dose, on site. By prompt, injection and
         layer: `stream_growth`, |x[l,p0]| / |x[layer,p0]|; `rounding`, the share of the disturbance that the same run with dose 0 shows.
         Per prompt and layer: `log_gain`, `log_relative_gain` (mean natural logarithms over injections and directions), `rms_gain`,
@@ -61,7 +62,7 @@ def gain(
     Raises:
         ResultError: the zero-dose control or causality is violated, or rounding is more than 2 % of a disturbance: the numbers
             cannot be trusted.
-        InterpError: a dose, layer or number of directions out of range, a dtype too coarse, or a prompt of one token.
+        InterpError: a dose, layer or number of directions out of range, a dtype too coarse, or a prompt of which nothing is left.
         TokenError: a prompt that the model cannot take.
     """
     found = inject(
@@ -125,8 +126,8 @@ def describe_gain(model: Transformer, found: Injected, seed: int) -> xr.Dataset:
             "doubling_depth": (("prompt",), doubling, "depth over which the disturbance doubles", "layers"),
         },
         {
-            **token_coords(model, tokens[:, 1:], "injection"),
-            "injection": np.arange(1, tokens.shape[1]),
+            **token_coords(model, tokens[:, found.first :], "injection"),
+            "injection": np.arange(found.first, tokens.shape[1]),
             "direction": np.arange(total.shape[2]),
             "layer": np.arange(found.parameters["layer"], model.config.n_layers + 1),
             "bound": ["lower", "upper"],

@@ -1,6 +1,7 @@
 """A disturbance injected into the stream, and its size at every layer and position, through the sweep."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,10 +9,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.cascade.directions import Directions, draw
-from analyses.cascade.entering import clean_streams
-from analyses.cascade.linear import blocks, centred
+from analyses.cascade.entering import Clean
+from interp.config import ModelConfig
 from interp.errors import InterpError, ResultError
 from interp.generation import left_aligned
+from interp.geometry import seen
 from interp.interventions import Add, Intervention, Patch, Row
 from interp.model import Transformer
 from interp.names import block_name
@@ -33,15 +35,17 @@ class Injected:
 
     Args:
         tokens: [prompt, position].
-        places: [place, (prompt, position)], every position but the first of every prompt.
-        sizes: [layer, prompt, position], |x| of the mean-centred stream, from the injection's layer on.
+        places: [place, (prompt, position)], every position of every prompt that is not set apart (`analyses.set_apart`).
+        counted: [prompt, position], the positions whose energy counts: those.
+        sizes: [layer, prompt, position], |x| of the stream as its readers see it (`interp.geometry`), from the injection's layer on.
         energies: [place, direction, layer, position], |delta|^2; NaN beyond a prompt's end.
-        rounding: [place, layer], |delta|^2 over all positions of the same run with dose 0, computed again.
+        rounding: [place, layer], |delta|^2 over the counted positions of the same run with dose 0, computed again.
         parameters: what shaped the numbers, for provenance.
     """
 
     tokens: Int[Tensor, "prompt position"]
     places: Int[Tensor, "place 2"]
+    counted: Bool[Tensor, "prompt position"]
     sizes: Float[Tensor, "layer prompt position"]
     energies: Float[Tensor, "place direction layer position"]
     rounding: Float[Tensor, "place layer"]
@@ -49,8 +53,18 @@ class Injected:
 
     @property
     def total(self) -> Float[Tensor, "place direction layer"]:
-        """E[l], the energy over all positions."""
-        return self.energies.nansum(-1)
+        """E[l], the energy over the counted positions."""
+        return self.counted_energies.nansum(-1)
+
+    @property
+    def counted_energies(self) -> Float[Tensor, "place direction layer position"]:
+        """The energies, NaN where they do not count."""
+        return _counted(self.energies, self.counted, self.places)
+
+    @property
+    def first(self) -> int:
+        """The first position that any prompt injects at."""
+        return int(self.places[:, 1].min())
 
     @property
     def on_site(self) -> Float[Tensor, "place direction layer"]:
@@ -58,9 +72,9 @@ class Injected:
         return self.energies[torch.arange(len(self.places)), :, :, self.places[:, 1]]
 
     def by_prompt(self, values: Float[Tensor, "place ..."]) -> Float[Tensor, "prompt injection ..."]:
-        """Values of each place, laid out by prompt and position; NaN where a shorter prompt has none."""
-        laid = values.new_full((*self.tokens[:, 1:].shape, *values.shape[1:]), torch.nan)
-        laid[self.places[:, 0], self.places[:, 1] - 1] = values
+        """Values of each place, laid out by prompt and position from `first` on; NaN where a prompt has none."""
+        laid = values.new_full((*self.tokens[:, self.first :].shape, *values.shape[1:]), torch.nan)
+        laid[self.places[:, 0], self.places[:, 1] - self.first] = values
         return laid
 
 
@@ -80,37 +94,38 @@ def inject(
     who: str,
     frozen: bool = False,
 ) -> Injected:
-    """Inject at every position but 0 of every prompt by itself, and check the controls; arguments and errors are those of `gain`.
+    """Inject at every position that is not set apart, by itself, and check the controls; arguments and errors are those of `gain`.
 
     Args:
         dose: None is infinitely small: derivatives, in units of the stream's own size.
         frozen: hold the scales of all norms at what they are in the clean run.
     """
     check_request(model, dose, layer, n_directions, who)
+    tokens = left_aligned(model.to_tokens(prompts, bos=bos))
+    clean = Clean.of(model, tokens)
+    clean.check_some_are_left(who)
     parameters = {
         "dose": dose,
         "layer": layer,
         "directions": directions if isinstance(directions, str) else "given",
         "n_directions": n_directions,
         "bos": bos,
+        "set_apart": clean.apart.about(),
     }
-    tokens = left_aligned(model.to_tokens(prompts, bos=bos))
-    check_lengths(tokens, who)
-    real = tokens != PAD
-    entering = clean_streams(model, tokens)
-    sizes = torch.stack([centred(stream).norm(dim=-1) for stream in entering[layer:]])
-    places = real[:, 1:].nonzero() + torch.tensor([0, 1], device=tokens.device)
+    real, counted, config = tokens != PAD, clean.kept, model.config
+    sizes = torch.stack([seen(config, stream).norm(dim=-1) for stream in clean.entering[layer:]])
+    places = counted.nonzero()
     prompt, position = places.T
     if bool((sizes[0, prompt, position] == 0).any()):
         raise InterpError(f"{who}: the stream is zero at a position, so a dose relative to it means nothing.")
-    unit = draw(model, tokens, entering[layer], layer, places, directions, n_directions, seed, who)
+    unit = draw(clean, layer, places, directions, n_directions, seed, who)
     deltas = (1.0 if dose is None else dose) * sizes[0, prompt, position, None, None] * unit
     if dose is None:
-        energies = _pushed(model, tokens, places, deltas, layer)
+        energies = _pushed(clean, places, deltas, layer)
         _check_finite(energies, real[prompt], who)
         if model.config.causal:
             check_causal(energies, position, who)
-        return Injected(tokens, places, sizes, energies, torch.zeros_like(energies[:, 0, :, 0]), parameters)
+        return Injected(tokens, places, counted, sizes, energies, torch.zeros_like(energies[:, 0, :, 0]), parameters)
     name, zero = block_name(layer, "hook_resid_pre"), deltas.new_zeros(model.config.d_model)
     held = _scales(model, tokens, layer) if frozen else {}
     rows = []
@@ -119,62 +134,78 @@ def inject(
             later = slice(at, None)
             changes = [
                 Intervention(name, Add(delta), positions=at),
-                *(Intervention(scale, Patch(clean[number]), positions=later) for scale, clean in held.items()),
+                *(Intervention(scale, Patch(own[number]), positions=later) for scale, own in held.items()),
             ]
             rows.append(Row(changes, number, always=control == 1))
     swept = sweep(
-        model, tokens, rows, EachLayer(_energy), max_bytes=max_bytes, progress="injecting" if progress else None
+        model,
+        tokens,
+        rows,
+        EachLayer(partial(_energy, config)),
+        max_bytes=max_bytes,
+        progress="injecting" if progress else None,
     )
     energies = swept.values.reshape(len(places), -1, *swept.values.shape[1:])[:, :, layer:]
     _check_finite(energies, real[prompt], who)
     if model.config.causal:
         check_causal(energies, position, who)
-    check_controls(energies, layer, who)
-    return Injected(tokens, places, sizes, energies[:, 2:], energies[:, 1].nansum(-1), parameters)
+    of_counted = _counted(energies, counted, places)
+    check_controls(of_counted, layer, who)
+    return Injected(tokens, places, counted, sizes, energies[:, 2:], of_counted[:, 1].nansum(-1), parameters)
+
+
+def _counted(
+    energies: Float[Tensor, "place row layer position"],
+    counted: Bool[Tensor, "prompt position"],
+    places: Int[Tensor, "place 2"],
+) -> Float[Tensor, "place row layer position"]:
+    return energies.masked_fill(~counted[places[:, 0], None, None], torch.nan)
 
 
 def _pushed(
-    model: Transformer,
-    tokens: Int[Tensor, "prompt position"],
-    places: Int[Tensor, "place 2"],
-    deltas: Float[Tensor, "place direction d_model"],
-    layer: int,
+    clean: Clean, places: Int[Tensor, "place 2"], deltas: Float[Tensor, "place direction d_model"], layer: int
 ) -> Float[Tensor, "place direction layer position"]:
     """Energies of the derivatives along each delta, pushed up block by block, those of a prompt together."""
-    depth = model.config.n_layers - layer + 1
-    energies = deltas.new_full((*deltas.shape[:2], depth, tokens.shape[1]), torch.nan)
-    for number, row in enumerate(tokens):
-        prompt, own = row[row != PAD], (places[:, 0] == number).nonzero()[:, 0]
-        tangents = deltas.new_zeros(len(own), deltas.shape[1], len(prompt), deltas.shape[2])
-        tangents[torch.arange(len(own)), :, places[own, 1]] = deltas[own]
-        pushed = tangents.flatten(0, 1)
-        by_layer = [pushed.pow(2).sum(-1)]
-        for linear in blocks(model, prompt, layer):
-            pushed = linear.jvp(pushed)
-            by_layer.append(pushed.pow(2).sum(-1))
-        found = torch.stack(by_layer, dim=1).reshape(len(own), deltas.shape[1], depth, len(prompt))
-        energies[own, :, :, : len(prompt)] = found
+    config, count = clean.model.config, deltas.shape[1]
+    depth = config.n_layers - layer + 1
+    energies = deltas.new_full((*deltas.shape[:2], depth, clean.tokens.shape[1]), torch.nan)
+    for prompt, length in enumerate(clean.lengths):
+        own = (places[:, 0] == prompt).nonzero()[:, 0]
+        at = places[own, 1].tolist()
+        if config.causal:
+            begun = {first: _begun(deltas[own[n]], 0, length - first) for n, first in enumerate(at)}
+        else:
+            begun = {0: torch.cat([_begun(deltas[own[n]], position, length) for n, position in enumerate(at)])}
+        energies[own, :, :, :length] = 0.0  # before the injection nothing moves
+        run = clean.linearised(prompt)
+        for step, pushed in enumerate([begun, *run.up_from(begun, layer, config.n_layers)]):
+            for first, vectors in pushed.items():
+                found = seen(config, vectors).pow(2).sum(-1).reshape(-1, count, vectors.shape[1])
+                whose = own[at.index(first), None] if config.causal else own
+                energies[whose, :, step, first:length] = found.to(energies)
     return energies
 
 
+def _begun(
+    deltas: Float[Tensor, "direction d_model"], position: int, length: int
+) -> Float[Tensor, "direction position d_model"]:
+    placed = deltas.new_zeros(len(deltas), length, deltas.shape[1])
+    placed[:, position] = deltas
+    return placed
+
+
 def _scales(model: Transformer, tokens: Tensor, layer: int) -> dict[str, list[Tensor]]:
-    """By hook name, the scales of the norms from `layer` on in the clean run of each prompt [position, 1]."""
+    """By hook name, the scales of the norms from `layer` on in the clean run of each prompt [position, ...]."""
     names = [
         block_name(above, f"{norm}.hook_scale")
         for above in range(layer, model.config.n_layers)
-        for norm in ("ln1", "ln2")
+        for norm in ("ln1", "attn.q_norm", "attn.k_norm", "ln1_post", "ln2", "ln2_post")
         if block_name(above, f"{norm}.hook_scale") in model.hook_points
     ]
     with model.capture(names) as scales:
         model.run_blocks(model.embed(tokens), real=model.check_tokens(tokens))
     lengths = (tokens != PAD).sum(1).tolist()
     return {name: [scales[name][row, :length] for row, length in enumerate(lengths)] for name in names}
-
-
-def check_lengths(tokens: Int[Tensor, "prompt position"], who: str) -> None:
-    """Raise InterpError for a prompt of one token."""
-    if int((tokens != PAD).sum(1).min()) < 2:
-        raise InterpError(f"{who}: a prompt has one token; position 0 is left out, so at least two are needed.")
 
 
 def check_request(model: Transformer, dose: float | None, layer: int, n_directions: int, who: str) -> None:
@@ -197,8 +228,10 @@ def check_request(model: Transformer, dose: float | None, layer: int, n_directio
         raise InterpError(f"{who}: n_directions must be at least 1, got {n_directions}.")
 
 
-def _energy(stream: Float[Tensor, "place d_model"], base: Float[Tensor, "place d_model"]) -> Float[Tensor, " place"]:
-    return centred(stream - base).pow(2).sum(-1)
+def _energy(
+    config: ModelConfig, stream: Float[Tensor, "place d_model"], base: Float[Tensor, "place d_model"]
+) -> Float[Tensor, " place"]:
+    return seen(config, stream - base).pow(2).sum(-1)
 
 
 def _check_finite(

@@ -1,20 +1,27 @@
 """The spectrum of the Jacobian from one place of the stream to another: how many directions grow, and by how much."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from analyses.cascade.linear import Map, Singular, linearised, precise, top_singular
+from analyses.cascade.entering import Clean, precise
+from analyses.cascade.linear import RAREST, Linear, Map, Singular, top_singular
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
 from interp.generation import left_aligned
+from interp.geometry import basis, seen_directions
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.tokenizer import PAD
+from interp.sweep import MAX_BYTES
 
 PROBES = 32
+
+VECTORS = 10
+"""Singular vectors that are kept where all singular values are."""
 
 Place = tuple[int, int]
 """Layer, whose entering stream is meant (n_layers: the one that leaves the last), and position; negative positions count from the end."""
@@ -30,19 +37,24 @@ def jacobian_spectrum(
     probes: int = PROBES,
     seed: int = 0,
     bos: bool | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> xr.Dataset:
-    """The largest singular values of J[(l,p) -> (l',p')], the derivative of the mean-centred stream at the target by that at the source.
+    """The singular values of J[(l,p) -> (l',p')], the derivative of the stream at the target by that at the source, as far as their readers
+    see it (without the mean over the width where layer norms take it away; see `interp.geometry`).
 
-    A singular value is the factor by which an infinitely small disturbance in its direction grows. The Frobenius norm and the sums
-    over all singular values that the other numbers need are estimated by random probes of what the largest ones leave over.
+    A singular value is the factor by which an infinitely small disturbance in its direction grows. Where the matrix fits into `max_bytes`
+    it is computed whole, one tangent for each direction, and everything here is exact. Else the largest singular values are found by
+    iteration, and the sums over all of them that the other numbers need are estimated by random probes of what those leave over.
 
     Args:
         source, target: (layer, position); default, from the embedding to the output at the last position.
-        k: how many singular values; None is 10, or all but one of a narrower stream.
-        probes: random vectors.
+        k: how many singular values; None is all of a matrix that is whole, else 10.
+        probes: random vectors, where the matrix is not whole.
+        max_bytes: bound on the memory of the matrix and of the tangents that make it.
 
     Returns:
-        A Dataset by prompt: `singular_value`, `residual` (singular) and `right_vector`, `left_vector` (singular, d_model); `frobenius`;
+        A Dataset by prompt: `singular_value`, `residual` (singular); `right_vector`, `left_vector` (vector, d_model), of the k largest, or
+        of the 10 largest where k is None; `frobenius`;
         `participation`, (sum s^2)^2 / sum s^4, the number of directions that share the growth; `non_normality`,
         |J J^T - J^T J| / |J|^2 in Frobenius norms, 0 where growth adds up from layer to layer as eigenvalues would tell;
         `adjoint_error`, |<u, J v> - <J^T u, v>| over |J v| |u|. With several prompts means with standard error and interval.
@@ -53,34 +65,41 @@ def jacobian_spectrum(
     """
     config = model.config
     target = (config.n_layers, -1) if target is None else target
-    k = min(10, config.d_model - 1) if k is None else k
-    if not 1 <= k < config.d_model:
-        raise InterpError(f"jacobian_spectrum: k must be 1 to {config.d_model - 1}, got {k}.")
+    most = seen_directions(config)
+    if k is not None and not 1 <= k <= most:
+        raise InterpError(f"jacobian_spectrum: k must be 1 to {most}, got {k}.")
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
-    exact = precise(model)
     generator = torch.Generator().manual_seed(seed)
     found: list[Singular] = []
     numbers = []
-    for row in tokens:
-        prompt = row[row != PAD]
-        at, to = (_position(place, len(prompt), config.n_layers) for place in (source, target))
+    clean = Clean.of(precise(model), tokens)
+    for prompt, length in enumerate(clean.lengths):
+        at, to = (_position(place, length, config.n_layers) for place in (source, target))
         if not source[0] < target[0] or (config.causal and to < at):
             raise InterpError(
                 f"jacobian_spectrum: nothing at {target} depends on {source}: the target must be at a higher layer and no earlier."
             )
-        linear = linearised(exact, prompt, source[0], target[0])
+        linear = Linear(clean.linearised(prompt), source[0], target[0])
         forward, backward = linear.on_site(at, to)
-        top = top_singular(forward, backward, linear.stream[0], k, seed=seed)
-        found.append(top)
         noise = torch.randn(probes, config.d_model, generator=generator, dtype=torch.float64).to(linear.stream)
-        numbers.append(_numbers(forward, backward, top, noise))
+        span = to - at + 1 if config.causal else length
+        if 4 * span * config.d_model**2 * linear.stream.element_size() <= max_bytes:
+            top, exact = _whole(linear, at, to, k)
+            numbers.append(exact | {"adjoint_error": _adjoint_error(forward, backward, noise)})
+        else:
+            top = top_singular(forward, backward, linear.stream[0], min(VECTORS, most) if k is None else k, seed=seed)
+            numbers.append(_numbers(forward, backward, top, noise))
+        found.append(top)
+    kept = min(len(one.values) for one in found)
+    found = [replace(one, values=one.values[:kept], residual=one.residual[:kept]) for one in found]
+    vectors = min(len(one.left) for one in found)
     variables: dict[str, Variable] = {
         "singular_value": (("prompt", "singular"), torch.stack([one.values for one in found]), "singular value", "1"),
         "residual": (("prompt", "singular"), torch.stack([one.residual for one in found]), "relative residual", "1"),
         **{
             f"{side}_vector": (
-                ("prompt", "singular", "d_model"),
-                torch.stack([getattr(one, side) for one in found]),
+                ("prompt", "vector", "d_model"),
+                torch.stack([getattr(one, side)[:vectors] for one in found]),
                 f"{side} singular vector",
                 "1",
             )
@@ -102,13 +121,21 @@ def jacobian_spectrum(
         "jacobian_spectrum",
         variables,
         {
-            "singular": np.arange(k),
+            "singular": np.arange(kept),
+            "vector": np.arange(vectors),
             **({"bound": ["lower", "upper"]} if len(tokens) > 1 else {}),
             **token_coords(model, tokens),
         },
         model=model,
         prompts={"prompt": tokens},
-        parameters={"source": list(source), "target": list(target), "k": k, "probes": probes, "bos": bos},
+        parameters={
+            "source": list(source),
+            "target": list(target),
+            "k": k,
+            "probes": probes,
+            "bos": bos,
+            "set_apart": clean.apart.about(),
+        },
         seed=seed,
     )
 
@@ -128,12 +155,35 @@ def _numbers(forward: Map, backward: Map, top: Singular, noise: Tensor) -> dict[
     squares = top.values.pow(2).sum() + pushed.pow(2).sum(1).mean()
     fourths = top.values.pow(4).sum() + backward(pushed).pow(2).sum(1).mean()
     commutator = forward(backward(noise)) - backward(forward(noise))
-    image = forward(noise[:1])
-    against = noise[-1:]
-    error = ((against * image).sum() - (backward(against) * noise[:1]).sum()).abs() / (image.norm() * against.norm())
     return {
         "frobenius": squares.sqrt(),
         "participation": squares**2 / fourths,
         "non_normality": commutator.pow(2).sum(1).mean().sqrt() / squares,
-        "adjoint_error": error,
+        "adjoint_error": _adjoint_error(forward, backward, noise),
     }
+
+
+def _whole(linear: Linear, at: int, to: int, k: int | None) -> tuple[Singular, dict[str, Tensor]]:
+    """Singular values and numbers of the block as a matrix."""
+    matrix = linear.dense(at, to).double()
+    u, values, vh = torch.linalg.svd(matrix)
+    count, vectors = (len(values), min(VECTORS, len(values))) if k is None else (k, k)
+    rows = basis(linear.run.model.config, matrix)
+    residual = (matrix @ vh[:count].mT - u[:, :count] * values[:count]).norm(dim=0) / values[:count].clamp(
+        min=RAREST * float(values[0])
+    )
+    squares, fourths = values.pow(2).sum(), values.pow(4).sum()
+    numbers = {
+        "frobenius": squares.sqrt(),
+        "participation": squares**2 / fourths,
+        "non_normality": (matrix @ matrix.mT - matrix.mT @ matrix).norm() / squares,
+    }
+    return Singular(values[:count], u.mT[:vectors] @ rows, vh[:vectors] @ rows, residual), numbers
+
+
+def _adjoint_error(forward: Map, backward: Map, noise: Tensor) -> Tensor:
+    """|<u, J v> - <J^T u, v>| over |J v| |u|."""
+    image, against = forward(noise[:1]), noise[-1:]
+    difference = ((against * image).sum() - (backward(against) * noise[:1]).sum()).abs()
+    error: Tensor = difference / (image.norm() * against.norm())
+    return error

@@ -2,22 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from einops import einsum, repeat
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from analyses.cascade.directions import Directions, draw
-from analyses.cascade.entering import clean_streams
-from analyses.cascade.linear import centred
+from analyses.cascade.entering import Clean
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
-from interp.decompose import check_sum
+from interp.cache import ActivationCache
+from interp.config import ModelConfig
+from interp.decompose import check_sum, frozen_norm, written_by_heads
 from interp.errors import InterpError, ResultError
 from interp.generation import left_aligned
+from interp.geometry import seen
 from interp.model import Attention, Transformer
 from interp.names import block_name
 from interp.norms import Norm
@@ -25,11 +28,18 @@ from interp.prompts import Prompt
 from interp.tokenizer import PAD
 
 WHO = "cascade.ledger"
+
+Kept = Bool[Tensor, " position"]
+"""Which positions count."""
+
 LARGEST_RESIDUAL = {torch.float64: 1e-6, torch.float32: 1e-2}
 """What the entries of a layer may lack of its growth, nats."""
 
 PARTS = ("qk", "ov_direction", "ov_scale")
 """Of a head: what changes because it looks elsewhere; because what it reads turns; because the norm scales it otherwise."""
+
+OUTPUT_SCALE = "output_scale"
+"""One part more where a norm stands on what attention writes: because that norm scales it otherwise."""
 
 
 def ledger(
@@ -44,12 +54,13 @@ def ledger(
     seed: int = 0,
     bos: bool | None = None,
 ) -> xr.Dataset:
-    """Split ln k[l], the growth of a disturbance over each layer, into one entry for each head and MLP.
+    """Split ln k[l], the growth of a disturbance over each layer, into one entry for each head and MLP, of any architecture whose stream
+    is a sum: also with attention and MLP side by side, and with norms on what they write.
 
     With delta' = delta + sum_c Delta f_c, the products a_c = <Delta f_c, delta + delta'> sum to E' - E exactly; divided by twice the
     logarithmic mean of E and E' they sum to ln k = ln sqrt(E'/E). The same on the stream itself gives its own growth, and the difference
     is the ledger of ln k_rel. A head's change is split by midpoints, Delta(A V) = mean(A) Delta V + Delta A mean(V), and that of V by those
-    of the norm, Delta(g u) = mean(g) Delta u + Delta g mean(u). Negative entries damp.
+    of the norm, Delta(g u) = mean(g) Delta u + Delta g mean(u); so is what a norm makes of a head's output. Negative entries damp.
 
     Args:
         prompts: one or several.
@@ -57,14 +68,15 @@ def ledger(
             at `layer` and `position` (negative counts from the end), of relative size `dose`, in a direction of `directions`, see `gain`.
 
     Returns:
-        A Dataset over prompt and layer: `log_k`; `head_entry` (head) and `mlp_entry`, which sum to it; `head_part` (part, head), which
-        sum to those;
-        `stream_head` and `stream_mlp`, the entries of the stream's own growth `log_stream_growth`; `residual`, what the entries lack.
-        Energies are of the mean-centred stream, summed over all positions but the first. With several prompts means with intervals.
+        A Dataset over prompt and layer: `log_k`; `head_entry` (head), `mlp_entry` and `bias_entry`, which sum to it (the last is that of
+        attention's output bias, 0 but where a norm scales what is written); `head_part` (part, head), which sum to the heads' entries;
+        `stream_head`, `stream_mlp` and `stream_bias`, the entries of the stream's own growth `log_stream_growth`; `residual`, what the
+        entries lack. Energies are of the stream as its readers see it (`interp.geometry`), summed over the positions that are not set
+        apart (`analyses.set_apart`; of two prompts, in neither). With several prompts means with intervals.
 
     Raises:
         ConfigError: a post-norm model, whose stream is no sum.
-        InterpError: prompts of unequal length, a place that is not there, or a dtype too coarse.
+        InterpError: prompts of unequal length, a place that is not there or is set apart, or a dtype too coarse.
         ResultError: entries that do not sum, a disturbance that vanishes, or a stream that is not finite.
     """
     check_sum(model, WHO)
@@ -74,20 +86,32 @@ def ledger(
     others = None if other is None else left_aligned(model.to_tokens(other, bos=bos))
     if others is not None and (others.shape != tokens.shape or bool(((others == PAD) != (tokens == PAD)).any())):
         raise InterpError(f"{WHO}: the two prompts of each pair must have the same number of tokens.")
-    if others is not None:
-        for prompts_of_pairs in (tokens, others):
-            clean_streams(model, prompts_of_pairs)  # which checks them
+    if others is None and not 0 <= layer < model.config.n_layers:
+        raise InterpError(
+            f"{WHO}: layer {layer} is not a place to inject: layers are 0 to {model.config.n_layers - 1}."
+        )
+    clean = Clean.of(model, tokens)
+    clean.check_some_are_left(WHO)
+    other_run = None if others is None else Clean.of(model, others)
     entries = []
-    for number, row in enumerate(tokens):
-        prompt = row[row != PAD]
-        if others is not None:
-            pair = _embedded(model, prompt), _embedded(model, others[number][others[number] != PAD])
-            entries.append(_entries(model, *pair, 0))
+    for prompt, length in enumerate(clean.lengths):
+        kept = clean.kept[prompt, :length]
+        if other_run is None:
+            pair = _injected(clean, prompt, dose, layer, position, directions, seed)
+            entries.append(_entries(model, *pair, layer, kept))
         else:
-            entries.append(_entries(model, *_injected(model, prompt, dose, layer, position, directions, seed), layer))
-    return _result(
-        model, tokens, others, entries, dose, layer if others is None else 0, position, directions, seed, bos
-    )
+            kept = kept & other_run.kept[prompt, :length]
+            pair = clean.entering[0][prompt, :length], other_run.entering[0][prompt, :length]
+            entries.append(_entries(model, *pair, 0, kept))
+    about = {
+        "dose": dose if others is None else None,
+        "layer": layer if others is None else 0,
+        "position": position if others is None else None,
+        "directions": "other prompt" if others is not None else directions if isinstance(directions, str) else "given",
+        "bos": bos,
+        "set_apart": clean.apart.about() | ({} if other_run is None else {"other": other_run.apart.about()}),
+    }
+    return _result(model, tokens, others, entries, about, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,27 +123,33 @@ class _Run:
     pattern: Float[Tensor, "head query key"]
     normed: Tensor
     scale: Tensor | None
+    results: Float[Tensor, "position head d_model"]
+    output_scale: Tensor | None
     heads: Float[Tensor, "position head d_model"]
+    bias: Tensor
     mlp: Tensor
 
 
-def _entries(model: Transformer, clean: Tensor, disturbed: Tensor, start: int) -> dict[str, Tensor]:
+def _entries(model: Transformer, clean: Tensor, disturbed: Tensor, start: int, kept: Kept) -> dict[str, Tensor]:
     """The ledger of one pair of streams [position, d_model] that enter layer `start`."""
     rows: list[dict[str, Tensor]] = []
     for layer in range(start, model.config.n_layers):
         runs = _layer(model, clean, layer), _layer(model, disturbed, layer)
-        rows.append(_of_layer(model, layer, *runs))
+        rows.append(_of_layer(model, layer, *runs, kept))
         clean, disturbed = runs[0].after, runs[1].after
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 @torch.no_grad()
 def _layer(model: Transformer, stream: Tensor, layer: int) -> _Run:
+    norms = model.config.norms
     points = ["attn.hook_pattern", "attn.hook_result", "hook_resid_post"]
     points += ["hook_mlp_out"] if model.config.mlp != "none" else []
-    points += ["ln1.hook_scale", "ln1.hook_out"] if model.config.norm != "none" else []
+    points += ["ln1.hook_scale", "ln1.hook_out"] if "reads" in norms else []
+    points += ["ln1_post.hook_scale"] if "output" in norms else []
     with model.capture([block_name(layer, point) for point in points]) as captured:
         model.run_blocks(stream[None], start_at_layer=layer, stop_at_layer=layer + 1)
+    heads, bias = written_by_heads(model, ActivationCache(captured), layer)
     values = {name.removeprefix(block_name(layer, "")): value[0] for name, value in captured.items()}
     return _Run(
         stream,
@@ -128,25 +158,25 @@ def _layer(model: Transformer, stream: Tensor, layer: int) -> _Run:
         values.get("ln1.hook_out", stream),
         values.get("ln1.hook_scale"),
         values["attn.hook_result"],
+        values.get("ln1_post.hook_scale"),
+        heads[0],
+        torch.zeros_like(stream) if bias is None else bias[0].expand_as(stream),
         values.get("hook_mlp_out", torch.zeros_like(stream)),
     )
 
 
-def _of_layer(model: Transformer, layer: int, clean: _Run, disturbed: _Run) -> dict[str, Tensor]:
+def _of_layer(model: Transformer, layer: int, clean: _Run, disturbed: _Run, kept: Kept) -> dict[str, Tensor]:
     delta, after = disturbed.before - clean.before, disturbed.after - clean.after
-    log_k, weigh = _weights(delta, after)
-    stream_growth, weigh_stream = _weights(clean.before, clean.after)
-    heads, mlp = disturbed.heads - clean.heads, disturbed.mlp - clean.mlp
-    head, mlp_entry = weigh(heads.transpose(0, 1)), weigh(mlp[None])[0]
+    log_k, weigh = _weights(model.config, delta, after, kept)
+    stream_growth, weigh_stream = _weights(model.config, clean.before, clean.after, kept)
+    head = weigh((disturbed.heads - clean.heads).transpose(0, 1))
+    bias, mlp = weigh(torch.stack([disturbed.bias - clean.bias, disturbed.mlp - clean.mlp]))
     parts = torch.stack([weigh(part) for part in _parts(model, layer, clean, disturbed)])
-    stream_bias = torch.zeros_like(stream_growth)
-    if model.config.has_out_bias:
-        bias = model.get_parameter(block_name(layer, "attn.o.bias"))
-        stream_bias = weigh_stream(bias.expand_as(clean.before)[None])[0]
-    stream_head, stream_mlp = weigh_stream(clean.heads.transpose(0, 1)), weigh_stream(clean.mlp[None])[0]
+    stream_head = weigh_stream(clean.heads.transpose(0, 1))
+    stream_bias, stream_mlp = weigh_stream(torch.stack([clean.bias, clean.mlp]))
     residual = torch.stack(
         [
-            (head.sum() + mlp_entry - log_k).abs(),
+            (head.sum() + mlp + bias - log_k).abs(),
             (parts.sum(0) - head).abs().max(),
             (stream_head.sum() + stream_mlp + stream_bias - stream_growth).abs(),
         ]
@@ -154,7 +184,8 @@ def _of_layer(model: Transformer, layer: int, clean: _Run, disturbed: _Run) -> d
     return {
         "log_k": log_k,
         "head_entry": head,
-        "mlp_entry": mlp_entry,
+        "mlp_entry": mlp,
+        "bias_entry": bias,
         "head_part": parts,
         "log_stream_growth": stream_growth,
         "stream_head": stream_head,
@@ -164,18 +195,22 @@ def _of_layer(model: Transformer, layer: int, clean: _Run, disturbed: _Run) -> d
     }
 
 
-def _weights(before: Tensor, after: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def _weights(
+    config: ModelConfig, before: Tensor, after: Tensor, kept: Kept
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """ln sqrt(E'/E), and the function from changes [part, position, d_model] to their entries [part]."""
-    first, last = centred(before)[1:], centred(after)[1:]
+    first, last = seen(config, before)[kept], seen(config, after)[kept]
     energy, later = first.pow(2).sum(), last.pow(2).sum()
     if float(energy) == 0 or float(later) == 0:
-        raise ResultError(f"{WHO}: the disturbance is exactly zero, so its growth does not exist. Raise the dose.")
+        raise ResultError(
+            f"{WHO}: the disturbance is exactly zero at the positions that count, so its growth does not exist. Raise the dose."
+        )
     log_ratio = (later / energy).log()
     # Near equality (a - b) / ln(a / b) loses its digits; its limit is their mean.
     mean = (later - energy) / log_ratio if float(log_ratio.abs()) > 1e-6 else (later + energy) / 2
 
     def weigh(changes: Float[Tensor, "part position d_model"]) -> Float[Tensor, " part"]:
-        entries: Tensor = (centred(changes)[:, 1:] * (first + last)).sum((-2, -1)) / (2 * mean)
+        entries: Tensor = (seen(config, changes)[:, kept] * (first + last)).sum((-2, -1)) / (2 * mean)
         return entries
 
     return log_ratio / 2, weigh
@@ -184,7 +219,8 @@ def _weights(before: Tensor, after: Tensor) -> tuple[Tensor, Callable[[Tensor], 
 def _parts(
     model: Transformer, layer: int, clean: _Run, disturbed: _Run
 ) -> list[Float[Tensor, "head position d_model"]]:
-    """The change of each head's output, split: the pattern's, the direction's and the scale's of what the values read."""
+    """The change of what each head adds, split: the pattern's, the direction's and the scale's of what the values read, and where a norm
+    stands on what is written, its scale's."""
     attention = model.get_submodule(block_name(layer, "attn"))
     assert isinstance(attention, Attention)
     groups = model.config.n_heads // model.config.kv_heads
@@ -201,7 +237,14 @@ def _parts(
     pattern = (clean.pattern + disturbed.pattern) / 2
     mean_value = values((clean.normed + disturbed.normed) / 2) + b_v[:, None]
     moved = [(disturbed.pattern - clean.pattern) @ mean_value, pattern @ values(turn), pattern @ values(scaled)]
-    return [z @ attention.W_O for z in moved]
+    results = [z @ attention.W_O for z in moved]
+    post = model.get_submodule(block_name(layer, "ln1_post"))
+    if not isinstance(post, Norm) or clean.output_scale is None or disturbed.output_scale is None:
+        return results
+    gain, other = 1 / clean.output_scale, 1 / disturbed.output_scale
+    between = 2 / (gain + other)  # the scale whose inverse is the mean of both
+    mean = (clean.results + disturbed.results).transpose(0, 1) / 2
+    return [*(frozen_norm(post, result, between) for result in results), frozen_norm(post, mean, 1 / (other - gain))]
 
 
 def _norm_parts(model: Transformer, layer: int, clean: _Run, disturbed: _Run) -> tuple[Tensor, Tensor]:
@@ -209,36 +252,22 @@ def _norm_parts(model: Transformer, layer: int, clean: _Run, disturbed: _Run) ->
     norm = model.get_submodule(block_name(layer, "ln1"))
     if clean.scale is None or disturbed.scale is None or not isinstance(norm, Norm):
         return disturbed.normed - clean.normed, torch.zeros_like(clean.normed)
-    first, last = ((centred(x) if norm.centres else x) * norm.weight for x in (clean.before, disturbed.before))
+    first, last = (frozen_norm(norm, x, torch.ones_like(clean.scale)) for x in (clean.before, disturbed.before))
     gain, other = 1 / clean.scale, 1 / disturbed.scale
     return (gain + other) / 2 * (last - first), (other - gain) * (first + last) / 2
 
 
 @torch.no_grad()
-def _embedded(model: Transformer, tokens: Tensor) -> Tensor:
-    return model.embed(tokens[None])[0]
-
-
-@torch.no_grad()
 def _injected(
-    model: Transformer, tokens: Tensor, dose: float, layer: int, position: int, directions: Directions, seed: int
+    clean: Clean, prompt: int, dose: float, layer: int, position: int, directions: Directions, seed: int
 ) -> tuple[Tensor, Tensor]:
-    if (
-        not 0 <= layer < model.config.n_layers
-        or not -len(tokens) <= position < len(tokens)
-        or position % len(tokens) == 0
-    ):
-        raise InterpError(
-            f"{WHO}: layer {layer}, position {position} is not a place to inject: layers are 0 to {model.config.n_layers - 1}, positions "
-            f"1 to {len(tokens) - 1}; position 0 is left out."
-        )
-    entering = clean_streams(model, tokens[None])[layer]
-    at = position % len(tokens)
-    place = torch.tensor([[0, at]], device=tokens.device)
-    unit = draw(model, tokens[None], entering, layer, place, directions, 1, seed, WHO)[0, 0]
-    disturbed = entering[0].clone()
-    disturbed[at] += dose * centred(entering[0, at]).norm() * unit
-    return entering[0], disturbed
+    at = clean.position(prompt, position, WHO)
+    place = torch.tensor([[prompt, at]], device=clean.tokens.device)
+    unit = draw(clean, layer, place, directions, 1, seed, WHO)[0, 0]
+    entering = clean.entering[layer][prompt, : clean.lengths[prompt]]
+    disturbed = entering.clone()
+    disturbed[at] += dose * seen(clean.model.config, entering[at]).norm() * unit
+    return entering, disturbed
 
 
 def _result(
@@ -246,12 +275,8 @@ def _result(
     tokens: Tensor,
     others: Tensor | None,
     entries: list[dict[str, Tensor]],
-    dose: float,
-    layer: int,
-    position: int,
-    directions: Directions,
+    about: dict[str, Any],
     seed: int,
-    bos: bool | None,
 ) -> xr.Dataset:
     values = {name: torch.stack([one[name] for one in entries]).cpu().double().numpy() for name in entries[0]}
     worst, allowed = float(values["residual"].max()), LARGEST_RESIDUAL[model.dtype]
@@ -263,6 +288,7 @@ def _result(
         "log_k": ((), "ln k, growth of the disturbance over the layer"),
         "head_entry": (("head",), "entry of the head"),
         "mlp_entry": ((), "entry of the MLP"),
+        "bias_entry": ((), "entry of attention's output bias"),
         "head_part": (("part", "head"), "entry of a part of the head's change"),
         "log_stream_growth": ((), "growth of the stream over the layer"),
         "stream_head": (("head",), "entry of the head in the stream's growth"),
@@ -279,22 +305,14 @@ def _result(
         "cascade_ledger",
         variables,
         {
-            "layer": np.arange(layer, model.config.n_layers),
+            "layer": np.arange(about["layer"], model.config.n_layers),
             "head": np.arange(model.config.n_heads),
-            "part": list(PARTS),
+            "part": [*PARTS, *([OUTPUT_SCALE] if "output" in model.config.norms else [])],
             **({"bound": ["lower", "upper"]} if len(tokens) > 1 else {}),
             **token_coords(model, tokens),
         },
         model=model,
         prompts={"prompt": tokens} | ({} if others is None else {"other": others}),
-        parameters={
-            "dose": dose if others is None else None,
-            "layer": layer,
-            "position": position if others is None else None,
-            "directions": (directions if isinstance(directions, str) else "given")
-            if others is None
-            else "other prompt",
-            "bos": bos,
-        },
+        parameters=about,
         seed=seed if others is None else None,
     )

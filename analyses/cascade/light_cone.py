@@ -33,7 +33,8 @@ def light_cone(
     Arguments and controls are those of `gain`.
 
     Returns:
-        A Dataset. `share` (prompt, injection, layer, position), C, NaN beyond a prompt's end; `off_site` (prompt, layer),
+        A Dataset. `share` (prompt, injection, layer, position), C, NaN beyond a prompt's end; all else leaves out positions that are
+        set apart (`analyses.set_apart`), E too: `off_site` (prompt, layer),
         1 - e[l,p0]/E[l], the fraction that has left its position, mean over injections that have a later position (where attention is
         bidirectional, another); `centroid` (prompt, layer), mean of p - p0 weighted by energy (tokens). `by_distance` (prompt, distance),
         mean over injections of e/E at the output at that distance, in a bidirectional model on either side; NaN where no injection of the
@@ -54,7 +55,7 @@ def light_cone(
 
 def describe_cone(model: Transformer, found: Injected, seed: int) -> xr.Dataset:
     """The result of `light_cone` from injections that are made already."""
-    energy = found.energies.mean(1).double()  # [place, layer, position]
+    energy = found.counted_energies.mean(1).double()  # [place, layer, position]
     start = found.total[..., 0].mean(1).double()
     now = energy.nansum(-1)
     at = torch.arange(energy.shape[-1], device=energy.device)
@@ -73,7 +74,7 @@ def describe_cone(model: Transformer, found: Injected, seed: int) -> xr.Dataset:
     variables: dict[str, Variable] = {
         "share": (
             ("prompt", "injection", "layer", "position"),
-            found.by_prompt(energy / start[:, None, None]),
+            found.by_prompt(found.energies.mean(1).double() / start[:, None, None]),
             "energy over the injected energy",
             "1",
         ),
@@ -92,10 +93,10 @@ def describe_cone(model: Transformer, found: Injected, seed: int) -> xr.Dataset:
         variables,
         {
             **token_coords(model, found.tokens),
-            "injection": np.arange(1, length),
+            "injection": np.arange(found.first, length),
             "layer": np.arange(found.parameters["layer"], model.config.n_layers + 1),
             "position": np.arange(length),
-            "distance": np.arange(length - 1),
+            "distance": np.arange(by_distance.shape[1]),
             "law": list(LAWS),
             **({"bound": ["lower", "upper"]} if several else {}),
         },
@@ -110,7 +111,7 @@ def _by_distance(
     found: Injected, share: Float[torch.Tensor, "place position"], distance: torch.Tensor
 ) -> Float[np.ndarray, "prompt distance"]:
     """Mean over the injections of a prompt that have a position at that distance."""
-    count = found.tokens.shape[1] - 1
+    count = found.tokens.shape[1] - found.first
     result = np.full((len(found.tokens), count), np.nan)
     for prompt in range(len(found.tokens)):
         own = found.places[:, 0] == prompt

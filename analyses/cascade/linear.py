@@ -1,97 +1,113 @@
 """The derivative of the residual stream at one layer by the stream at a lower one, applied to many directions at once."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from analyses.cascade.entering import clean_streams
+from analyses.cascade.entering import Clean
 from interp.errors import ResultError
+from interp.geometry import basis, seen
 from interp.model import Transformer
+from interp.tangents import Linearised
 
 Map = Callable[[Float[Tensor, "vector size"]], Float[Tensor, "vector size"]]
 """A linear map, applied to each of several vectors."""
-
-TOGETHER = 64
-"""Directions that are pushed through at once."""
 
 RAREST, MOST = 1e-8, 24
 """Singular values below this share of the largest are taken for zero; iterations before giving up."""
 
 
-def centred(x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
-    """Without its mean over the last axis, which the layer norm removes."""
-    return x - x.mean(-1, keepdim=True)
-
-
-def precise(model: Transformer) -> Transformer:
-    """The model itself, or a copy in float32 of one in half precision, whose rounding would drown small growth."""
-    return deepcopy(model).float() if model.dtype in (torch.float16, torch.bfloat16) else model
-
-
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """The mean-centred stream entering layer `stop` against that entering layer `start`, of one prompt.
+    """The stream entering layer `stop` against that entering layer `start`, of one prompt, as far as readers see it (`interp.geometry`).
 
     Args:
-        stream: [position, d_model], what enters `start`.
+        run: the prompt's run.
     """
 
-    model: Transformer
-    stream: Float[Tensor, "position d_model"]
+    run: Linearised
     start: int
     stop: int
 
+    @property
+    def stream(self) -> Float[Tensor, "position d_model"]:
+        """What enters `start`."""
+        return self.run.entering[self.start]
+
     def jvp(self, tangents: Float[Tensor, "vector position d_model"]) -> Float[Tensor, "vector position d_model"]:
-        """J v for each v: forward mode, the primal shared by all."""
-
-        def one(tangent: Tensor) -> Tensor:
-            pushed: Tensor = torch.func.jvp(self._run, (self.stream,), (tangent,))[1]
-            return pushed
-
-        with torch.no_grad(), self.model.explicit_attention():
-            out: Tensor = torch.func.vmap(one, chunk_size=TOGETHER)(centred(tangents))
-        return centred(out)
+        """J v for each v."""
+        return self._seen(self.run.push(self._seen(tangents), 0, self.start, self.stop))
 
     def vjp(self, cotangents: Float[Tensor, "vector position d_model"]) -> Float[Tensor, "vector position d_model"]:
-        """J^T u for each u: reverse mode."""
-        with self.model.explicit_attention():
-            pull = torch.func.vjp(self._run, self.stream)[1]
-            out: Tensor = torch.func.vmap(lambda u: pull(u)[0], chunk_size=TOGETHER)(centred(cotangents))
-        return centred(out.detach())
+        """J^T u for each u."""
+        return self._seen(self.run.pull(self._seen(cotangents), 0, self.start, self.stop))
+
+    def spread(
+        self, position: int, vectors: Float[Tensor, "vector d_model"]
+    ) -> Float[Tensor, "vector position d_model"]:
+        """J v at all positions for each v at one position."""
+        first = position if self.run.model.config.causal else 0
+        pushed = self.run.push(
+            _at(self._seen(vectors), position - first, len(self.run) - first), first, self.start, self.stop
+        )
+        return torch.cat([pushed.new_zeros(len(pushed), first, pushed.shape[2]), self._seen(pushed)], dim=1)
 
     def on_site(self, source: int, target: int) -> tuple[Map, Map]:
-        """The block from one position to another, and its transpose, on vectors [vector, d_model]."""
-        return (
-            lambda v: self.jvp(_at(v, source, len(self.stream)))[:, target],
-            lambda u: self.vjp(_at(u, target, len(self.stream)))[:, source],
-        )
+        """The block from one position to another, and its transpose, on vectors [vector, d_model]; only positions between are carried."""
+        causal = self.run.model.config.causal
+        first, last = (source, target + 1) if causal else (0, len(self.run))
 
-    def whole(self) -> tuple[Map, Map]:
-        """From all positions to all, and its transpose, on vectors [vector, position * d_model]."""
-        shape = self.stream.shape
-        return (
-            lambda v: self.jvp(v.reshape(-1, *shape)).flatten(1),
-            lambda u: self.vjp(u.reshape(-1, *shape)).flatten(1),
-        )
+        def forward(v: Tensor) -> Tensor:
+            pushed = self.run.push(_at(self._seen(v), source - first, last - first), first, self.start, self.stop)
+            return self._seen(pushed[:, target - first])
 
-    def _run(self, stream: Tensor) -> Tensor:
-        return self.model.run_blocks(stream[None], start_at_layer=self.start, stop_at_layer=self.stop)[0]
+        def backward(u: Tensor) -> Tensor:
+            at, count = (target, 1) if causal else (0, last)
+            pulled = self.run.pull(_at(self._seen(u), target - at, count), at, self.start, self.stop, first)
+            return self._seen(pulled[:, source - first])
+
+        return forward, backward
+
+    def dense(self, source: int, target: int) -> Float[Tensor, "seen seen"]:
+        """That block as a matrix, what leaves by what enters, on orthonormal directions of what is seen (`interp.geometry.basis`)."""
+        wide = torch.promote_types(self.stream.dtype, torch.float32)
+        rows = basis(self.run.model.config, self.stream).to(wide)
+        return rows @ self.on_site(source, target)[0](rows).mT
+
+    def among(self, kept: Bool[Tensor, " position"]) -> tuple[Map, Map]:
+        """From some positions to the same, and its transpose, on vectors [vector, kept * d_model]."""
+        first = int(kept.to(torch.int8).argmax()) if self.run.model.config.causal else 0
+        chosen = kept[first:]
+
+        def placed(flat: Tensor) -> Tensor:
+            vectors = flat.new_zeros(len(flat), len(chosen), self.stream.shape[1])
+            vectors[:, chosen] = self._seen(flat.reshape(len(flat), -1, self.stream.shape[1]))
+            return vectors
+
+        def forward(v: Tensor) -> Tensor:
+            return self._seen(self.run.push(placed(v), first, self.start, self.stop)[:, chosen]).flatten(1)
+
+        def backward(u: Tensor) -> Tensor:
+            return self._seen(self.run.pull(placed(u), first, self.start, self.stop, first)[:, chosen]).flatten(1)
+
+        return forward, backward
+
+    def _seen(self, vectors: Tensor) -> Tensor:
+        return seen(self.run.model.config, vectors)
 
 
 def linearised(model: Transformer, tokens: Tensor, start: int, stop: int) -> Linear:
     """At a prompt of token ids [position]."""
-    return Linear(model, clean_streams(model, tokens[None])[start][0], start, stop)
+    return Linear(Clean.of(model, tokens[None]).linearised(0), start, stop)
 
 
-def blocks(model: Transformer, tokens: Tensor, start: int = 0, stop: int | None = None) -> list[Linear]:
-    """One for each block from `start` on, at a prompt of token ids [position]."""
-    entering = clean_streams(model, tokens[None])
-    last = model.config.n_layers if stop is None else stop
-    return [Linear(model, entering[layer][0], layer, layer + 1) for layer in range(start, last)]
+def blocks(run: Linearised, start: int = 0, stop: int | None = None) -> list[Linear]:
+    """One for each block from `start` on."""
+    last = run.model.config.n_layers if stop is None else stop
+    return [Linear(run, layer, layer + 1) for layer in range(start, last)]
 
 
 @dataclass(frozen=True)
@@ -100,51 +116,64 @@ class Singular:
 
     Args:
         values: [k], largest first.
-        left, right: [k, size], unit vectors: the map takes `right` to `values * left`.
+        left, right: [vector, size], unit vectors of the k largest, or of the first of them: the map takes `right` to `values * left`.
         residual: [k], the larger of |J v - s u| / s and |J^T u - s v| / s.
     """
 
     values: Float[Tensor, " k"]
-    left: Float[Tensor, "k size"]
-    right: Float[Tensor, "k source"]
+    left: Float[Tensor, "vector size"]
+    right: Float[Tensor, "vector source"]
     residual: Float[Tensor, " k"]
 
 
 def top_singular(
     forward: Map, backward: Map, like: Float[Tensor, " source"], k: int, *, seed: int = 0, tolerance: float = 1e-3
 ) -> Singular:
-    """Randomised SVD by block iteration (Halko, Martinsson and Tropp 2011, arXiv 0909.4061, algorithms 4.4 and 5.1).
-
-    A block of k + 10 vectors, two iterations at least, then more until every residual is below `tolerance`.
+    """The largest singular values in a block Krylov space (Musco and Musco 2015, arXiv 1504.05477), which also tells apart those of a flat
+    spectrum: a block of k + 10 vectors, then what the map's square makes of it, until every residual is below `tolerance`, or the space is
+    the whole one and the values are exact.
 
     Args:
         like: gives size, dtype and device of the vectors that go in.
 
     Raises:
-        ResultError: it does not converge, which happens where singular values beyond k are nearly as large.
+        ResultError: it does not converge, which happens where very many singular values beyond k are nearly as large.
     """
     count = min(k + 10, like.numel())
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(count, like.numel(), generator=generator, dtype=torch.float64).to(like)
-    image = forward(start)
-    for iteration in range(1, MOST + 1):
-        image = forward(_orthonormal(backward(_orthonormal(image))))
-        if iteration < 2:
-            continue
-        basis = _orthonormal(image)
-        u, values, vh = torch.linalg.svd(backward(basis), full_matrices=False)  # rows: basis^T J
+    blocks = [_orthonormal(forward(start))]
+    images = [backward(blocks[0])]
+    for _ in range(MOST):
+        space, image = torch.cat(blocks), torch.cat(images)
+        u, values, right = torch.linalg.svd(image, full_matrices=False)  # rows: space J
         found = values[:k] > RAREST * values[0]
-        values, left, right = values[:k], (u.mT @ basis)[:k], vh[:k]
+        values, left, right = values[:k], (u.mT @ space)[:k], right[:k]
         size = values.clamp(min=torch.finfo(values.dtype).tiny)
         there = (forward(right) - values[:, None] * left).norm(dim=1) / size
         back = (backward(left) - values[:, None] * right).norm(dim=1) / size
         residual = torch.maximum(there, back).masked_fill(~found, 0.0)
         if float(residual.max()) < tolerance:
             return Singular(values, left, right, residual)
+        more = _beyond(forward(images[-1]), space)
+        if len(more) == 0:
+            break
+        blocks.append(more)
+        images.append(backward(more))
     raise ResultError(
         f"the {k} largest singular values did not converge in {MOST} iterations (residual {float(residual.max()):.1g}, wanted "
         f"{tolerance:g}). Ask for fewer or more of them, or load the model in float64."
     )
+
+
+def _beyond(rows: Float[Tensor, "vector size"], space: Float[Tensor, "held size"]) -> Float[Tensor, "new size"]:
+    """Orthonormal vectors of what the rows have outside of an orthonormal space; none where the rounding of what lies in it is all."""
+    size = rows.norm(dim=1).max()
+    for _ in range(2):  # twice is enough (Parlett 1980)
+        rows = rows - (rows @ space.mT) @ space
+    _, values, vh = torch.linalg.svd(rows, full_matrices=False)
+    new: Tensor = vh[values > 100 * torch.finfo(rows.dtype).eps * size][: space.shape[1] - len(space)]
+    return new
 
 
 def _orthonormal(rows: Float[Tensor, "vector size"]) -> Float[Tensor, "vector size"]:

@@ -1,19 +1,24 @@
 """Finite-time Lyapunov exponents over depth, by QR (Benettin et al. 1980)."""
 
+from functools import partial
+
 import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.cascade.linear import Map, blocks, centred, precise, top_singular
+from analyses.cascade.entering import Clean, precise
+from analyses.cascade.linear import Map, blocks, top_singular
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
 from interp.generation import left_aligned
+from interp.geometry import seen, seen_directions
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.tokenizer import PAD
+
+WHO = "cascade.lyapunov"
 
 
 def lyapunov(
@@ -31,43 +36,33 @@ def lyapunov(
     depend a little on where Q begins, and differ from the singular exponents ln s_i / L of the whole map, which stand beside them.
 
     Args:
-        k: how many exponents; at most d_model - 1 on one site (the mean over the stream's directions is no disturbance). None is 32, or as
-            many as there are.
-        position: the site that the disturbance is held to, leaving out what goes to other positions; negative counts from the end. None
-            is the whole state of all positions but the first.
+        k: how many exponents; at most as many as directions that readers see of the stream (`interp.geometry`), at one site or at all. None
+            is 32, or as many as there are.
+        position: the site that the disturbance is held to, leaving out what goes to other positions; negative counts from the end. There
+            each block is a matrix, and all is exact, up to singular values so small beside the largest that float64 loses them. None is the
+            whole state of all positions that are not set apart (`analyses.set_apart`), where the singular values are found by iteration.
 
     Returns:
         A Dataset: `growth` (prompt, layer, mode), ln |R_ii|; `exponent` and `singular_exponent` (prompt, mode), nats per layer,
         largest first. With several prompts also means, standard errors and intervals.
 
     Raises:
-        InterpError: `k` or a position out of range.
+        InterpError: `k` or a position out of range, or one that is set apart.
         ResultError: the singular values do not converge.
     """
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
-    sites = 1 if position is not None else max(1, int((tokens != PAD).sum(1).min()) - 1)
-    k = min(32, sites * (model.config.d_model - 1)) if k is None else k
-    exact, growth, singular = precise(model), [], []
-    for row in tokens:
-        prompt = row[row != PAD]
-        chain, size = _chain(exact, prompt, position)
-        most = size - size // model.config.d_model
-        if not 1 <= k <= most:
-            raise InterpError(f"lyapunov: k must be 1 to {most}, the directions of the state; got {k}.")
-        like = exact.W_E.new_zeros(size)
-        growth.append(_growth(chain, like, k, model.config.d_model, seed))
-
-        def forward(v: Tensor, chain: list[tuple[Map, Map]] = chain) -> Tensor:
-            for up, _ in chain:
-                v = up(v)
-            return v
-
-        def backward(u: Tensor, chain: list[tuple[Map, Map]] = chain) -> Tensor:
-            for _, down in reversed(chain):
-                u = down(u)
-            return u
-
-        singular.append(top_singular(forward, backward, like, k, seed=seed).values.log() / len(chain))
+    clean = Clean.of(precise(model), tokens)
+    clean.check_some_are_left(WHO)
+    sites = 1 if position is not None else int(clean.kept.sum(1).min())
+    most = sites * seen_directions(model.config)
+    k = min(32, most) if k is None else k
+    if not 1 <= k <= most:
+        raise InterpError(f"lyapunov: k must be 1 to {most}, the directions of the state; got {k}.")
+    found = [
+        _whole_state(clean, prompt, k, seed) if position is None else _on_site(clean, prompt, position, k, seed)
+        for prompt in range(len(tokens))
+    ]
+    growth, singular = zip(*found, strict=True)
     by_layer = torch.stack(growth).cpu().double()  # [prompt, layer, exponent]
     exponent = by_layer.mean(1).sort(-1, descending=True).values.numpy()
     finite = torch.stack(singular).cpu().double().numpy()
@@ -77,9 +72,7 @@ def lyapunov(
         "singular_exponent": (("prompt", "mode"), finite, "ln of the singular value over depth", "nats per layer"),
     }
     if len(tokens) > 1:
-        variables |= over_prompts(
-            "exponent", exponent, ("exponent",), "finite-time Lyapunov exponent", "nats per layer"
-        )
+        variables |= over_prompts("exponent", exponent, ("mode",), "finite-time Lyapunov exponent", "nats per layer")
     return make(
         "lyapunov",
         variables,
@@ -91,38 +84,59 @@ def lyapunov(
         },
         model=model,
         prompts={"prompt": tokens},
-        parameters={"k": k, "position": position, "bos": bos},
+        parameters={"k": k, "position": position, "bos": bos, "set_apart": clean.apart.about()},
         seed=seed,
     )
 
 
-def _chain(model: Transformer, prompt: Tensor, position: int | None) -> tuple[list[tuple[Map, Map]], int]:
-    """The maps of all blocks and their transposes, and the size of the state."""
-    linears, width = blocks(model, prompt), model.config.d_model
-    if position is not None:
-        if not -len(prompt) <= position < len(prompt):
-            raise InterpError(f"lyapunov: position {position} is out of range; the prompt has {len(prompt)} tokens.")
-        return [linear.on_site(position % len(prompt), position % len(prompt)) for linear in linears], width
-    if len(prompt) < 2:
-        raise InterpError("lyapunov: a prompt has one token; position 0 is left out, so at least two are needed.")
-    return [_without_first(*linear.whole(), width) for linear in linears], (len(prompt) - 1) * width
-
-
-def _without_first(forward: Map, backward: Map, width: int) -> tuple[Map, Map]:
-    def padded(v: Tensor) -> Tensor:
-        return torch.cat([v.new_zeros(len(v), width), v], dim=1)
-
-    return lambda v: forward(padded(v))[:, width:], lambda u: backward(padded(u))[:, width:]
-
-
-def _growth(
-    chain: list[tuple[Map, Map]], like: Tensor, k: int, width: int, seed: int
-) -> Float[Tensor, "layer exponent"]:
+def _on_site(
+    clean: Clean, prompt: int, position: int, k: int, seed: int
+) -> tuple[Float[Tensor, "layer mode"], Float[Tensor, " mode"]]:
+    """ln |R_ii| of each block's matrix, and ln s_i / L of their product."""
+    at = clean.position(prompt, position, WHO)
+    matrices = [linear.dense(at, at).double() for linear in blocks(clean.linearised(prompt))]
+    product = torch.eye(len(matrices[0])).to(matrices[0])
+    for matrix in matrices:
+        product = matrix @ product
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(k, like.numel() // width, width, generator=generator, dtype=torch.float64)
-    q = torch.linalg.qr(centred(drawn).flatten(1).mT)[0].to(like)  # [size, k]
+    q = torch.randn(len(product), k, generator=generator, dtype=torch.float64).to(product)
+    return _growth([partial(_applied, matrix) for matrix in matrices], q), torch.linalg.svdvals(product)[
+        :k
+    ].log() / len(matrices)
+
+
+def _applied(matrix: Float[Tensor, "out size"], vectors: Float[Tensor, "vector size"]) -> Float[Tensor, "vector out"]:
+    return vectors @ matrix.mT
+
+
+def _whole_state(
+    clean: Clean, prompt: int, k: int, seed: int
+) -> tuple[Float[Tensor, "layer mode"], Float[Tensor, " mode"]]:
+    """The same of all positions that are not set apart."""
+    config, kept = clean.model.config, clean.kept[prompt, : clean.lengths[prompt]]
+    maps = [linear.among(kept) for linear in blocks(clean.linearised(prompt))]
+
+    def forward(v: Tensor) -> Tensor:
+        for up, _ in maps:
+            v = up(v)
+        return v
+
+    def backward(u: Tensor) -> Tensor:
+        for _, down in reversed(maps):
+            u = down(u)
+        return u
+
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(k, int(kept.sum()), config.d_model, generator=generator, dtype=torch.float64)
+    q = seen(config, drawn).flatten(1).to(clean.entering[0])
+    singular = top_singular(forward, backward, q[0], k, seed=seed).values
+    return _growth([up for up, _ in maps], q.mT), singular.log() / len(maps)
+
+
+def _growth(maps: list[Map], begun: Float[Tensor, "size mode"]) -> Float[Tensor, "layer mode"]:
+    q = torch.linalg.qr(begun)[0]
     rows = []
-    for forward, _ in chain:
+    for forward in maps:
         q, r = torch.linalg.qr(forward(q.mT).mT)
         rows.append(r.diagonal().abs().log())
     return torch.stack(rows)

@@ -12,15 +12,14 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 
-from analyses.cascade.entering import clean_streams
-from analyses.cascade.linear import centred
+from analyses.cascade.entering import Clean
 from analyses.results import Variable, make, token_coords
-from interp.errors import ConfigError, InterpError
+from interp.errors import ConfigError
 from interp.generation import left_aligned
+from interp.geometry import seen
 from interp.model import ACTIVATIONS, Transformer
 from interp.modes import recording
 from interp.prompts import Prompt
-from interp.tokenizer import PAD
 
 NODES = 20001
 """Points of the rule for means over a normal variable, from -10 to 10."""
@@ -59,18 +58,21 @@ def mean_field(model: Transformer, prompts: Prompt, *, bos: bool | None = None) 
             f"{config.n_heads}."
         )
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
-    if int((tokens != PAD).sum(1).min()) < 2:
-        raise InterpError("mean_field: a prompt has one token; position 0 is left out, so at least two are needed.")
-    embedded = centred(clean_streams(model, tokens)[0]).double().cpu()
+    clean = Clean.of(model, tokens)
+    clean.check_some_are_left("mean_field")
+    kept = clean.kept.cpu().numpy()
+    begin = int(kept.any(0).argmax())
+    embedded = seen(config, clean.entering[0]).double().cpu()
     of = constants(model)
-    shape = (*tokens[:, 1:].shape, config.n_layers + 1)
+    shape = (*tokens.shape, config.n_layers + 1)
     gain, relative = np.full(shape, np.nan), np.full(shape, np.nan)
     squares = np.full((len(tokens), config.n_layers + 1), np.nan)
-    for number, row in enumerate(tokens):
-        length = int((row != PAD).sum())
-        own = embedded[number, :length]
+    for number, length in enumerate(clean.lengths):
+        own, there = embedded[number, :length], kept[number, :length]
         found = _predicted((own @ own.mT / config.d_model).numpy(), config.n_layers, of)
-        gain[number, : length - 1], relative[number, : length - 1], squares[number] = found
+        gain[number, :length][there], relative[number, :length][there] = (values[there] for values in found[:2])
+        squares[number] = found[2][there].mean(0)
+    gain, relative = gain[:, begin:], relative[:, begin:]
     variables: dict[str, Variable] = {
         "gain": (("prompt", "injection", "layer"), gain, "predicted gain G", "1"),
         "relative_gain": (("prompt", "injection", "layer"), relative, "predicted relative on-site gain Gamma", "1"),
@@ -90,13 +92,13 @@ def mean_field(model: Transformer, prompts: Prompt, *, bos: bool | None = None) 
         "mean_field",
         variables,
         {
-            **token_coords(model, tokens[:, 1:], "injection"),
-            "injection": np.arange(1, tokens.shape[1]),
+            **token_coords(model, tokens[:, begin:], "injection"),
+            "injection": np.arange(begin, tokens.shape[1]),
             "layer": np.arange(config.n_layers + 1),
         },
         model=model,
         prompts={"prompt": tokens},
-        parameters={"bos": bos},
+        parameters={"bos": bos, "set_apart": clean.apart.about()},
     )
 
 
@@ -164,15 +166,17 @@ def _of_cosine(powers: Float[np.ndarray, " power"], cosine: Float[np.ndarray, "*
 
 def _predicted(
     covariance: Float[np.ndarray, "position other"], n_layers: int, of: Constants
-) -> tuple[Float[np.ndarray, "injection layer"], Float[np.ndarray, "injection layer"], Float[np.ndarray, " layer"]]:
+) -> tuple[
+    Float[np.ndarray, "position layer"], Float[np.ndarray, "position layer"], Float[np.ndarray, "position layer"]
+]:
     """Step by step up, each attention, then each MLP: the covariance of the stream at every two positions, and of a disturbance injected
-    at each. Attention of random weights is even over the tokens seen."""
+    at each; the gains of each, and the mean square of the stream. Attention of random weights is even over the tokens seen."""
     length = len(covariance)
     n = np.arange(1, length + 1, dtype=float)
     even = np.tril(np.ones((length, length))) / n[:, None]
     diagonal = np.arange(length)
-    moved = np.zeros((length - 1, length, length))  # [injection, position, other]
-    moved[np.arange(length - 1), diagonal[1:], diagonal[1:]] = 1
+    moved = np.zeros((length, length, length))  # [injection, position, other]
+    moved[diagonal, diagonal, diagonal] = 1
     streams, energies = [covariance[diagonal, diagonal]], [moved[:, diagonal, diagonal]]
     for _ in range(n_layers):
         root = np.sqrt(covariance[diagonal, diagonal])
@@ -193,5 +197,5 @@ def _predicted(
         np.stack(energies, axis=-1),
         np.stack(streams, axis=-1),
     )  # [injection, position, layer], [position, layer]
-    on_site = np.sqrt(every[np.arange(length - 1), diagonal[1:]])
-    return np.sqrt(every.sum(1)), on_site / np.sqrt(stream[1:] / stream[1:, :1]), stream[1:].mean(0)
+    on_site = np.sqrt(every[diagonal, diagonal])
+    return np.sqrt(every.sum(1)), on_site / np.sqrt(stream / stream[:, :1]), stream

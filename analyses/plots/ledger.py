@@ -13,7 +13,9 @@ PANELS = (
     ("qk", "looks elsewhere (QK)"),
     ("ov_direction", "reads what has turned (OV)"),
     ("ov_scale", "the norm scales otherwise"),
+    ("output_scale", "so does the norm behind"),
 )
+"""Of a head's entry; the last only where a norm stands on what attention writes."""
 
 
 def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
@@ -28,11 +30,13 @@ def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     one = result.mean("prompt") if number is None else result.isel(prompt=number)
     layers = result["layer"].to_numpy()
     heads, mlp = one["head_entry"].to_numpy(), one["mlp_entry"].to_numpy()
-    steps = np.stack([heads.sum(1), mlp], axis=1).ravel()
+    steps = np.stack([heads.sum(1) + one["bias_entry"].to_numpy(), mlp], axis=1).ravel()
+    panels = [panel for panel in PANELS if panel[0] in result["part"]]
     names = [f"{layer}.{half}" for layer in layers for half in ("attn", "mlp")]
+    columns = 1 + len(panels)
     fig = make_subplots(
-        2, 4, specs=[[{"colspan": 4}, None, None, None], [{}, {}, {}, {}]], row_heights=[0.52, 0.48], vertical_spacing=0.22,
-        horizontal_spacing=0.05, subplot_titles=["", "entry of each head", *(title for _, title in PANELS)],
+        2, columns, specs=[[{"colspan": columns}, *[None] * len(panels)], [{} for _ in range(columns)]], row_heights=[0.52, 0.48],
+        vertical_spacing=0.22, horizontal_spacing=0.05, subplot_titles=["", "entry of each head", *(title for _, title in panels)],
     )  # fmt: skip
     start = np.concatenate([[0.0], np.cumsum(steps)[:-1]])
     fig.add_bar(
@@ -44,7 +48,7 @@ def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
         x=["total"], y=[total], marker={"color": INK}, showlegend=False,
         hovertemplate="ln of the growth %{y:.3f} nats<extra></extra>", row=1, col=1,
     )  # fmt: skip
-    grids = [heads, *(one["head_part"].sel(part=part).to_numpy() for part, _ in PANELS)]
+    grids = [heads, *(one["head_part"].sel(part=part).to_numpy() for part, _ in panels)]
     limit = max(SMALLEST_SCALE, *(float(np.abs(grid).max()) for grid in grids))
     for column, grid in enumerate(grids, start=1):
         fig.add_heatmap(

@@ -8,12 +8,13 @@ from plotly.subplots import make_subplots
 from analyses.plots.bands import band, interval
 from analyses.plots.labels import axis, label, model_name, place
 from analyses.plots.theme import FAINT, LINES, SEQUENTIAL, TEMPLATE
+from interp.errors import ResultError
 
 LEAST = 1e-4
 """Shares below this are drawn as this: the scale is logarithmic."""
 
 
-def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int = 1) -> go.Figure:
+def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int | None = None) -> go.Figure:
     """Left, the energy at each layer and position of a disturbance injected at one position, relative to what was injected, on a
     logarithmic scale; right, the share that has left its position, mean over all injections, and how it falls off with distance, mean over
     the prompts that reach so far.
@@ -21,21 +22,24 @@ def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int = 1) 
     Args:
         result: of `analyses.cascade.light_cone`.
         prompt: which, for the heatmap.
-        injection: position of the injection shown.
+        injection: position of the injection shown; None is the first.
 
     Raises:
         ResultError: a prompt or injection that is not there.
     """
     one = result.isel(prompt=place(result.sizes, "prompt", prompt))
     tokens = [str(token) for token in one["token"].to_numpy() if token]
-    first = place(result.sizes, "position", injection) - 1
-    share = one["share"].isel(injection=first).to_numpy()[:, : len(tokens)]
+    there = one["injection"].to_numpy()[one["share"].notnull().any(("layer", "position")).to_numpy()].tolist()
+    at = there[0] if injection is None else place(result.sizes, "position", injection)
+    if at not in there:
+        raise ResultError(f"plot_light_cone: nothing was injected at position {at}; choose one of {there}.")
+    share = one["share"].sel(injection=at).to_numpy()[:, : len(tokens)]
     z = np.where(share > 0, np.log10(np.maximum(share, LEAST)), np.nan)  # what is exactly 0 stays blank
     layers = result["layer"].to_numpy()
     fig = make_subplots(
         2, 2, specs=[[{"rowspan": 2}, {}], [None, {}]], column_widths=[0.6, 0.4], horizontal_spacing=0.17, vertical_spacing=0.24,
         subplot_titles=[
-            f"injected at {injection}, “{label(tokens[injection])}”", "share that has left its position",
+            f"injected at {at}, “{label(tokens[at])}”", "share that has left its position",
             "share at the output, by distance",
         ],
     )  # fmt: skip

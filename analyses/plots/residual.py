@@ -9,6 +9,9 @@ from analyses.plots.grid import chosen_prompt
 from analyses.plots.labels import model_name
 from analyses.plots.theme import DIVERGING, LINES, TEMPLATE
 
+HALVES = (("attn", "attention", LINES[2]), ("mlp", "MLP", LINES[4]), ("block", "both, side by side", LINES[4]))
+"""What the steps are named for that write."""
+
 
 def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     """Above, the norm step by step (first token apart, log scale) with its interval over prompts, and the cosine of every two steps;
@@ -28,7 +31,7 @@ def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
     if number is None and (bounds := interval(result, "mean_norm_interval")) is not None:
         fig.add_trace(band(steps, bounds, LINES[0]), row=1, col=1)
     for name, label, color in (
-        ("mean_norm", "mean over the other tokens", LINES[0]),
+        ("mean_norm", "mean over tokens that are not set apart", LINES[0]),
         ("first_norm", "first token", LINES[1]),
     ):
         fig.add_scatter(
@@ -61,11 +64,13 @@ def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
 
 
 def _draw_written(fig: go.Figure, some: xr.Dataset, steps: list[str]) -> None:
-    """Bars of what attention and MLPs write: of each prompt the mean over the positions but the first, and the mean of these."""
+    """Bars of what attention and MLPs write: of each prompt the mean over the positions that are not set apart, and the mean of these."""
     for column, (name, said) in enumerate((("written_norm", "norm %{y:.2f}"), ("norm_change", "%{y:+.2f}")), start=1):
-        values = some[name].isel(position=slice(1, None)).mean("position").mean("prompt").to_numpy()
-        for half, title, color in (("attn", "attention", LINES[2]), ("mlp", "MLP", LINES[4])):
+        values = some[name].where(some["set_apart"] == 0).mean("position").mean("prompt").to_numpy()
+        for half, title, color in HALVES:
             chosen = [at for at, step in enumerate(steps) if step.endswith(half)]
+            if not chosen:
+                continue
             fig.add_bar(
                 x=[steps[at] for at in chosen], y=values[chosen], name=title, legendgroup=title, showlegend=column == 1,
                 marker={"color": color}, hovertemplate="%{x}<br>" + said + "<extra></extra>", row=2, col=column,

@@ -6,9 +6,12 @@ import xarray as xr
 from analyses.plots.labels import counted, model_name
 from analyses.plots.theme import FAINT, LINES, figure
 
+MARKED = 40
+"""Values beyond which a line shows them without markers."""
+
 
 def plot_spectrum(result: xr.Dataset) -> go.Figure:
-    """The largest singular values, one line for each prompt; above the dotted line a direction grows.
+    """The singular values in order, one line for each prompt; above the dotted line a direction grows.
 
     Args:
         result: of `analyses.cascade.jacobian_spectrum`.
@@ -19,9 +22,10 @@ def plot_spectrum(result: xr.Dataset) -> go.Figure:
         f"non-normality {float(result['non_normality'].mean()):.2f}; means over {counted(result.sizes['prompt'], 'prompt')}</sup>",
         640, 400,
     )  # fmt: skip
+    mode = "lines+markers" if result.sizes["singular"] <= MARKED else "lines"
     for number in range(result.sizes["prompt"]):
         fig.add_scatter(
-            x=result["singular"].to_numpy() + 1, y=result["singular_value"][number].to_numpy(), mode="lines+markers",
+            x=result["singular"].to_numpy() + 1, y=result["singular_value"][number].to_numpy(), mode=mode,
             line={"color": LINES[0], "width": 1.4}, opacity=0.8 if result.sizes["prompt"] < 4 else 0.4, showlegend=False,
             hovertemplate=f"prompt {number}<br>value %{{x}}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip

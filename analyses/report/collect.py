@@ -76,7 +76,7 @@ def collect(
     """
     asked = _asked(model, clean, corrupt, answer, wrong, outside)
     results: dict[str, xr.Dataset] = {}
-    is_sum = model.config.norm_placement == "pre" or model.config.norm == "none"
+    is_sum = model.config.is_sum
     steps: list[Step] = [("lens", partial(logit_lens, model, clean, top_k=min(10, model.config.d_vocab)))]
     if corrupt is not None:
         steps.append(("lens_corrupt", partial(logit_lens, model, corrupt, top_k=min(10, model.config.d_vocab))))

@@ -139,13 +139,16 @@ def _pair(results: Mapping[str, xr.Dataset], first: str, second: str, names: Seq
     return plot_lens_pair(results[first], results[second], names=names)
 
 
-def _injection(results: Mapping[str, xr.Dataset]) -> int:
-    """Where the disturbance that is shown is injected: at the first token in which the prompts differ, else at the first but one."""
+def _injection(results: Mapping[str, xr.Dataset]) -> int | None:
+    """Where the disturbance that is shown is injected: at the first token in which the prompts differ, if there is one there."""
     if "lens_corrupt" in results:
         ids = [results[name]["token_id"][0].to_numpy() for name in ("lens", "lens_corrupt")]
         if len(ids[0]) == len(ids[1]):
-            return max(1, int((ids[0] != ids[1]).argmax()))
-    return 1
+            at = int((ids[0] != ids[1]).argmax())
+            cone = results.get("cone")
+            if cone is not None and at in cone["injection"] and cone["share"].sel(injection=at).notnull().any():
+                return at
+    return None
 
 
 def _shape(result: xr.Dataset) -> str:

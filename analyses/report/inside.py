@@ -12,14 +12,16 @@ from rich.table import Table
 from analyses import cascade
 from analyses.attribution import direct_logit_attribution
 from analyses.cascade.damping import describe_damping
+from analyses.cascade.entering import Clean
 from analyses.cascade.gain import describe_gain
-from analyses.cascade.injection import Injected, check_lengths, check_request, inject
+from analyses.cascade.injection import Injected, check_request, inject
 from analyses.cascade.light_cone import describe_cone
 from analyses.plots import plot
 from analyses.plots.match import match
 from analyses.report.steps import Step
 from interp.errors import ConfigError
 from interp.generation import left_aligned
+from interp.geometry import seen_directions
 from interp.model import Transformer
 
 QUICK = ("covariance", "token", "activation", "unembedding")
@@ -27,11 +29,11 @@ QUICK = ("covariance", "token", "activation", "unembedding")
 
 SHOWN = {
     "gain": (
-        "A disturbance is injected in random directions at each position but the first, and followed upward. G is the size of "
-        "the whole disturbance against the injected one; Γ is its size where it was injected, relative to the stream there, so "
-        "that a stream which itself grows does not count as amplification; k is the growth over one layer. Above the dotted "
-        "line it grows, below it dies away. Grey is the same architecture before training; dashed, where drawn, what mean-field "
-        "theory predicts for that."
+        "A disturbance is injected in random directions at each position, and followed upward; positions of BOS or of a massive stream "
+        "are set apart. G is the size of the whole disturbance against the injected one; Γ is its size where it was injected, relative to "
+        "the stream there, so that a stream which itself grows does not count as amplification; k is the growth over one layer. Above "
+        "the dotted line it grows, below it dies away. Grey is the same architecture before training; dashed, where drawn, what "
+        "mean-field theory predicts for that."
     ),
     "verdict": (
         "The slope of ln Γ against depth. Left of the shaded margin a disturbance dies away like a piano string, right of it it "
@@ -72,7 +74,7 @@ def check_inside(
 ) -> None:
     """Raise InterpError, before any work, where a disturbance of these prompts cannot be followed."""
     check_request(model, dose, layer, n_directions, "cascade inside")
-    check_lengths(left_aligned(model.to_tokens(texts)), "cascade inside")
+    Clean.of(model, left_aligned(model.to_tokens(texts))).check_some_are_left("cascade inside")
 
 
 def inside_steps(
@@ -115,9 +117,9 @@ def _steps_of(
     answers: dict[str, Any] | None,
 ) -> dict[str, Callable[[], xr.Dataset | None]]:
     """How to measure everything of one model; one injection serves three of them."""
-    is_sum = model.config.norm_placement == "pre" or model.config.norm == "none"
+    is_sum = model.config.is_sum
     layer, seed, dose = request["layer"], request["seed"], request["dose"]
-    most = model.config.d_model - 1
+    most = seen_directions(model.config)
 
     @cache
     def injected(frozen: bool = False) -> Injected:
@@ -136,7 +138,7 @@ def _steps_of(
         "ledger": lambda: cascade.ledger(model, texts, others or None, dose=dose, layer=layer, seed=seed) if is_sum else None,
         "directions": partial(cascade.compare_directions, model, texts, kinds=QUICK, **request),
         "dose": partial(cascade.dose_response, model, texts, layer=layer, seed=seed),
-        "spectrum": partial(cascade.jacobian_spectrum, model, texts, source=(layer, -1), k=min(10, most), seed=seed),
+        "spectrum": partial(cascade.jacobian_spectrum, model, texts, source=(layer, -1), k=None, seed=seed),
         "participation": partial(cascade.participation, model, texts, layer=layer),
         "exponents": partial(cascade.lyapunov, model, texts, k=min(32, most), seed=seed),
         "damping": lambda: describe_damping(model, injected(), injected(True), seed) if model.config.norm != "none" else None,
@@ -158,7 +160,7 @@ def figures(results: Mapping[str, xr.Dataset], *, injection: int | None = None) 
     """Each figure of `SHOWN` that there is a result for, and how to read it; then the same at random initialisation, on its scales.
 
     Args:
-        injection: the position whose light cone is drawn; None is the first but one.
+        injection: the position whose light cone is drawn; None is the first that is injected at.
     """
     drawn: list[tuple[go.Figure, str]] = []
     cone = {} if injection is None else {"injection": injection}

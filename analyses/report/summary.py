@@ -111,11 +111,13 @@ def stream_sentence(stream: xr.Dataset) -> str:
     one = stream.isel(prompt=0)
     mean, first = one["mean_norm"].to_numpy(), one["first_norm"].to_numpy()
     massive = int(one["massive"].sum())
+    apart = int(one["set_apart"].sum())
+    over = "mean over tokens" if not apart else f"mean over tokens, {apart} set apart"
     rest = (
         f"grows from {mean[0]:.1f} to {mean[-1]:.1f}" if np.isfinite(mean[-1]) else "cannot be told from a single token"
     )
     return (
-        f"The norm of the stream {rest} (mean over tokens but the first, whose norm is at most {first.max():.1f}); "
+        f"The norm of the stream {rest} ({over}; the first has at most {first.max():.1f}); "
         f"{massive or 'no'} massive activation{'' if massive == 1 else 's'}."
     )
 
