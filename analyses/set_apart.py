@@ -48,6 +48,12 @@ class SetApart:
         return "the beginning-of-text token stands there"
 
 
+def begins_with_bos(model: Transformer, tokens: Int[Tensor, "prompt position"]) -> Bool[Tensor, " prompt"]:
+    """Whether the token that the model was trained to see first stands at position 0."""
+    bos = None if model.tokenizer is None else model.tokenizer.bos
+    return torch.zeros_like(tokens[:, 0], dtype=torch.bool) if bos is None else tokens[:, 0] == bos
+
+
 @torch.no_grad()
 def set_apart(
     model: Transformer,
@@ -62,8 +68,7 @@ def set_apart(
         entering: the stream at each layer, see `interp.streams`.
     """
     real = tokens != PAD
-    bos = None if model.tokenizer is None else model.tokenizer.bos
-    begins = tokens[:, 0] == bos if bos is not None else torch.zeros_like(real[:, 0])
+    begins = begins_with_bos(model, tokens)
     massive = torch.zeros_like(real)
     for stream in entering:
         size = seen(model.config, stream.to(torch.promote_types(stream.dtype, torch.float32))).norm(dim=-1)

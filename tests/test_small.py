@@ -49,7 +49,7 @@ def test_every_default_fits(small):
     assert (found.sizes["pair"], found.sizes["top"]) == (2, 3)
     assert cascade.jacobian_spectrum(small, text).sizes["singular"] == 3
     assert cascade.lyapunov(small, text).sizes["mode"] == 3
-    assert cascade.lyapunov(small, ["a b", "a b c"], position=None).sizes["mode"] == 3
+    assert cascade.lyapunov(small, ["a b", "a b c"], position=None).sizes["mode"] == 6  # two tokens, neither set apart
     assert analyses.direct_logit_attribution(small, text, answer="a").sizes["top"] == 6
     answers = {"answer": "a", "wrong": "c", "smallest_gap": 0.0}
     assert analyses.attribution_patching(small, text, "a c c b", **answers)["effect"].notnull().sum() == 4

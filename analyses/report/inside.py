@@ -12,17 +12,18 @@ from rich.table import Table
 from analyses import cascade
 from analyses.attribution import direct_logit_attribution
 from analyses.cascade.damping import describe_damping
-from analyses.cascade.entering import Clean
 from analyses.cascade.gain import describe_gain
 from analyses.cascade.injection import Injected, check_request, inject
 from analyses.cascade.light_cone import describe_cone
 from analyses.plots import plot
 from analyses.plots.match import match
 from analyses.report.steps import Step
-from interp.errors import ConfigError
+from analyses.set_apart import begins_with_bos
+from interp.errors import ConfigError, InterpError
 from interp.generation import left_aligned
 from interp.geometry import seen_directions
 from interp.model import Transformer
+from interp.tokenizer import PAD
 
 QUICK = ("covariance", "token", "activation", "unembedding")
 """Kinds of directions that are drawn at once; `singular` ones take a decomposition for every place."""
@@ -74,7 +75,9 @@ def check_inside(
 ) -> None:
     """Raise InterpError, before any work, where a disturbance of these prompts cannot be followed."""
     check_request(model, dose, layer, n_directions, "cascade inside")
-    Clean.of(model, left_aligned(model.to_tokens(texts))).check_some_are_left("cascade inside")
+    tokens = left_aligned(model.to_tokens(texts))
+    if bool((begins_with_bos(model, tokens) & ((tokens != PAD).sum(1) < 2)).any()):
+        raise InterpError("cascade inside: a prompt holds nothing but the beginning-of-text token; give a longer one.")
 
 
 def inside_steps(
