@@ -159,7 +159,7 @@ def test_the_largest_neurons_come_first(smalltown):
     ("options", "error", "message"),
     [
         ({"metric": "probability"}, InterpError, "'probability' cannot be attributed"),
-        ({"metric": "logit_difference", "wrong": None}, InterpError, "needs wrong="),
+        ({"metric": "logit_difference", "wrong": None}, InterpError, "needs a wrong answer to compare with .wrong="),
         ({"ablation": "noise"}, InterpError, "unknown ablation 'noise'"),
         ({"top_neurons": -1}, InterpError, "0 or more"),
         ({"answer": 50}, TokenError, "out of range"),

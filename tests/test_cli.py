@@ -82,7 +82,6 @@ def test_an_interrupted_report_leaves_nothing(monkeypatch, capsys, tmp_path):
         ([" Mary" * 300], "at most 256"),
         (["Mary went", "--corrupt", "Mary"], "must match position by position"),
         ([DEFAULT_PAIR.clean, "--corrupt", DEFAULT_PAIR.corrupt, "--answer", " Mary John"], "' Mary', ' John'"),
-        (["Mary went", "--answer", " to"], "needs a corrupt prompt"),
         (["Mary went", "--model", "gpt9"], "neither an embedded model, a directory, a GGUF file nor a hub id"),
         (["Mary went", "--head", "7.7"], "from 0.0 to 5.3"),
     ],
