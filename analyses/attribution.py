@@ -128,7 +128,9 @@ def check_metric(metric: str | None, ablation: str, *, wrong: object) -> str:
     if name not in ATTRIBUTED:
         raise InterpError(f"{WHO}: metric {name!r} cannot be attributed. {nearest(name, ATTRIBUTED)}")
     if METRICS[name].compares and wrong is None:
-        raise InterpError(f"{WHO}: the {METRICS[name].long_name} needs a wrong answer to compare with (wrong=, --wrong).")
+        raise InterpError(
+            f"{WHO}: the {METRICS[name].long_name} needs a wrong answer to compare with (wrong=, --wrong)."
+        )
     if ablation not in REPLACEMENTS:
         raise InterpError(f"{WHO}: unknown ablation {ablation!r}. {nearest(ablation, REPLACEMENTS)}")
     return name

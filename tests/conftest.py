@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from analyses.plots.browser import browser
 from interp import ModelConfig, Transformer
 from interp.errors import InterpError
 from interp.loading import packaged
+from interp.tokenizer import Tokenizer
 
 # In CI the same examples each time, so that a red run is about the change; elsewhere new ones.
 settings.register_profile("ci", derandomize=True)
@@ -40,9 +42,11 @@ PROMPTS = [
 """As many as an interval needs."""
 
 
-def tiny(seed: int = 0, dtype: torch.dtype = torch.float64, config: ModelConfig = TINY) -> Transformer:
+def tiny(
+    seed: int = 0, dtype: torch.dtype = torch.float64, config: ModelConfig = TINY, tokenizer: Tokenizer | None = None
+) -> Transformer:
     """A random model with weights large enough that every part matters."""
-    model = Transformer(config, seed=seed).requires_grad_(False).eval()
+    model = Transformer(config, seed=seed, tokenizer=tokenizer).requires_grad_(False).eval()
     generator = torch.Generator().manual_seed(seed + 1)
     for name, weight in model.named_parameters():
         if name.endswith("bias"):
@@ -67,6 +71,17 @@ def tokens() -> torch.Tensor:
 @pytest.fixture(scope="session")
 def smalltown() -> Transformer:
     return interp.load("smalltown")
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, smalltown: Transformer) -> Path:
+    """A folder with smalltown's tokenizer and a random model of little more than it: for what no weights decide."""
+    size = {"n_layers": 3, "n_heads": 2, "d_head": 8, "d_model": 16, "d_mlp": 32}
+    folder = tmp_path_factory.mktemp("checkpoint") / "small"
+    interp.save_directory(
+        tiny(config=replace(smalltown.config, **size), dtype=torch.float32, tokenizer=smalltown.tokenizer), folder
+    )
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -168,23 +168,24 @@ def test_what_the_two_means_are_over():
         np.testing.assert_allclose(importance["importance"].sel(replacement=name)[:, 0, 0], shares)
 
 
-@pytest.fixture(scope="module")
-def names():
-    pairs = task("ioi").sample(100, seed=3)
+@pytest.fixture(scope="module", params=[30, pytest.param(100, marks=pytest.mark.slow)])
+def names(request):
+    pairs = task("ioi").sample(request.param, seed=3)
     return {name: [getattr(pair, name) for pair in pairs] for name in ("clean", "corrupt", "answer", "wrong")}
 
 
-def test_on_100_pairs_patching_finds_the_positions_and_the_heads(smalltown, names):
+def test_patching_finds_the_positions_and_the_heads(smalltown, names):
     """The answer moves from the giver's second mention to the last token, carried there by heads of the later layers."""
     stream = analyses.activation_patching(smalltown, **names)
     tokens, effect = stream["clean_token"].to_numpy(), stream["effect"].to_numpy()
-    for pair in range(100):
+    count = len(names["clean"])
+    for pair in range(count):
         row = [token for token in tokens[pair].tolist() if token]
         second = len(row) - 1 - row[::-1].index(names["wrong"][pair])
         assert effect[pair, 0, second] == pytest.approx(1, abs=1e-4)
         assert np.nanargmax(effect[pair, -1]) == len(row) - 1
     heads = analyses.activation_patching(smalltown, **names, site="z", by_position=True)
-    at_last = [heads["effect"][pair, ..., (tokens[pair] != "").sum() - 1].to_numpy() for pair in range(100)]
+    at_last = [heads["effect"][pair, ..., (tokens[pair] != "").sum() - 1].to_numpy() for pair in range(count)]
     together = analyses.activation_patching(smalltown, **names, site="z")["effect_mean"].to_numpy()
     best = np.unravel_index(together.argmax(), together.shape)
     assert together[best] > 0.2

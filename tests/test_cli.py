@@ -34,13 +34,16 @@ def test_report_on_the_default_pair(monkeypatch, capsys, tmp_path):
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
-def test_report_on_a_prompt_and_a_directory(monkeypatch, capsys, tmp_path):
-    interp.loading.save_directory(interp.load(), tmp_path / "mine")
+def test_report_on_a_prompt_and_a_directory(monkeypatch, capsys, tmp_path, small_checkpoint):
     arguments = [
         "--model",
-        tmp_path / "mine",
+        small_checkpoint,
         "--corrupt",
         DEFAULT_PAIR.corrupt,
+        "--answer",
+        " Mary",
+        "--wrong",
+        " John",
         "--head",
         "2.1",
         "--out",
@@ -48,29 +51,32 @@ def test_report_on_a_prompt_and_a_directory(monkeypatch, capsys, tmp_path):
     ]
     status, out, _ = run(monkeypatch, capsys, "report", DEFAULT_PAIR.clean, *arguments)
     assert status == 0
-    assert "mine on" in out
+    assert "small on" in out
     assert "Head 2.1" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def test_an_existing_report_is_kept_unless_forced(monkeypatch, capsys, tmp_path):
+def test_an_existing_report_is_kept_unless_forced(monkeypatch, capsys, tmp_path, small_checkpoint):
     path = tmp_path / "report.html"
     path.write_text("mine")
     status, _, err = run(monkeypatch, capsys, "report", "Mary went", "--out", path)
     assert status == 1
     assert "exists already and is kept" in err
     assert path.read_text() == "mine"
-    assert run(monkeypatch, capsys, "report", "Mary went", "--out", path, "--force")[0] == 0
+    assert (
+        run(monkeypatch, capsys, "report", "Mary went", "--model", small_checkpoint, "--out", path, "--force")[0] == 0
+    )
     assert path.read_text(encoding="utf-8") != "mine"
 
 
-def test_an_interrupted_report_leaves_nothing(monkeypatch, capsys, tmp_path):
+def test_an_interrupted_report_leaves_nothing(monkeypatch, capsys, tmp_path, small_checkpoint):
     import analyses.report.html
 
     def interrupt(results, head):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(analyses.report.html, "render", interrupt)
-    status, _, _ = run(monkeypatch, capsys, "report", "Mary went", "--out", tmp_path / "report.html")
+    words = ["report", "Mary went", "--model", small_checkpoint, "--out", tmp_path / "report.html"]
+    status, _, _ = run(monkeypatch, capsys, *words)
     assert status == 130
     assert list(tmp_path.iterdir()) == []
 

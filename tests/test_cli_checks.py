@@ -198,10 +198,12 @@ def test_answers_that_are_predictions_are_told_apart_before_anything_else(monkey
         assert said in told(monkeypatch, capsys, place, [command, "Mary went", "--corrupt", "John went"])
 
 
-def test_an_answer_without_a_corrupt_prompt_is_attributed(monkeypatch, capsys, tmp_path):
+def test_an_answer_without_a_corrupt_prompt_is_attributed(monkeypatch, capsys, tmp_path, small_checkpoint):
     words = [
         "report",
         CLEAN,
+        "--model",
+        small_checkpoint,
         "--answer",
         " Mary",
         "--wrong",
@@ -215,7 +217,7 @@ def test_an_answer_without_a_corrupt_prompt_is_attributed(monkeypatch, capsys, t
     assert status == 0, err
     assert "Of the logit difference of" in out
     attribution = analyses.load(tmp_path / "kept" / "attribution.nc")
-    model = interp.load()
+    model = interp.load(small_checkpoint)
     ids = [model.to_single_token(text) for text in (" Mary", " John")]
     assert [int(attribution[f"{role}_id"][0]) for role in ("answer", "wrong")] == ids
     trajectory = analyses.load(tmp_path / "kept" / "trajectory.nc")

@@ -139,10 +139,11 @@ def test_formats_that_need_no_browser(results, tmp_path, monkeypatch):
         export([("lens", results["lens"])] * 2, tmp_path, formats=["html"])
 
 
-def test_a_report_from_saved_results(results, monkeypatch, capsys, tmp_path):
+def test_a_report_from_saved_results(results, monkeypatch, capsys, tmp_path, small_checkpoint):
     folder = tmp_path / "saved"
     folder.mkdir()
-    words = ["report", "Mary and John went to", "--out", tmp_path / "first.html", "--save", folder]
+    words = ["report", "Mary and John went to", "--model", small_checkpoint, "--out", tmp_path / "first.html"]
+    words += ["--save", folder]
     status, _, err = run(monkeypatch, capsys, *words)
     assert status == 0, err
     status, _, err = run(monkeypatch, capsys, "report", "--results", folder, "--out", tmp_path / "again.html")
@@ -159,7 +160,7 @@ def test_a_report_from_saved_results(results, monkeypatch, capsys, tmp_path):
     assert status == 0, err
     part = (tmp_path / "part.html").read_text()
     assert part.count('class="plotly-graph-div"') == 2
-    assert results["lens"].attrs["weight_hash"] in part
+    assert analyses.load(folder / "lens.nc").attrs["weight_hash"] in part
     assert run(monkeypatch, capsys, "report", "--results", tmp_path / "none", "--out", tmp_path / "x.html")[0] == 1
 
 

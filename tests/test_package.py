@@ -87,9 +87,9 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
     assert {name.split("/")[0] for name in names} == {"interp", "analyses", "criticalpile-0.1.0.dist-info"}
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = "import sys, interp, analyses.cli\nassert 'site' in interp.__file__, interp.__file__\n"
-    code += "sys.argv = ['interp', 'report', '--out', 'r.html']\nanalyses.cli.main()"
+    code += "sys.argv = ['interp', 'lens', '--out', 'lens.html']\nanalyses.cli.main()"
     out = python(
         code, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     )
-    assert "Report: r.html" in out
-    assert (tmp_path / "r.html").stat().st_size > 1e6
+    assert "Figure: lens.html" in out
+    assert (tmp_path / "lens.html").stat().st_size > 1e6

@@ -5,8 +5,10 @@ import re
 import numpy as np
 import pytest
 
+import interp
 from analyses.cascade import Replace
 from analyses.report import collect, render, summary, write
+from analyses.report.collect import asked_about
 from analyses.report.outside import SHOWN, outside_steps
 from analyses.report.steps import run_steps
 from analyses.report.summary import chosen_head, lens_sentence, parse_head
@@ -67,14 +69,14 @@ def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, 
 
 
 @pytest.mark.browser
-def test_untrusted_text_shows_as_text(smalltown, page, tmp_path):
+def test_untrusted_text_shows_as_text(small_checkpoint, page, tmp_path):
     path = tmp_path / "report.html"
-    write(collect(smalltown, NASTY), path)
+    write(collect(interp.load(small_checkpoint), NASTY), path)
     seen = watch(page)
     page.goto(path.as_uri())
     page.wait_for_function("document.querySelectorAll('.main-svg').length > 4")
     assert seen == []
-    assert page.title() == "smalltown: report"
+    assert page.title() == "small: report"
     shown = "".join(page.locator(".token").all_inner_texts())
     assert "<script>document" in shown.replace("·", " ")
     assert "{{·7*7·}}" in shown
@@ -139,8 +141,8 @@ def test_sentences_state_the_figures(results):
 
 
 def test_answers_default_to_the_models_predictions(smalltown, results):
-    result = collect(smalltown, DEFAULT_PAIR.clean, corrupt=DEFAULT_PAIR.corrupt)
-    assert result["patching"].attrs["parameters"] == results["patching"].attrs["parameters"]
+    asked = asked_about(smalltown, DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt)
+    assert asked == {role: int(results["patching"][f"{role}_id"][0]) for role in ("answer", "wrong")}
 
 
 def test_requests_that_cannot_be(smalltown):

@@ -74,7 +74,7 @@ def collect(
             predictions where none is given. Then what the analyses raise.
         ResultError: a prediction that is no number; it names the first hook point that is none.
     """
-    asked = _asked(model, clean, corrupt, answer, wrong, outside)
+    asked = asked_about(model, clean, corrupt, answer, wrong, outside)
     results: dict[str, xr.Dataset] = {}
     is_sum = model.config.is_sum
     steps: list[Step] = [("lens", partial(logit_lens, model, clean, top_k=min(10, model.config.d_vocab)))]
@@ -109,13 +109,13 @@ def collect(
     return results
 
 
-def _asked(
+def asked_about(
     model: Transformer,
     clean: str,
-    corrupt: str | None,
-    answer: str | None,
-    wrong: str | None,
-    outside: tuple[Sequence[str], Disturbance] | None,
+    corrupt: str | None = None,
+    answer: str | None = None,
+    wrong: str | None = None,
+    outside: tuple[Sequence[str], Disturbance] | None = None,
 ) -> dict[str, Any]:
     """The ids of what is asked about, everything that was asked for being checked first: `answer`, and `wrong` where there is one.
 
