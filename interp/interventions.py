@@ -161,7 +161,7 @@ class Edit:
         rest = torch.empty((1, *shape), device="meta")
         chosen = rest if self._inner is None else rest[:, _on_meta(self._inner)]
         selected = (len(self.positions), *chosen.shape[1:])
-        values = torch.as_tensor(change.values).to(self._like)
+        values = torch.as_tensor(change.values, dtype=self._like.dtype, device=self._like.device)
         try:
             return values.expand(selected)
         except RuntimeError as error:

@@ -76,7 +76,7 @@ def smalltown() -> Transformer:
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, smalltown: Transformer) -> Path:
     """A folder with smalltown's tokenizer and a random model of little more than it: for what no weights decide."""
-    size = {"n_layers": 3, "n_heads": 2, "d_head": 8, "d_model": 16, "d_mlp": 32}
+    size = {"n_layers": 3, "n_heads": 2, "d_head": 8, "d_model": 16, "d_mlp": 32, "init_std": 0.3}
     folder = tmp_path_factory.mktemp("checkpoint") / "small"
     interp.save_directory(
         tiny(config=replace(smalltown.config, **size), dtype=torch.float32, tokenizer=smalltown.tokenizer), folder

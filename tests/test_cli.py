@@ -39,7 +39,7 @@ def test_report_on_a_prompt_and_a_directory(monkeypatch, capsys, tmp_path, small
         "--model",
         small_checkpoint,
         "--corrupt",
-        DEFAULT_PAIR.corrupt,
+        DEFAULT_PAIR.clean.removesuffix("to") + "and",
         "--answer",
         " Mary",
         "--wrong",
@@ -49,8 +49,8 @@ def test_report_on_a_prompt_and_a_directory(monkeypatch, capsys, tmp_path, small
         "--out",
         tmp_path / "r.html",
     ]
-    status, out, _ = run(monkeypatch, capsys, "report", DEFAULT_PAIR.clean, *arguments)
-    assert status == 0
+    status, out, err = run(monkeypatch, capsys, "report", DEFAULT_PAIR.clean, *arguments)
+    assert status == 0, err
     assert "small on" in out
     assert "Head 2.1" in (tmp_path / "r.html").read_text(encoding="utf-8")
 

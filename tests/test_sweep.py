@@ -97,9 +97,9 @@ def random_rows(model: Transformer, sources: list[dict[str, torch.Tensor]], rng:
                 inner["heads"] = rng.choice([None, rng.randrange(size), rng.sample(range(size), min(2, size))])
             elif axes[-1] == "d_mlp":
                 inner["neurons"] = rng.choice([None, rng.randrange(32), [3, 5]])
-            kinds = [Patch(value), Scale(0.5), Apply(reverse)]
+            kinds = [Patch(value), Scale(1.3), Apply(reverse)]
             if not name.endswith("attn_scores"):
-                kinds += [Set(0.25), Add(0.5)]
+                kinds += [Set(0.1), Add(0.3)]
             changes.append(Intervention(name, rng.choice(kinds), positions, **inner))
         rows.append(Row(changes, prompt))
     return rows

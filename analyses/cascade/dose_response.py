@@ -214,7 +214,7 @@ def _of_prompt(
 
 
 def _additive(x: Tensor, unit: Tensor, doses: Sequence[float]) -> Float[Tensor, "direction dose d_model"]:
-    added: Tensor = unit[:, None] * x.norm() * torch.tensor(list(doses)).to(x)[:, None]
+    added: Tensor = unit[:, None] * x.norm() * torch.tensor(list(doses), dtype=x.dtype, device=x.device)[:, None]
     return added
 
 
@@ -227,7 +227,7 @@ def _aside(x: Tensor, unit: Tensor) -> Float[Tensor, "direction d_model"]:
 
 def _rotation(x: Tensor, aside: Tensor, doses: Sequence[float]) -> Float[Tensor, "direction dose d_model"]:
     """The chord of a turn towards the direction; NaN beyond a whole turn back, which is a chord of 2."""
-    chord = torch.tensor(list(doses)).to(x)
+    chord = torch.tensor(list(doses), dtype=x.dtype, device=x.device)
     angle = 2 * torch.asin((chord / 2).where(chord <= 2, torch.nan))
     turned: Tensor = (angle.cos() - 1)[:, None] * x + x.norm() * angle.sin()[:, None] * aside[:, None]
     return turned
