@@ -22,15 +22,15 @@ from interp.decompose import check_sum, reader_of
 from interp.errors import InterpError, ResultError, nearest
 from interp.finite import not_finite
 from interp.generation import left_aligned
-from interp.interventions import Row
 from interp.metrics import entropy, log_probabilities
 from interp.model import Block, Transformer
 from interp.names import block_name
 from interp.norms import Norm
 from interp.processing import uncapped
 from interp.prompts import Prompt
-from interp.readouts import Position, given_position, positions_of
 from interp.sweep import MAX_BYTES, sweep
+from interp.sweep.interventions import Row
+from interp.sweep.readouts import Position, given_position, positions_of
 from interp.tokenizer import PAD
 
 WHO = "direct_logit_attribution"

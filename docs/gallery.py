@@ -14,7 +14,7 @@ import analyses
 import interp
 from analyses import cascade, plots
 from analyses.cascade import Replace
-from analyses.plots import KINDS
+from analyses.plots.kinds import kinds
 from interp.zoo import task
 
 HERE = Path(__file__).parent
@@ -118,7 +118,7 @@ def main() -> None:
     ]
     examples = Examples()
     drawn = [
-        (kind, KINDS[kind], lambda measure=measure: analyses.plot(measure()))
+        (kind, kinds()[kind], lambda measure=measure: analyses.plot(measure()))
         for kind, measure in examples.all().items()
     ]
     drawn += [(name, getattr(plots, name), draw) for name, draw in examples.others().items()]

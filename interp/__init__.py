@@ -6,10 +6,9 @@ from interp.decompose import Decomposition, decompose, frozen_norm
 from interp.factored import FactoredMatrix
 from interp.gradients import gradients
 from interp.hooks import HookPoint
-from interp.interventions import Add, Apply, Intervention, Patch, Row, Scale, Set
 from interp.loading import load, save_directory
 from interp.model import Transformer
-from interp.sweep import Swept, sweep
+from interp.sweep import Add, Apply, Intervention, Patch, Row, Scale, Set, Swept, sweep
 from interp.tokenizer import PAD, Tokenizer
 
 __all__ = [

@@ -17,7 +17,7 @@ import torch
 from gallery import OTHERS, Examples
 
 import analyses
-from analyses.plots import KINDS
+from analyses.plots.kinds import kinds
 
 KEPT = Path(__file__).parent / "figures.json"
 NUMBER = re.compile(r"[-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -97,7 +97,7 @@ def held(name: str, figure: go.Figure) -> None:
     KEPT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds())
 def test_it_draws_what_it_drew_and_the_same_after_a_file(kind, examples, tmp_path):
     with torch.inference_mode():  # which changes nothing, also where gradients are taken
         result = examples.all()[kind]()

@@ -15,7 +15,7 @@ from analyses import cascade
 from analyses.cli.app import app
 from interp import PAD, Intervention, Row, Scale, sweep
 from interp.errors import TokenError
-from interp.readouts import LogitDifference, Logits, OfLogits, given_position, positions_of
+from interp.sweep.readouts import LogitDifference, Logits, OfLogits, given_position, positions_of
 from interp.zoo import DEFAULT_PAIR
 
 PAIR = {"answer": 3, "wrong": 4}

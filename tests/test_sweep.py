@@ -16,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from interp import PAD, Transformer
 from interp.errors import HookError, TokenError
 from interp.hooks import attached_hooks
-from interp.interventions import Add, Apply, Intervention, Patch, Row, Scale, Set
-from interp.readouts import EachLayer, LogitDifference, Logits, OfLogits
 from interp.sweep import sweep
+from interp.sweep.interventions import Add, Apply, Intervention, Patch, Row, Scale, Set
+from interp.sweep.readouts import EachLayer, LogitDifference, Logits, OfLogits
 
 
 def last_logits(model: Transformer, prompt: torch.Tensor) -> torch.Tensor:
@@ -327,7 +327,7 @@ PEAK = """
 import torch
 from pathlib import Path
 from interp import Add, Intervention, ModelConfig, Row, Transformer, sweep
-from interp.readouts import Logits
+from interp.sweep.readouts import Logits
 
 def high_water():
     return next(int(x.split()[1]) for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")) / 1024

@@ -13,7 +13,7 @@ import analyses
 import interp
 from interp import Intervention, Row, Set
 from interp.errors import CheckpointError, HookError, TokenError
-from interp.readouts import Logits
+from interp.sweep.readouts import Logits
 from interp.whole_numbers import whole_number, whole_numbers
 
 IDS = [3, 7, 1]

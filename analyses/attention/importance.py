@@ -11,8 +11,8 @@ from analyses.patching import activation_patching
 from analyses.results import Variable, make
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.readouts import Position, given_position
 from interp.sweep import MAX_BYTES
+from interp.sweep.readouts import Position, given_position
 
 REPLACEMENTS = ("zero", "mean", "mean_by_position", "resample")
 

@@ -12,8 +12,8 @@ from analyses.results import Variable, make
 from interp.errors import InterpError
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.readouts import Position, given_position
 from interp.sweep import MAX_BYTES
+from interp.sweep.readouts import Position, given_position
 
 SCORES = (*MASKS, *SHAPE, "copying", "copying_raw", *(f"reads_by_{way}" for way in WAYS))
 """The numbers that the table has of each head."""

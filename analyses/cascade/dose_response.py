@@ -17,13 +17,13 @@ from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
 from interp.generation import left_aligned
 from interp.geometry import seen
-from interp.interventions import Add, Intervention, Row
 from interp.metrics import kl_divergence, log_probabilities, rank
 from interp.model import Transformer
 from interp.names import block_name
 from interp.prompts import Prompt
-from interp.readouts import EachLayer, positions_of
 from interp.sweep import MAX_BYTES, sweep
+from interp.sweep.interventions import Add, Intervention, Row
+from interp.sweep.readouts import EachLayer, positions_of
 
 WHO = "cascade.dose_response"
 DOSES = tuple(np.logspace(-4, 0.5, 25).tolist())

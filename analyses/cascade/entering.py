@@ -13,7 +13,7 @@ from interp.errors import InterpError
 from interp.finite import not_finite
 from interp.model import Transformer
 from interp.streams import streams
-from interp.tangents import Linearised
+from interp.sweep.tangents import Linearised
 from interp.tokenizer import PAD
 
 

@@ -14,12 +14,12 @@ from interp.config import ModelConfig
 from interp.errors import InterpError, ResultError
 from interp.generation import left_aligned
 from interp.geometry import seen
-from interp.interventions import Add, Intervention, Patch, Row
 from interp.model import Transformer
 from interp.names import block_name
 from interp.prompts import Prompt
-from interp.readouts import EachLayer
 from interp.sweep import MAX_BYTES, sweep
+from interp.sweep.interventions import Add, Intervention, Patch, Row
+from interp.sweep.readouts import EachLayer
 from interp.tokenizer import PAD
 
 SMALLEST_DOSE = {torch.float32: 1e-4, torch.float64: 1e-10}

@@ -11,7 +11,7 @@ from analyses.cascade.entering import Clean
 from interp.errors import ResultError
 from interp.geometry import basis, seen
 from interp.model import Transformer
-from interp.tangents import Linearised
+from interp.sweep.tangents import Linearised
 
 Map = Callable[[Float[Tensor, "vector size"]], Float[Tensor, "vector size"]]
 """A linear map, applied to each of several vectors."""

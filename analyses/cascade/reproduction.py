@@ -18,12 +18,12 @@ from analyses.intervals import bootstrap_mean, ratio_interval, resampled
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
 from interp.generation import left_aligned
-from interp.interventions import Intervention, Row, Set
 from interp.metrics import scaled
 from interp.model import Transformer
 from interp.progress import progress_bar
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES, sweep
+from interp.sweep.interventions import Intervention, Row, Set
 from interp.tokenizer import PAD
 
 WHO = "cascade.reproduction"

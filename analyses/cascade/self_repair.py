@@ -19,7 +19,7 @@ from interp.model import Transformer
 from interp.names import block_name
 from interp.norms import Norm
 from interp.prompts import Prompt
-from interp.readouts import Position, given_position, positions_of
+from interp.sweep.readouts import Position, given_position, positions_of
 from interp.tokenizer import PAD
 
 WHO = "cascade.self_repair"

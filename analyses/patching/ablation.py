@@ -15,12 +15,12 @@ from analyses.patching.replacements import averages_for
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError, nearest
 from interp.generation import left_aligned
-from interp.interventions import Intervention, Row, Set
 from interp.model import Transformer
 from interp.names import block_name
 from interp.prompts import Prompt
-from interp.readouts import Position, given_position, positions_of
 from interp.sweep import MAX_BYTES, sweep
+from interp.sweep.interventions import Intervention, Row, Set
+from interp.sweep.readouts import Position, given_position, positions_of
 from interp.tokenizer import PAD
 
 WHO = "ablate_heads"

@@ -14,8 +14,8 @@ from analyses.results import make
 from interp.errors import InterpError
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.readouts import Position, given_position
 from interp.sweep import MAX_BYTES
+from interp.sweep.readouts import Position, given_position
 
 WHO = "activation_patching"
 

@@ -20,12 +20,12 @@ from analyses.patching.replacements import values_of
 from analyses.patching.sites import Site
 from analyses.results import Variable, make
 from interp.errors import InterpError
-from interp.interventions import Add, Change, Patch
 from interp.model import Transformer
 from interp.modes import ordinary, recording
 from interp.prompts import Prompt
-from interp.readouts import Position, given_position
 from interp.sweep import MAX_BYTES
+from interp.sweep.interventions import Add, Change, Patch
+from interp.sweep.readouts import Position, given_position
 
 WHO = "attribution_patching"
 

@@ -14,12 +14,12 @@ from analyses.patching.replacements import averages_for, changes, check_replacem
 from analyses.patching.sites import Site
 from interp.errors import InterpError
 from interp.finite import not_finite
-from interp.interventions import Change, Row
 from interp.metrics import log_probabilities
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.readouts import Position
 from interp.sweep import sweep
+from interp.sweep.interventions import Change, Row
+from interp.sweep.readouts import Position
 from interp.tokenizer import PAD
 
 DIRECTIONS = ("denoising", "noising")

@@ -19,8 +19,8 @@ from analyses.results import Variable, make
 from interp.errors import InterpError
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.readouts import Position, given_position
 from interp.sweep import MAX_BYTES
+from interp.sweep.readouts import Position, given_position
 
 WHO = "compare_patching"
 METHODS = (

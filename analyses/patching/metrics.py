@@ -10,7 +10,7 @@ from torch import Tensor
 from interp.errors import InterpError, nearest
 from interp.metrics import kl_divergence, log_probabilities, pick, rank
 from interp.model import Transformer
-from interp.readouts import AtPosition, Logits
+from interp.sweep.readouts import AtPosition, Logits
 
 Custom = Callable[[Float[Tensor, "row vocab"], Int[Tensor, " row"]], Float[Tensor, " row"]]
 """From logits and each row's prompt to a number for each row."""

@@ -13,7 +13,7 @@ from interp.errors import InterpError, TokenError
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.readouts import Position, given_position, positions_of
+from interp.sweep.readouts import Position, given_position, positions_of
 from interp.tokenizer import PAD
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from analyses.patching.sites import STREAM, Site
 from interp.errors import InterpError, nearest
 from interp.generation import left_aligned
-from interp.interventions import Add, Change, Patch
 from interp.model import Transformer
+from interp.sweep.interventions import Add, Change, Patch
 from interp.tokenizer import PAD
 
 REPLACEMENTS = ("resample", "zero", "mean", "mean_by_position", "add")

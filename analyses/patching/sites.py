@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from interp.errors import InterpError, nearest
-from interp.interventions import Change, Intervention
 from interp.model import Transformer
 from interp.names import block_name
+from interp.sweep.interventions import Change, Intervention
 
 STREAM = {name: f"hook_{name}" for name in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")}
 HEADS = {name: f"attn.hook_{name}" for name in ("z", "q", "k", "v", "pattern")}

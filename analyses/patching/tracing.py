@@ -20,8 +20,8 @@ from interp.errors import InterpError, TokenError
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.readouts import Position, given_position, positions_of
 from interp.sweep import MAX_BYTES
+from interp.sweep.readouts import Position, given_position, positions_of
 from interp.tokenizer import PAD
 from interp.whole_numbers import Wholes, is_one, whole_numbers
 

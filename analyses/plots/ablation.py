@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, model_name, where_read
 from analyses.plots.theme import FAINT, LINES, TEMPLATE
 
@@ -17,6 +18,7 @@ PANELS = (
 )
 
 
+@draws("head_ablation")
 def plot_ablation(result: xr.Dataset) -> go.Figure:
     """Logit difference and accuracy of the intact model, without the heads, and without random others, one dot a set.
 

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, place
 from analyses.plots.theme import FAINT, TEMPLATE, figure
 
@@ -42,6 +43,7 @@ def plot_head(result: xr.Dataset, *, layer: int, head: int, prompt: int = 0) -> 
     return fig
 
 
+@draws("attention_patterns")
 def plot_attention(result: xr.Dataset, *, prompt: int = 0, layer: int | None = None) -> go.Figure:
     """All heads side by side, of all layers or of one, one colour scale for all.
 

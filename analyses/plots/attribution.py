@@ -8,11 +8,13 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.grid import centre_of, chosen_prompt, grid, over_pairs
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name, where_read
 from analyses.plots.patching import SITES
 from analyses.plots.theme import DIVERGING, FAINT, LINES, TEMPLATE
 
 
+@draws("attribution_patching")
 def plot_attribution(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     """Left the estimate of every cell, the checked ones ringed; right estimate against exact effect of the checked ones.
 

@@ -4,10 +4,12 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name
 from analyses.plots.theme import INK, LINES, figure
 
 
+@draws("cascade_avalanches")
 def plot_avalanches(result: xr.Dataset) -> go.Figure:
     """The share of avalanches at least so large, with the power law found and Borel's law of the branching ratio found.
 

@@ -4,12 +4,14 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, model_name, named
 from analyses.plots.theme import LINES, TEMPLATE
 
 OPEN = {"both": "both open", "activations": "activations only", "tokens": "tokens only"}
 
 
+@draws("cascade_channels")
 def plot_channels(result: xr.Dataset) -> go.Figure:
     """Left h at each step with both channels open and with one shut; right the share that each carries, with its 95 % interval.
 

@@ -5,10 +5,12 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from analyses.plots.grid import SMALLEST_SCALE
+from analyses.plots.kinds import draws
 from analyses.plots.labels import label, model_name, place, short
 from analyses.plots.theme import DIVERGING, figure
 
 
+@draws("component_lens")
 def plot_component_lens(result: xr.Dataset, *, prompt: int = 0, position: int = -1) -> go.Figure:
     """A row for each part, bottom up; to the left the tokens that it writes against most, to the right those that it writes for.
 

@@ -6,6 +6,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band, interval
+from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, label, model_name, place, short
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
 
@@ -15,6 +16,7 @@ WIDE = 12
 MOST_LINES = 8
 
 
+@draws("cascade_coupled")
 def plot_coupled(result: xr.Dataset, *, prompt: int = 0, seed: int | None = None) -> go.Figure:
     """The clean text above the disturbed one, line by line, differing tokens coloured; beneath, KL and h over all texts.
 

@@ -4,12 +4,14 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from analyses.plots.bands import band, interval
+from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, model_name
 from analyses.plots.theme import FAINT, LINES, figure
 
 CURVES = (("log_gain", "as it is"), ("log_gain_frozen", "scales of the norms held"))
 
 
+@draws("cascade_damping")
 def plot_damping(result: xr.Dataset) -> go.Figure:
     """ln G with the norms as they are and with their scales held, and bars of the difference; bands are 95 % intervals over prompts.
 

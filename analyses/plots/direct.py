@@ -9,6 +9,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.grid import SMALLEST_SCALE, chosen_prompt
+from analyses.plots.kinds import draws
 from analyses.plots.labels import label, model_name, where_read
 from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, TEMPLATE
 
@@ -19,6 +20,7 @@ PANELS = (
 )
 
 
+@draws("direct_logit_attribution")
 def plot_direct(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     """Above, the parts one after the other as a waterfall that ends in the metric; below, heads on one scale.
 

@@ -6,10 +6,12 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band
+from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, model_name
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
 
 
+@draws("dose_response")
 def plot_dose_response(result: xr.Dataset) -> go.Figure:
     """Left KL against the dose with the quadratic form (slope 2); right the size at the output over the derivative's.
 

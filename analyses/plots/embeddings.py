@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, short
 from analyses.plots.theme import DIVERGING, FAINT, LINES, SEQUENTIAL, TEMPLATE
 from interp.errors import ResultError
@@ -23,6 +24,7 @@ MOST = 4000
 """Tokens drawn of a vocabulary; of a larger one every n-th."""
 
 
+@draws("embedding_structure")
 def plot_embeddings(result: xr.Dataset) -> go.Figure:
     """The chosen tokens' neighbours, their similarities, and where they lie among all tokens on the first two principal axes.
 

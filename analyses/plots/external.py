@@ -7,10 +7,12 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name, named
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE, figure
 
 
+@draws("external_verdict")
 def plot_external(result: xr.Dataset) -> go.Figure:
     """Left late damage at three lengths with its 95 % interval against epsilon; right the slopes against the margin and the critical slope.
 
@@ -75,6 +77,7 @@ def plot_external(result: xr.Dataset) -> go.Figure:
     return fig
 
 
+@draws("joined_verdict")
 def plot_joined(result: xr.Dataset) -> go.Figure:
     """Each prompt: how much a disturbance grows inside against how often the draws differ outside. In the title, both verdicts.
 

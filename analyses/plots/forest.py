@@ -4,10 +4,12 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, model_name, named
 from analyses.plots.theme import FAINT, INK, LINES, figure
 
 
+@draws("cascade_directions")
 def plot_forest(result: xr.Dataset) -> go.Figure:
     """A row for each kind of direction: each prompt a dot, the mean with its 95 % interval, and the corrected p.
 

@@ -6,6 +6,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
 from interp.errors import ResultError
@@ -13,6 +14,7 @@ from interp.errors import ResultError
 CURVES = (("gain", "ln G: whole disturbance", 1), ("relative_gain", "ln Γ: on site, relative to the stream", 2))
 
 
+@draws("cascade_gain")
 def plot_gain(result: xr.Dataset, *, null: xr.Dataset | None = None, theory: xr.Dataset | None = None) -> go.Figure:
     """Mean ln G, mean ln Gamma and k against depth.
 

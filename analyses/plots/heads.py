@@ -9,6 +9,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.grid import SMALLEST_SCALE
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name, where_read
 from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, SEQUENTIAL, TEMPLATE
 from interp.errors import ResultError
@@ -16,6 +17,7 @@ from interp.errors import ResultError
 COLUMNS = 4
 
 
+@draws("head_table", "head_detectors", "head_importance")
 def plot_heads(result: xr.Dataset, *, scores: Sequence[str] | None = None) -> go.Figure:
     """A small heatmap, layer by head, for every score; each on its own scale, which is centred on zero where the score can be negative.
 
@@ -96,6 +98,7 @@ def _grids(result: xr.Dataset) -> dict[str, np.ndarray]:
     return grids
 
 
+@draws("head_composition")
 def plot_composition(result: xr.Dataset, *, strongest: int = 20, way: str | None = None) -> go.Figure:
     """Heads as points, layer upon layer, and a line for each of the pairs that compose most above chance: from the head that writes up to
     the one that reads.

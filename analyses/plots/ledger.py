@@ -6,6 +6,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.grid import SMALLEST_SCALE, chosen_prompt
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name
 from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, TEMPLATE
 
@@ -18,6 +19,7 @@ PANELS = (
 """Of a head's entry; the last only where a norm stands on what attention writes."""
 
 
+@draws("cascade_ledger")
 def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     """Above, each attention layer and MLP as a step of ln of the disturbance's size, from the injection to the output; below, the heads'
     entries, and what in each head they come from.

@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, named, place, short
 from analyses.plots.theme import SEQUENTIAL, TEMPLATE, figure
 from interp.errors import ResultError, nearest
@@ -26,6 +27,7 @@ LEAST_KL = 1e-3
 """Below this a KL is drawn as this: its scale is logarithmic."""
 
 
+@draws("logit_lens", "tuned_lens")
 def plot_lens(result: xr.Dataset, *, prompt: int = 0, color: str = "probability") -> go.Figure:
     """Layer by position; each cell names the most probable next token.
 

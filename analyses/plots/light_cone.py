@@ -6,6 +6,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band, interval
+from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, place
 from analyses.plots.theme import FAINT, LINES, SEQUENTIAL, TEMPLATE
 from interp.errors import ResultError
@@ -14,6 +15,7 @@ LEAST = 1e-4
 """Shares below this are drawn as this: the scale is logarithmic."""
 
 
+@draws("light_cone")
 def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int | None = None) -> go.Figure:
     """Left, the energy at each layer and position of a disturbance injected at one position, relative to what was injected, on a
     logarithmic scale; right, the share that has left its position, mean over all injections, and how it falls off with distance, mean over

@@ -4,6 +4,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, model_name
 from analyses.plots.theme import FAINT, LINES, TEMPLATE
 
@@ -14,6 +15,7 @@ CURVES = (
 )
 
 
+@draws("mean_field")
 def plot_mean_field(result: xr.Dataset) -> go.Figure:
     """Predicted ln G, ln Gamma and mean square of the stream against depth: the mean over prompts, and each prompt in thin lines.
 

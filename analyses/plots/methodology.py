@@ -9,6 +9,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.grid import chosen_prompt, grid, over_pairs
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name, where_read
 from analyses.plots.patching import SITES
 from analyses.plots.theme import DIVERGING, TEMPLATE
@@ -18,6 +19,7 @@ GAP, TOKENS_GAP = 92, 140
 """Pixels between rows of panels, for their axis labels."""
 
 
+@draws("patching_methodology")
 def plot_methodology(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     """A heatmap for each method, one colour scale for all, and beneath them the rank correlation of every two.
 

@@ -6,10 +6,12 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, model_name
 from analyses.plots.theme import DIVERGING, SEQUENTIAL, TEMPLATE
 
 
+@draws("cascade_participation")
 def plot_participation(result: xr.Dataset, *, prompt: int = 0) -> go.Figure:
     """Left the participation ratio, right ln of the root mean square gain to the target; blank where nothing arrives.
 

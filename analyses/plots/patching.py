@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from analyses.plots.grid import Grid, centre_of, chosen_prompt, grid, over_pairs
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name, where_read
 from analyses.plots.theme import FAINT, LINES, figure
 
@@ -20,6 +21,7 @@ SITES = {
 BARS = 30
 
 
+@draws("activation_patching", "causal_tracing")
 def plot_patching(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     """The effect of every patch: 0 is the corrupt run, 1 the clean one. White is where a patch does nothing.
 

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from analyses.plots.grid import chosen_prompt
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name, where_read
 from analyses.plots.theme import FAINT, INK, LINES, figure
 
@@ -14,6 +15,7 @@ SHOWN = 10
 """Later parts with a bar of their own; the rest share one."""
 
 
+@draws("self_repair")
 def plot_repair(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     """The direct effect, what the final norm and each later part make up for (downward), and the total effect that is left.
 

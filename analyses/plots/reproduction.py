@@ -8,10 +8,12 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band, interval
+from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, model_name
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
 
 
+@draws("cascade_reproduction")
 def plot_reproduction(result: xr.Dataset) -> go.Figure:
     """Left k against the lag, both logarithmic, with the power law through it; right R up to each horizon, and R in the closed loop.
 

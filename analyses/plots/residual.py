@@ -6,6 +6,7 @@ from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band, interval
 from analyses.plots.grid import chosen_prompt
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name
 from analyses.plots.theme import DIVERGING, LINES, TEMPLATE
 
@@ -13,6 +14,7 @@ HALVES = (("attn", "attention", LINES[2]), ("mlp", "MLP", LINES[4]), ("block", "
 """What the steps are named for that write."""
 
 
+@draws("residual_stream")
 def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     """Above, the norm step by step (first token apart, log scale) with its interval over prompts, and the cosine of every two steps;
     below, what each half block writes: the norm of its output, and by how much it changes the norm of the stream.

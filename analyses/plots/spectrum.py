@@ -3,6 +3,7 @@
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, model_name
 from analyses.plots.theme import FAINT, LINES, figure
 
@@ -10,6 +11,7 @@ MARKED = 40
 """Values beyond which a line shows them without markers."""
 
 
+@draws("jacobian_spectrum")
 def plot_spectrum(result: xr.Dataset) -> go.Figure:
     """The singular values in order, one line for each prompt; above the dotted line a direction grows.
 
@@ -36,6 +38,7 @@ def plot_spectrum(result: xr.Dataset) -> go.Figure:
     return fig
 
 
+@draws("lyapunov")
 def plot_lyapunov(result: xr.Dataset) -> go.Figure:
     """Exponents in order, beside the singular exponents of the whole depth; means over prompts. Above the dotted line they grow.
 

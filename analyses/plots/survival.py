@@ -5,10 +5,12 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from analyses.plots.bands import band, interval
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name
 from analyses.plots.theme import LINES, figure
 
 
+@draws("cascade_survival")
 def plot_survival(result: xr.Dataset) -> go.Figure:
     """S(t) by teacher forcing, and Kaplan and Meier's of the coupled texts themselves; bands are 95 % intervals over prompts.
 

@@ -6,12 +6,14 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band, interval
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name, named
 from analyses.plots.theme import FAINT, LINES, TEMPLATE
 
 PANELS = ("late damage", "susceptibility χ (tokens)", "entropy rate (nats)", "repetition")
 
 
+@draws("cascade_temperature")
 def plot_temperature(result: xr.Dataset) -> go.Figure:
     """Late damage and susceptibility, one curve for each length; entropy and repetition of the clean texts. Bands are 95 % intervals over
     prompts where there are any.

@@ -4,10 +4,12 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name, named
 from analyses.plots.theme import FAINT, INK, LINES, figure
 
 
+@draws("internal_verdict")
 def plot_verdict(result: xr.Dataset) -> go.Figure:
     """Each prompt's slope of ln Gamma a dot, the mean with its 95 % interval; shaded, the margin within which a slope counts as none.
 

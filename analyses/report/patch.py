@@ -10,7 +10,7 @@ from analyses.patching.pairs import read_pairs
 from analyses.results import token_strings
 from interp.errors import InterpError
 from interp.model import Transformer
-from interp.readouts import given_position, positions_of
+from interp.sweep.readouts import given_position, positions_of
 from interp.zoo import DEFAULT_PAIR, task
 
 

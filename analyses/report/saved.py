@@ -6,7 +6,8 @@ from pathlib import Path
 import xarray as xr
 from markupsafe import Markup, escape
 
-from analyses.plots import KINDS, plot
+from analyses.plots import plot
+from analyses.plots.kinds import kinds
 from analyses.report.html import PROVENANCE, write, write_figures
 from analyses.report.inside import NULL
 from analyses.results import load
@@ -38,7 +39,7 @@ def write_saved(results: Mapping[str, xr.Dataset], path: Path, *, overwrite: boo
     if set(WHOLE) <= set(results) and len(weights) == 1:
         write(results, path, overwrite=overwrite)
         return
-    shown = {name: result for name, result in results.items() if result.attrs["kind"] in KINDS}
+    shown = {name: result for name, result in results.items() if result.attrs["kind"] in kinds()}
     if not shown:
         raise ResultError("report: none of these results has a figure.")
     read = [_provenance(name, result) for name, result in shown.items()]

@@ -16,11 +16,11 @@ from torch import Tensor
 from interp.errors import HookError
 from interp.generation import left_aligned
 from interp.hooks import attached_hooks
-from interp.interventions import Edit, Intervention, Row
 from interp.model import Transformer
 from interp.progress import progress_bar
-from interp.readouts import EachLayer, Readout
-from interp.wave import Base, Member, Wave, stage_of
+from interp.sweep.interventions import Edit, Intervention, Row
+from interp.sweep.readouts import EachLayer, Readout
+from interp.sweep.wave import Base, Member, Wave, stage_of
 from interp.whole_numbers import whole_numbers
 
 MAX_BYTES = 512 * 2**20
@@ -60,7 +60,7 @@ def sweep(
         tokens: the prompts; PAD (-1) stands where a shorter one has no token.
         rows: what to change in which prompt. Interventions of a row are made together, in the order of the forward pass; of two at
             the same place, the later one acts on what the earlier one made.
-        readout: what to read, at the top or of the stream at each layer; see `interp.readouts`.
+        readout: what to read, at the top or of the stream at each layer; see `interp.sweep.readouts`.
         residual: the stream that enters block 0 in every run of a prompt, in place of the embedding of its tokens; then nothing can
             be changed at the embedding itself.
         max_bytes: bound on the memory above that of model, rows and result; one row is always computed at a time, however long.

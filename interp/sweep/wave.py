@@ -13,11 +13,11 @@ from torch import Tensor
 
 from interp.errors import HookError, nearest
 from interp.hooks import HookPoint
-from interp.interventions import Edit
 from interp.model import Block, Transformer
 from interp.names import block_axes, block_name
-from interp.packing import Group, Pack, PackedAttention
-from interp.readouts import EachLayer, Readout
+from interp.sweep.interventions import Edit
+from interp.sweep.packing import Group, Pack, PackedAttention
+from interp.sweep.readouts import EachLayer, Readout
 from interp.tokenizer import PAD
 from interp.view import View
 

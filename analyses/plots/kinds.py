@@ -1,0 +1,50 @@
+"""Which function draws a result: each registers its kinds where it is defined."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import plotly.graph_objects as go
+import xarray as xr
+
+from interp.errors import ResultError, nearest
+
+Figure = Callable[..., go.Figure]
+F = TypeVar("F", bound=Figure)
+
+_REGISTERED: dict[str, Figure] = {}
+
+
+def draws(*kinds: str) -> Callable[[F], F]:
+    """Register the decorated function as what draws results of these kinds."""
+
+    def register(function: F) -> F:
+        for kind in kinds:
+            if kind in _REGISTERED:
+                raise ValueError(f"results of kind {kind!r} are drawn by {_REGISTERED[kind].__name__} already.")
+            _REGISTERED[kind] = function
+        return function
+
+    return register
+
+
+@cache
+def kinds() -> Mapping[str, Figure]:
+    """Every kind of result that has a figure, and the function that draws it."""
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        if file.stem != "__init__":
+            import_module(f"analyses.plots.{file.stem}")
+    return _REGISTERED
+
+
+def plot(result: xr.Dataset, **options: Any) -> go.Figure:
+    """The figure of a result, chosen by its kind; options are those of that kind's plot function.
+
+    Raises ResultError for a result of a kind that has no figure.
+    """
+    kind = str(getattr(result, "attrs", {}).get("kind"))
+    if kind not in kinds():
+        raise ResultError(f"there is no figure for a result of kind {kind!r}. {nearest(kind, kinds())}")
+    return kinds()[kind](result, **options)
