@@ -57,7 +57,7 @@ def not_finite(model: Any, tokens: Tensor, what: str, *, residual: Tensor | None
     fix = (
         "Mend them, or load the model again."
         if weights
-        else "Half precision overflows where float32 does not; load in that, or look there."
+        else "Half precision overflows where float32 does not, and float32 where float64 does not; load in a wider one, or look there."
     )
     return ResultError(f"{what} is not finite. The first value that is not: {where}.{blamed} {fix}")
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import torch
@@ -78,7 +79,7 @@ class Sampling:
     seeds: Sequence[int] = field(default=(0,))
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
+        if not isinstance(self.temperature, Real) or not 0 <= self.temperature < float("inf"):
             raise TokenError(f"generate: temperature must be 0 (greedy) or positive, got {self.temperature!r}.")
         if self.top_k is not None and whole_number(self.top_k, "generate: top_k") < 1:
             raise TokenError(f"generate: top_k must be at least 1, got {self.top_k!r}.")

@@ -12,6 +12,7 @@ from interp.errors import HookError
 from interp.model import Transformer
 from interp.modes import as_ordinary, recording
 from interp.names import Selection
+from interp.prompts import as_ids
 
 Metric = Callable[[Float[Tensor, "batch position vocab"]], Float[Tensor, ""]]
 
@@ -38,7 +39,7 @@ def gradients(
     """
     with recording("gradients"):
         with model.capture(names, with_gradients=True) as values:
-            result: Any = metric(model(as_ordinary(tokens)))
+            result: Any = metric(model(as_ordinary(as_ids(tokens))))
         if not isinstance(result, Tensor) or result.numel() != 1:
             found = (
                 f"shape {tuple(result.shape)}"

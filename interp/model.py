@@ -27,7 +27,7 @@ from interp.key_values import KeyValues
 from interp.names import Selection, block_name, hook_axes
 from interp.norms import head_norms, norm_or_nothing
 from interp.positions import Rotary, sinusoidal, turned
-from interp.prompts import Prompted
+from interp.prompts import Prompted, as_ids
 from interp.tokenizer import PAD, Tokenizer
 from interp.view import View, continued, place, whole
 
@@ -265,9 +265,10 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, Copied):
         Args:
             positions: where the tokens stand; None counts the tokens of each row from 0.
         """
+        tokens = as_ids(tokens)
         positions = place(tokens != PAD) if positions is None else positions
         self.tell_positions(positions)
-        embedded = self.hook_embed(self.W_E[tokens.long().clamp(min=0)] * self.config.embed_scale)
+        embedded = self.hook_embed(self.W_E[tokens.clamp(min=0)] * self.config.embed_scale)
         if not self.config.has_position_embedding:
             return embedded
         return embedded + self.hook_pos_embed(self.W_pos[positions])

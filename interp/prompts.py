@@ -1,7 +1,7 @@
 """Prompts in: text or ids to checked tokens; and tokens back to text."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -34,7 +34,7 @@ def listed(prompt: Any) -> Any:
         return torch.from_numpy(
             np.array(prompt, dtype=np.int64)
         )  # a copy: torch takes no array of another byte order or that is read-only
-    if isinstance(prompt, (bytes, Mapping)) or not isinstance(prompt, Iterable):
+    if isinstance(prompt, (bytes, Mapping, Set)) or not isinstance(prompt, Iterable):
         raise TokenError(f"a prompt must be a text, a list of texts, or token ids; got {type(prompt).__name__}.")
     return list(prompt)
 
@@ -55,6 +55,16 @@ def rows_of_ids(given: Any) -> Tensor:
     return torch.tensor([row + [PAD] * (longest - len(row)) for row in ids], dtype=torch.long).reshape(
         len(ids), longest
     )
+
+
+def as_ids(tokens: Tensor) -> Tensor:
+    """Ids in 64 bits, for narrow integers cannot hold PAD, or their own range's end. Raises TokenError for what are no integers."""
+    if not isinstance(tokens, Tensor):
+        found = f"{type(tokens).__name__}; model.to_tokens makes them of a text or of listed ids"
+        raise TokenError(f"tokens must be a tensor of ids [batch, position], got {found}.")
+    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise TokenError(f"tokens must be integer ids, got {tokens.dtype} of shape {tuple(tokens.shape)}.")
+    return tokens.long()
 
 
 class Prompted:
@@ -80,10 +90,9 @@ class Prompted:
 
     def check_tokens(self, tokens: Tensor) -> Bool[Tensor, "batch position"] | None:
         """Which places hold a token (None: all of them). Raises TokenError where the model cannot take the ids."""
-        if tokens.ndim != 2 or tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
-            shape = tuple(tokens.shape)
-            raise TokenError(f"tokens must be integer ids [batch, position], got {tokens.dtype} of shape {shape}.")
-        tokens = tokens.long()  # narrow ones cannot hold PAD, or their own range's end
+        tokens = as_ids(tokens)
+        if tokens.ndim != 2:
+            raise TokenError(f"tokens must be integer ids [batch, position], got shape {tuple(tokens.shape)}.")
         if tokens.numel() == 0:
             raise TokenError(f"the prompt is empty: tokens have shape {tuple(tokens.shape)}.")
         if tokens.shape[1] > self.config.n_ctx:
@@ -128,8 +137,9 @@ class Prompted:
         return [self.need_tokenizer().pieces([i for i in row if i != PAD]) for row in rows]
 
     def to_string(self, tokens: Int[Tensor, "*batch position"]) -> list[str]:
-        """The text of each row of ids."""
-        rows = tokens.tolist() if tokens.ndim == 2 else [tokens.tolist()]
+        """The text of each row of ids, or of one row; padding is left out."""
+        several = isinstance(tokens, Tensor | np.ndarray) and tokens.ndim == 2
+        rows = [[i for i in whole_numbers(row, "a token id") if i != PAD] for row in (tokens if several else [tokens])]
         return [self.need_tokenizer().decode(row) for row in rows]
 
     def positions_of(self, text: str, prompt: Prompt, *, bos: bool | None = None) -> list[int]:

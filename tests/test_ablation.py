@@ -84,8 +84,8 @@ def test_the_mean_and_its_interval(smalltown):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": []}, "name at least one"),
-        ({"heads": [(0, 0), (0, 0)]}, "each once"),
+        ({"heads": []}, "at least one"),
+        ({"heads": [(0, 0), (0, 0)]}, "each head once"),
         ({"heads": [(0, 2)]}, r"\(0, 0\) to \(2, 1\)"),
         ({"heads": [(0, 0)], "replacement": "noise"}, "unknown replacement 'noise'"),
         (

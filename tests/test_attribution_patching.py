@@ -102,5 +102,5 @@ def test_requests_that_cannot_be(smalltown):
         analyses.attribution_patching(*arguments, **answers, metric="rank")
     with pytest.raises(InterpError, match="0 or more; got -1"):
         analyses.attribution_patching(*arguments, **answers, verify=-1)
-    with pytest.raises(InterpError, match="needs wrong="):
+    with pytest.raises(InterpError, match="needs a wrong answer to compare with .wrong="):
         analyses.attribution_patching(*arguments, answer=" Mary")

@@ -139,9 +139,9 @@ def test_circuits_of_grouped_heads_are_those_of_the_weights():
 def test_slices_of_the_full_circuits():
     model = tiny()
     ov, qk = ov_circuit(model, 1).product()[0], qk_circuit(model, 1).product()[0]
-    found = circuit_slice(model, 1, 0, circuit="ov", rows=[3, 4], columns=[7])
+    found = circuit_slice(model, 1, 0, circuit="ov", rows=[3, 4], columns=[7], embedding="raw")
     torch.testing.assert_close(found, model.W_E[[3, 4]] @ ov @ model.W_U[:, [7]])
-    found = circuit_slice(model, 1, 0, circuit="qk", rows=[3], columns=[7, 8])
+    found = circuit_slice(model, 1, 0, circuit="qk", rows=[3], columns=[7, 8], embedding="raw")
     torch.testing.assert_close(found, model.W_E[[3]] @ qk @ model.W_E[[7, 8]].T)
     with pytest.raises(InterpError, match="unknown circuit 'vo'"):
         circuit_slice(model, 1, 0, circuit="vo", rows=[3], columns=[7])
@@ -163,6 +163,39 @@ def test_copying_scores_of_heads_that_copy_and_take_away():
     assert not torch.allclose(raw[2], effective[2])
     with pytest.raises(InterpError, match="unknown embedding 'row'. Did you mean 'raw'"):
         copying_scores(model, embedding="row")
+
+
+def test_slices_and_singular_tokens_read_what_heads_read(smalltown):
+    """Head 4.2 copies: attending to a name raises that name, which the raw embedding, below the first MLP, would not tell."""
+    names = [smalltown.to_single_token(name) for name in (" Mary", " John", " Tom", " Anna")]
+    ov, raw = (
+        circuit_slice(smalltown, 4, 2, circuit="ov", rows=names, columns=np.array(names), embedding=embedding)
+        for embedding in ("effective", "raw")
+    )
+    assert (ov.diagonal() > 0).all()
+    assert (raw.diagonal() < 0).all()
+    block, read = smalltown.blocks[0], smalltown.W_E[names][None]
+    stream = block.finish(read, read.new_zeros(1, 4, 4, 32))[0]
+    attention = smalltown.blocks[4].attn
+    by_hand = stream @ attention.W_V[2] @ attention.W_O[2] @ smalltown.W_U[:, names]
+    torch.testing.assert_close(ov, by_hand, atol=1e-4, rtol=1e-4)
+    qk = circuit_slice(smalltown, 4, 2, circuit="qk", rows=names, columns=names)
+    torch.testing.assert_close(qk, stream @ attention.W_Q[2] @ attention.W_K[2].T @ stream.T, atol=1e-3, rtol=1e-4)
+    found = {name: singular_tokens(smalltown, 4, 2, embedding=name) for name in ("effective", "raw")}
+    assert (found["effective"]["left_id"] != found["raw"]["left_id"]).any()
+    assert found["effective"]["right_id"].equals(found["raw"]["right_id"]) or (
+        np.abs(found["effective"]["right_dot"]).max() > 0
+    )
+    with pytest.raises(InterpError, match="unknown embedding 'effectiv'"):
+        circuit_slice(smalltown, 4, 2, circuit="ov", rows=names, columns=names, embedding="effectiv")
+
+
+def test_a_token_without_numbers_lies_along_no_direction():
+    model = tiny()
+    model.W_E.data[7] = torch.nan
+    found = singular_tokens(model, 1, 0)
+    assert not (found["left_id"] == 7).any()
+    assert np.isfinite(found["left_dot"]).all()
 
 
 def test_copying_says_what_heads_do(smalltown):
@@ -217,7 +250,7 @@ def test_copying_needs_no_first_mlp_and_says_nothing_of_a_broken_head():
 
 def test_singular_directions_as_tokens():
     model = tiny()
-    result = singular_tokens(model, 1, 1, circuit="ov", vectors=2, top_k=3)
+    result = singular_tokens(model, 1, 1, circuit="ov", vectors=2, top_k=3, embedding="raw")
     u, s, vh = torch.linalg.svd(ov_circuit(model, 1).product()[1])
     np.testing.assert_allclose(result["value"], s[:2])
     left, right = model.W_E @ u[:, 0], model.W_U.T @ vh[0]

@@ -290,7 +290,7 @@ def test_results_are_kept_whole(smalltown, tmp_path, analysis):
         ({"vector": torch.zeros(128)}, "nothing else takes one"),
         ({"site": "pattern", "replacement": "mean"}, "a mean pattern means nothing"),
         ({"replacement": "mean_by_position", "reference": "Mary went"}, "longest reference prompt has 3 tokens"),
-        ({"wrong": None}, "needs wrong="),
+        ({"wrong": None}, "needs a wrong answer to compare with .wrong="),
         ({"metric": lambda logits, pair: logits}, r"returned shape .*; expected \(1,\)"),
     ],
 )

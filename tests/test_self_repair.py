@@ -1,9 +1,12 @@
 """Self-repair, on a circuit with a backup and against whole runs."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from conftest import random_tokens, tiny
+from conftest import TINY, random_tokens, tiny
 from test_options import build
 
 import analyses
@@ -42,7 +45,7 @@ def test_the_backup_head_makes_up_for_the_pair():
 
 
 def test_requests_that_cannot_be():
-    with pytest.raises(InterpError, match=r"head 9.0 is not one"):
+    with pytest.raises(InterpError, match=r"there is no head 9.0"):
         self_repair(tiny(), random_tokens(1, 4), (9, 0), answer=3)
     with pytest.raises(ConfigError, match="no sum of parts"):
         self_repair(build(norm_placement="post"), random_tokens(1, 4), (0, 0), answer=3)
@@ -75,3 +78,13 @@ def test_the_figure_goes_from_direct_to_total():
     assert one.data[0].error_y.array is None
     alone = self_repair(tiny(), random_tokens(6, 6)[2:3], (1, 1), answer=5, wrong=9)
     np.testing.assert_allclose(result["total"][2], alone["total"][0])
+
+
+@pytest.mark.parametrize("cap", [None, 1.0])
+def test_it_says_whether_the_logits_are_those_before_a_cap(cap):
+    config = replace(TINY, logit_cap=cap)
+    result = self_repair(tiny(config=config), random_tokens(1), (0, 0), answer=3, wrong=4)
+    assert json.loads(result.attrs["parameters"])["before_cap"] is (cap is not None)
+    np.testing.assert_allclose(
+        result["total"], self_repair(tiny(), random_tokens(1), (0, 0), answer=3, wrong=4)["total"]
+    )

@@ -65,6 +65,7 @@ def test_rows_of_unequal_length_equal_their_single_runs():
 REFUSED = """
 import numpy as np, torch, interp
 from interp.errors import TokenError
+from interp.sweep.readouts import Logits
 model = interp.load()
 for prompt, said in (
     ([1.0, 2.0], "must be a whole number, got 1.0, float"),
@@ -82,6 +83,7 @@ for prompt, said in (
     (5, "got int"),
     (b"Mary", "got bytes"),
     ({1: 2}, "got dict"),
+    ({5, 3}, "got set"),
     (["Mary", 3], "texts, or token ids, not both"),
 ):
     try:
@@ -90,6 +92,21 @@ for prompt, said in (
         assert said in str(error), (prompt, str(error))
     else:
         raise AssertionError(prompt)
+for given in ([1, 2, 3], [[1, 2]], np.array([[1, 2]]), "Mary", None, torch.tensor([[1.5]]), torch.tensor([[True]])):
+    for call in (
+        model,
+        model.embed,
+        model.run_with_cache,
+        lambda tokens: interp.gradients(model, tokens, lambda logits: logits.sum()),
+        lambda tokens: interp.sweep(model, tokens, [interp.Row()], Logits()),
+    ):
+        try:
+            call(given)
+        except TokenError as error:
+            assert "tokens must be" in str(error), (given, str(error))
+        else:
+            raise AssertionError(given)
+assert model.to_string([5, 6]) == model.to_string(torch.tensor([5, 6])) == model.to_string([[5, 6]][0])
 """
 
 

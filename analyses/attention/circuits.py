@@ -18,6 +18,7 @@ from analyses.results import Variable, array, make, token_strings
 from interp.errors import InterpError, ResultError, nearest
 from interp.factored import FactoredMatrix, at_least_float32
 from interp.model import Attention, Block, Transformer
+from interp.whole_numbers import Wholes, whole_number, whole_numbers
 
 WAYS = ("Q", "K", "V")
 ROWS = 64
@@ -42,18 +43,35 @@ def qk_circuit(model: Transformer, layer: int) -> FactoredMatrix:
 
 @torch.no_grad()
 def circuit_slice(
-    model: Transformer, layer: int, head: int, *, circuit: str, rows: Sequence[int], columns: Sequence[int]
+    model: Transformer,
+    layer: int,
+    head: int,
+    *,
+    circuit: str,
+    rows: Wholes,
+    columns: Wholes,
+    embedding: str = "effective",
 ) -> Float[Tensor, "row column"]:
-    """Some entries of the full OV circuit W_E W_V W_O W_U (tokens read x logits written) or QK circuit W_E W_Q W_K^T W_E^T (query x key).
+    """Some entries of the full OV circuit E W_V W_O W_U (tokens read x logits written) or QK circuit E W_Q W_K^T E^T (query x key).
 
     The whole would have a number for every two tokens and is never made.
 
+    Args:
+        rows, columns: token ids.
+        embedding: what E is, see `copying_scores`.
+
     Raises:
-        InterpError: another circuit, or a layer or head that is not there.
+        InterpError: another circuit or embedding, or a layer or head that is not there. TokenError: an id that is not there.
     """
     matrix = _one(model, layer, head, circuit)
-    into = model.W_U[:, list(columns)] if circuit == "ov" else model.W_E[list(columns)].mT
-    return (model.W_E[list(rows)] @ matrix.left) @ (matrix.right @ into)
+    first, second = (torch.tensor(_ids(model, given), device=model.device) for given in (rows, columns))
+    read = _read(model, layer, first, embedding, "circuit_slice")
+    into = model.W_U[:, second] if circuit == "ov" else _read(model, layer, second, embedding, "circuit_slice").mT
+    return (read @ matrix.left) @ (matrix.right @ into)
+
+
+def _ids(model: Transformer, given: Wholes) -> list[int]:
+    return [model.to_single_token(one) for one in whole_numbers(given, "a token id")]
 
 
 @torch.no_grad()
@@ -68,6 +86,22 @@ def effective_embedding(model: Transformer, tokens: Int[Tensor, " token"]) -> Fl
     assert isinstance(block, Block)
     embedded = model.W_E[tokens][None] * config.embed_scale
     return block.finish(embedded, embedded.new_zeros(1, len(tokens), config.n_heads, config.d_head))[0]
+
+
+def _check_embedding(embedding: str, who: str) -> None:
+    if embedding not in EMBEDDINGS:
+        raise InterpError(f"{who}: unknown embedding {embedding!r}. {nearest(embedding, EMBEDDINGS)}")
+
+
+def _read(
+    model: Transformer, layer: int, tokens: Int[Tensor, " token"], embedding: str, who: str
+) -> Float[Tensor, "token d_model"]:
+    """What heads of a layer read of tokens: raw, or as block 0 leaves it to those above; some at a time, for the hidden layer of all would
+    be large."""
+    _check_embedding(embedding, who)
+    if embedding == "raw" or layer == 0:
+        return model.W_E[tokens]
+    return torch.cat([effective_embedding(model, some) for some in torch.split(tokens, TOKENS)])
 
 
 @torch.no_grad()
@@ -88,8 +122,7 @@ def copying_scores(model: Transformer, *, embedding: str = "effective") -> Float
     Raises:
         InterpError: another embedding.
     """
-    if embedding not in EMBEDDINGS:
-        raise InterpError(f"copying_scores: unknown embedding {embedding!r}. {nearest(embedding, EMBEDDINGS)}")
+    _check_embedding(embedding, "copying_scores")
     raw = at_least_float32(model.W_U) @ at_least_float32(model.W_E)  # [d_model, d_model]
     above = raw if embedding == "raw" else _read_back(model)
     found = []
@@ -118,16 +151,18 @@ def singular_tokens(
     circuit: str = "ov",
     vectors: int | None = None,
     top_k: int | None = None,
+    embedding: str = "effective",
 ) -> xr.Dataset:
     """The largest singular directions of a head's circuit, as the tokens that lie furthest along them (Millidge and Black 2022).
 
-    Of the OV circuit the left directions are what is read (through W_E), the right ones what is written (through W_U); of the QK
-    circuit they are those of queries and of keys (both through W_E). The sign of a pair is chosen so that the token furthest along
+    Of the OV circuit the left directions are what is read (through E), the right ones what is written (through W_U); of the QK
+    circuit they are those of queries and of keys (both through E). The sign of a pair is chosen so that the token furthest along
     the left direction lies on its positive side.
 
     Args:
         vectors: how many pairs of directions; None is 5, or all of a narrower head.
         top_k: how many tokens along each; None is 8, or all of a smaller vocabulary.
+        embedding: what E is, see `copying_scores`. A token whose embedding is not finite lies along no direction.
 
     Returns:
         A Dataset over `pair` (singular values, largest first) and top: `value`, `left_token`, `left_dot`, `right_token`, `right_dot`.
@@ -146,12 +181,14 @@ def singular_tokens(
             f"singular_tokens: the weights of head {layer}.{head} are not finite, so they have no directions."
         )
     u, values, v = matrix.svd()
-    embedding, unembedding = at_least_float32(model.W_E), at_least_float32(model.W_U.mT)
-    read, written = embedding @ u[:, :vectors], (unembedding if circuit == "ov" else embedding) @ v[:, :vectors]
-    sign = read.gather(0, read.abs().argmax(0, keepdim=True)).sign()
+    every = torch.arange(model.config.d_vocab, device=model.device)
+    embedded = at_least_float32(_read(model, layer, every, embedding, "singular_tokens"))
+    read = embedded @ u[:, :vectors]
+    written = (at_least_float32(model.W_U.mT) if circuit == "ov" else embedded) @ v[:, :vectors]
+    sign = read.gather(0, read.abs().nan_to_num(0.0).argmax(0, keepdim=True)).sign()
     variables: dict[str, Variable] = {"value": (("pair",), values[:vectors], "singular value", "1")}
     for name, dots in (("left", read * sign), ("right", written * sign)):
-        top = dots.topk(top_k, dim=0)
+        top = dots.nan_to_num(-torch.inf, posinf=torch.inf, neginf=-torch.inf).topk(top_k, dim=0)
         ids = array(top.indices.mT)
         variables[f"{name}_id"] = (("pair", "top"), ids, f"tokens along the {name} direction", "1")
         variables[f"{name}_token"] = (
@@ -161,7 +198,14 @@ def singular_tokens(
             "1",
         )
         variables[f"{name}_dot"] = (("pair", "top"), top.values.mT, "inner product with the direction", "1")
-    parameters = {"layer": layer, "head": head, "circuit": circuit, "vectors": vectors, "top_k": top_k}
+    parameters = {
+        "layer": layer,
+        "head": head,
+        "circuit": circuit,
+        "vectors": vectors,
+        "top_k": top_k,
+        "embedding": embedding,
+    }
     return make(
         "singular_tokens", variables, {"pair": np.arange(vectors)}, model=model, prompts={}, parameters=parameters
     )
@@ -179,6 +223,8 @@ def composition(model: Transformer, *, draws: int = 8, seed: int = 0) -> xr.Data
         `baseline` and `baseline_deviation` (way), mean and standard deviation of the score of random heads; `excess`, the score less
         the baseline.
     """
+    if whole_number(draws, "composition: draws", InterpError) < 1:
+        raise InterpError(f"composition: draws must be at least 1, got {draws}.")
     config = model.config
     ov = [ov_circuit(model, layer) for layer in range(config.n_layers)]
     qk = [qk_circuit(model, layer) for layer in range(config.n_layers)]

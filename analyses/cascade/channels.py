@@ -23,6 +23,7 @@ from interp.progress import progress_bar
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 from interp.tokenizer import PAD
+from interp.whole_numbers import whole_number
 
 WHO = "cascade.channels"
 CELLS = ("both", "tokens", "activations", "neither")
@@ -70,7 +71,7 @@ def channels(
             something is left.
     """
     disturbance = disturbance or Nudge(dose=0.5)
-    if not temperature > 0 or seeds < 1:
+    if not temperature > 0 or whole_number(seeds, f"{WHO}: seeds", InterpError) < 1:
         raise InterpError(
             f"{WHO}: temperature and seeds must be positive; greedy texts have no probabilities to compare."
         )

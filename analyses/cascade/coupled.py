@@ -26,6 +26,7 @@ from interp.progress import progress_bar
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 from interp.tokenizer import PAD
+from interp.whole_numbers import whole_number
 
 WHO = "cascade.coupled"
 
@@ -184,7 +185,7 @@ def couple(
 ) -> Coupled:
     """Make the texts of `coupled`, whose arguments and errors these are."""
     Sampling(temperature)  # checks it
-    if seeds < 1:
+    if whole_number(seeds, f"{WHO}: seeds", InterpError) < 1:
         raise InterpError(f"{WHO}: seeds must be at least 1, got {seeds}.")
     seeds = seeds if temperature > 0 else 1
     clean = left_aligned(model.to_tokens(prompts, bos=bos))

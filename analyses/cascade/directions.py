@@ -77,6 +77,8 @@ def draw(
 
 def _mixed(rows: Float[Tensor, "row d_model"], size: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Normal with the rows' covariance: random mixtures of the rows less their mean."""
+    if len(rows) < 2:
+        raise InterpError("cascade: directions that vary as the stream does need two places at least.")
     weights = torch.randn(*size, len(rows), generator=generator, dtype=torch.float64).to(rows.device)
     mixed: Tensor = weights @ (rows - rows.mean(0)).double()
     return mixed

@@ -49,13 +49,13 @@ class Swap(InTokens):
         self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
     ) -> Int[Tensor, "prompt position"]:
         """The disturbed prompts."""
-        swapped = tokens.clone()
+        swapped, position = tokens.clone(), whole_number(self.position, f"{who}: position", InterpError)
         for row, length in zip(swapped, (tokens != PAD).sum(1).tolist(), strict=True):
-            if not -length <= self.position < length:
+            if not -length <= position < length:
                 raise InterpError(
                     f"{who}: a prompt has {length} tokens, so there is none at position {self.position} to swap."
                 )
-            at = self.position % length
+            at = position % length
             row[at] = self._instead(model, row[:length], at, who)
         return swapped
 

@@ -15,6 +15,7 @@ from interp.model import Transformer
 from interp.streams import streams
 from interp.sweep.tangents import Linearised
 from interp.tokenizer import PAD
+from interp.whole_numbers import whole_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Clean:
         Raises:
             InterpError: one that is not there, or is set apart.
         """
-        length = self.lengths[prompt]
+        length, position = self.lengths[prompt], whole_number(position, f"{who}: position", InterpError)
         if not -length <= position < length:
             raise InterpError(f"{who}: position {position} is not one of 0 to {length - 1} (or -{length} to -1).")
         at = position % length

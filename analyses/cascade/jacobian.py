@@ -17,6 +17,7 @@ from interp.geometry import basis, seen_directions
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
+from interp.whole_numbers import whole_number
 
 PROBES = 32
 
@@ -66,7 +67,9 @@ def jacobian_spectrum(
     config = model.config
     target = (config.n_layers, -1) if target is None else target
     most = seen_directions(config)
-    if k is not None and not 1 <= k <= most:
+    if whole_number(probes, "jacobian_spectrum: probes", InterpError) < 1:
+        raise InterpError(f"jacobian_spectrum: probes must be at least 1, got {probes}.")
+    if k is not None and not 1 <= whole_number(k, "jacobian_spectrum: k", InterpError) <= most:
         raise InterpError(f"jacobian_spectrum: k must be 1 to {most}, got {k}.")
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     generator = torch.Generator().manual_seed(seed)
@@ -141,7 +144,7 @@ def jacobian_spectrum(
 
 
 def _position(place: Place, length: int, n_layers: int) -> int:
-    layer, position = place
+    layer, position = (whole_number(one, "jacobian_spectrum: a layer or position", InterpError) for one in place)
     if not 0 <= layer <= n_layers or not -length <= position < length:
         raise InterpError(
             f"jacobian_spectrum: {place} is not a place: layers are 0 to {n_layers}, and a prompt has {length} positions."

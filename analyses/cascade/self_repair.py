@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.answers import Tokens, answer_ids
+from analyses.heads_of import heads_of
 from analyses.intervals import over_prompts
 from analyses.results import Variable, array, make, token_coords
 from interp.decompose import check_sum, decompose, needed
@@ -42,7 +43,8 @@ def self_repair(
 
     Repair is the direct effect of the head less its total effect. With the final norm's scale s, and its inverse g, in both runs, the logit
     is the sum of g times each part's product with the answer's direction, so by midpoints the repair is exactly the norm's term, from the
-    change of g, and one term for every later part, from the change of what it writes.
+    change of g, and one term for every later part, from the change of what it writes. Where a model caps its logits softly, those before
+    the cap are followed, which alone are a sum (`before_cap` among the parameters).
 
     Args:
         head: layer and head.
@@ -60,9 +62,7 @@ def self_repair(
     check_sum(model, WHO)
     if model.dtype not in TOLERANCE:
         raise InterpError(f"{WHO}: {model.dtype} is too coarse for terms that sum; load in float32 or float64.")
-    layer, number = head
-    if not (0 <= layer < model.config.n_layers and 0 <= number < model.config.n_heads):
-        raise InterpError(f"{WHO}: head {layer}.{number} is not one of {model.name}.")
+    ((layer, number),) = heads_of(model.config, [head], WHO)
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     read = given_position(position, WHO)
     places = torch.tensor(positions_of(read, (tokens != PAD).sum(1).tolist(), WHO), device=tokens.device)
@@ -70,7 +70,7 @@ def self_repair(
     wrongs = None if wrong is None else answer_ids(model, "wrong", wrong, len(tokens), WHO)
     direction = model.W_U.mT[answers] - (0 if wrongs is None else model.W_U.mT[wrongs])  # [prompt, d_model]
     clean = _parts(model, tokens, places, direction, None)
-    without = _parts(model, tokens, places, direction, head)
+    without = _parts(model, tokens, places, direction, (layer, number))
     labels = clean[0]
     (parts, scale), (fewer, other) = clean[1:], without[1:]  # [component, prompt], [prompt]
     own = labels.index(f"{layer}.{number}")
@@ -110,7 +110,12 @@ def self_repair(
     coords["answer_id"] = (("prompt",), array(answers))
     if wrongs is not None:
         coords["wrong_id"] = (("prompt",), array(wrongs))
-    parameters = {"head": [layer, number], "position": read, "bos": bos}
+    parameters = {
+        "head": [layer, number],
+        "position": read,
+        "bos": bos,
+        "before_cap": model.config.logit_cap is not None,
+    }
     return make("self_repair", variables, coords, model=model, prompts={"prompt": tokens}, parameters=parameters)
 
 

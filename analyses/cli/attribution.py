@@ -34,6 +34,7 @@ def attribution(
     """Split a prediction into what each part of the model wrote towards it, beside what happens without each head."""
     import analyses
     from analyses.attribution import check_metric
+    from analyses.patching.metrics import METRICS
     from analyses.report.tables import largest_heads
     from interp import load
     from interp.zoo import DEFAULT_PAIR
@@ -41,7 +42,8 @@ def attribution(
     if prompt is None:
         refuse("without PROMPT: the default prompt has its own", answer=answer, wrong=wrong)
     free(out, save, force=force)
-    check_metric(metric, ablation, wrong=wrong)
+    if not METRICS[check_metric(metric, ablation, wrong=wrong)].compares:
+        refuse(f"is not heeded by --metric {metric}", wrong=wrong)
     if prompt is None:
         prompt, answer, wrong = DEFAULT_PAIR.clean, DEFAULT_PAIR.answer, DEFAULT_PAIR.wrong
     loaded = load(model)

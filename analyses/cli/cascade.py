@@ -119,7 +119,7 @@ def _swap(text: str) -> "Swap":
     """What --swap asks for."""
     from analyses.cascade import Swap
 
-    position, _, token = text.partition("=")
-    if not position.removeprefix("-").isdecimal():
+    position, sign, token = text.partition("=")
+    if not position.removeprefix("-").isdecimal() or (sign and not token):
         raise typer.BadParameter(f"--swap is POSITION or POSITION=TOKEN, got {text!r}")
     return Swap(int(position), token or None)

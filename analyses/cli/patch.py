@@ -42,6 +42,7 @@ def patch(
 ) -> None:  # fmt: skip
     """Put one value from one run into another at a time, and see which moves the answer."""
     import analyses
+    from analyses.patching.metrics import metric_of
     from analyses.report.patch import check_method, check_options, chosen, pairs_to_patch, refuse
     from analyses.report.tables import strongest_cells
     from interp import load
@@ -55,6 +56,8 @@ def patch(
         refuse(mode, task=task, corrupt=corrupt, align=align or None, **method)
         if prompt is None:
             raise typer.BadParameter("--trace blurs a part of PROMPT; give one")
+        if metric is not None and metric_of(metric).compares and wrong is None:
+            raise typer.BadParameter(f"--metric {metric} compares two answers; give --wrong")
     elif mode == "--compare":
         refuse(mode, metric=metric, align=align or None, **method)
     elif mode == "--screen":

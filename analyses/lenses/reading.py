@@ -18,7 +18,7 @@ from interp.errors import TokenError
 from interp.metrics import pick
 from interp.model import Transformer
 from interp.tokenizer import PAD
-from interp.whole_numbers import Wholes, is_one, whole_numbers
+from interp.whole_numbers import Wholes, is_one, whole_number, whole_numbers
 
 LARGEST = 25 * 2**20
 """Bytes of the log-probabilities read at once; as many again are those of the output. The allocator gives blocks below 32 MB out again."""
@@ -132,7 +132,7 @@ def kept_tokens(model: Transformer, top_k: int | None, who: str, default: int = 
     that there are not."""
     if top_k is None:
         return min(default, model.config.d_vocab)
-    if not 1 <= top_k <= model.config.d_vocab:
+    if not 1 <= whole_number(top_k, "top_k") <= model.config.d_vocab:
         raise TokenError(f"{who}: top_k must be between 1 and {model.config.d_vocab}, got {top_k}.")
     return top_k
 

@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 
 from analyses.answers import Tokens
+from analyses.heads_of import heads_of
 from analyses.intervals import over_prompts
 from analyses.patching.metrics import METRICS, MetricReadout, Truth
 from analyses.patching.pairs import read_answers
@@ -22,6 +23,7 @@ from interp.sweep import MAX_BYTES, sweep
 from interp.sweep.interventions import Intervention, Row, Set
 from interp.sweep.readouts import Position, given_position, positions_of
 from interp.tokenizer import PAD
+from interp.whole_numbers import whole_number
 
 WHO = "ablate_heads"
 REPLACEMENTS = ("zero", "mean", "mean_by_position")
@@ -74,16 +76,11 @@ def ablate_heads(
     """
     config = model.config
     every = [(layer, head) for layer in range(config.n_layers) for head in range(config.n_heads)]
-    chosen = [(int(layer), int(head)) for layer, head in heads]
+    chosen = heads_of(config, heads, WHO)
     rest = [head for head in every if head not in chosen]
-    if not chosen or len(set(chosen)) < len(chosen) or set(chosen) - set(every):
-        last = f"{config.n_layers - 1}, {config.n_heads - 1}"
-        raise InterpError(
-            f"{WHO}: heads {chosen}; name at least one, each once, as (layer, head) from (0, 0) to ({last})."
-        )
     if replacement not in REPLACEMENTS:
         raise InterpError(f"{WHO}: unknown replacement {replacement!r}. {nearest(replacement, REPLACEMENTS)}")
-    if controls < 0 or (controls and len(rest) < len(chosen)):
+    if whole_number(controls, f"{WHO}: controls", InterpError) < 0 or (controls and len(rest) < len(chosen)):
         raise InterpError(
             f"{WHO}: {controls} controls of {len(chosen)} heads from the {len(rest)} others cannot be drawn; use controls=0."
         )

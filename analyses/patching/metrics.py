@@ -42,6 +42,7 @@ class Metric:
         columns: whether the logits of answer and wrong answer are all that it needs.
         compares: whether it needs a wrong answer.
         distribution: whether it needs the clean run's distribution.
+        differentiable: whether it has a gradient.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Metric:
     columns: bool = False
     compares: bool = False
     distribution: bool = False
+    differentiable: bool = True
 
 
 def _difference(logits: Tensor, prompts: Tensor, truth: Truth) -> Tensor:
@@ -104,6 +106,7 @@ METRICS = {
             "tokens",
             0.5,
             lambda x, p, t: rank(x, t.answer[p]).to(torch.promote_types(x.dtype, torch.float32)),
+            differentiable=False,
         ),
     )
 }

@@ -92,8 +92,8 @@ def read_pairs(model: Transformer, clean: Prompt, corrupt: Prompt, *, bos: bool 
             first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
             raise TokenError(
                 f"{who}: pair {number}: the clean prompt has {len(a)} tokens and the corrupt one {len(b)}; they must "
-                f"match position by position. They first differ at position {first}. align=True patches the positions that can be "
-                f"matched.\n  clean:   {shown[0]}\n  corrupt: {shown[1]}"
+                f"match position by position. They first differ at position {first}. align=True (patch: --align) patches the positions "
+                f"that can be matched.\n  clean:   {shown[0]}\n  corrupt: {shown[1]}"
             )
     return Pairs(left, right, matched)
 
@@ -111,7 +111,7 @@ def read_answers(
 ) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"] | None]:
     """The ids of answers and wrong answers. Raises InterpError where a metric needs a wrong answer and there is none."""
     if wrong is None and (needing := [metric.long_name for metric in metrics if metric.compares]):
-        raise InterpError(f"{who}: the {needing[0]} needs wrong=, the answer to compare with.")
+        raise InterpError(f"{who}: the {needing[0]} needs a wrong answer to compare with (wrong=, --wrong).")
     return (
         answer_ids(model, "answer", answer, pairs, who),
         None if wrong is None else answer_ids(model, "wrong", wrong, pairs, who),

@@ -195,4 +195,6 @@ def _named(model: Transformer, text: str, prompt: str | Tensor, bos: bool | None
     try:
         return model.positions_of(text, prompt, bos=bos)
     except TokenError as error:
-        raise TokenError(f"{WHO}: subject {error}\n  Name it by its token positions.") from error
+        raise TokenError(
+            f"{WHO}: subject {error}\n  Give a part that stands in the prompt once; from Python also its token positions."
+        ) from error

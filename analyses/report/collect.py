@@ -128,6 +128,8 @@ def asked_about(
     known = {
         role: model.to_single_token(text) for role, text in (("answer", answer), ("wrong", wrong)) if text is not None
     }
+    if len(known) == 2 and corrupt is not None and known["answer"] == known["wrong"]:
+        raise InterpError(f"report: --answer and --wrong are the same, {answer!r}; give two that differ.")
     check_inside(model, [clean])
     if outside is not None:
         check_outside(model, *outside, **OUTSIDE)

@@ -62,7 +62,13 @@ def check_method(
     for one, other in ways:
         asked = chosen(direction=one, replacement=other, by_position=by_position, window=window)
         Method.of(model, site or default, who="patch", **asked)
-    metric_of(metric or "logit_difference")
+    if replacement == "add":
+        raise InterpError(
+            "patch: the replacement 'add' takes a vector, which only `analyses.activation_patching` can be given."
+        )
+    found = metric_of(metric or "logit_difference")
+    if mode == "--screen" and not found.differentiable:
+        raise InterpError(f"patch: the metric {found.name} has no gradient, which --screen follows; choose another.")
     given_position(-1 if position is None else position, "patch")
 
 

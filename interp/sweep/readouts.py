@@ -1,6 +1,5 @@
 """What a sweep reads of each row: at the top only the positions and vocabulary columns that are asked for, or the stream on its way."""
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from interp.errors import TokenError
 from interp.model import Transformer
+from interp.whole_numbers import is_one, whole_number, whole_numbers
 
 Position = int | np.integer[Any] | Sequence[int] | np.ndarray | Tensor
 """A position, counted from the end of its prompt where negative; one for all prompts, or one for each."""
@@ -35,12 +35,9 @@ class Readout(Protocol):
 
 def given_position(position: Any, who: str) -> int | list[int]:
     """A position, or one for each prompt, as plain numbers. Raises TokenError for anything else."""
+    one = is_one(position) and not isinstance(position, str)
     try:
-        return operator.index(position)
-    except TypeError:
-        pass  # no single number: perhaps several
-    try:
-        return [operator.index(one) for one in position]
+        return whole_number(position, f"{who}: position") if one else whole_numbers(position, f"{who}: position")
     except TypeError:
         raise TokenError(
             f"{who}: position must be a whole number, negative from the end, or one for each prompt; got {position!r}."
