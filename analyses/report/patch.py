@@ -57,15 +57,15 @@ def check_method(
     Args:
         mode: `--compare`, `--screen`, `--trace`, or None for plain patching.
     """
+    if replacement == "add":
+        raise InterpError(
+            "patch: the replacement 'add' takes a vector, which only `analyses.activation_patching` can be given."
+        )
     default = {"--compare": "z", "--screen": "z", "--trace": "resid_post"}.get(mode or "", "resid_pre")
     ways = [(one, other) for one, other, _ in METHODS] if mode == "--compare" else [(direction, replacement)]
     for one, other in ways:
         asked = chosen(direction=one, replacement=other, by_position=by_position, window=window)
         Method.of(model, site or default, who="patch", **asked)
-    if replacement == "add":
-        raise InterpError(
-            "patch: the replacement 'add' takes a vector, which only `analyses.activation_patching` can be given."
-        )
     found = metric_of(metric or "logit_difference")
     if mode == "--screen" and not found.differentiable:
         raise InterpError(f"patch: the metric {found.name} has no gradient, which --screen follows; choose another.")
