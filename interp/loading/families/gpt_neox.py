@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp.config import ModelConfig
+from interp.errors import CheckpointError
 from interp.loading.exact import check_held
 from interp.loading.families.rotary import original_ctx, said, scaled, turned, write_rotary
 from interp.loading.families.settings import NAMES, Settings
@@ -38,6 +39,10 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
     base = rotary.number("rope_theta") if "rope_theta" in rotary else given.number("rotary_emb_base", 10000.0)
     named = "partial_rotary_factor" in rotary
     share = rotary.number("partial_rotary_factor") if named else given.number("rotary_pct", 0.25)
+    if not 0 < share <= 1:
+        raise CheckpointError(
+            f"{source}: partial_rotary_factor (rotary_pct) must be a share from 0 to 1, found {share!r}."
+        )
     bias = {} if given.flag("attention_bias", True) else {"qkv_bias": False, "out_bias": False}
     return given.config(
         n_layers=given.whole("num_hidden_layers"),

@@ -79,7 +79,7 @@ def check_whole(given: Settings, d_head: int, scaling: Mapping[str, Any]) -> Non
     Its classes in `transformers` ignore `partial_rotary_factor` where positions are not scaled, and fail where they are.
     """
     share = given.number("partial_rotary_factor", 1.0, null=1.0) if scaling else 1.0
-    if share != 1.0 and (share > 1 or turned(share, d_head) != d_head):
+    if share != 1.0 and not (0 < share < 1 and turned(share, d_head) == d_head):
         raise CheckpointError(
             f"{given.source}: partial_rotary_factor = {share!r} beside a scaling is not supported by this family; only 1.0 is."
         )

@@ -108,9 +108,7 @@ class Settings:
         """Our configuration of those fields, and of what any family may say. Raises CheckpointError where they cannot be."""
         self.only(per_layer_config=None)
         fields.setdefault("causal", self.flag("is_causal", True))
-        if (
-            not fields["causal"] and fields.get("window") is not None
-        ):  # `transformers` then reads the window as another one
+        if not fields["causal"] and fields.get("window") is not None:
             raise CheckpointError(
                 f"{self.source}: is_causal = False beside a sliding window is not supported; only one of them is."
             )
