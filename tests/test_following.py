@@ -17,7 +17,7 @@ from conftest import random_tokens
 from families import KINDS, theirs
 
 import interp
-from interp.errors import CheckpointError, ConfigError
+from interp.errors import CheckpointError, TokenError
 
 LENGTH = 24  # beyond every window
 PART = 10  # changes of each kind that are tried every time, beside those of OTHERS
@@ -128,7 +128,7 @@ def our_logits(folder, tokens):
         return interp.load(folder, dtype=torch.float64)(tokens)
     except CheckpointError:
         return None
-    except ConfigError:  # the context is shorter than the prompt
+    except TokenError:  # the context is shorter than the prompt
         return None
 
 

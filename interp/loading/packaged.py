@@ -99,8 +99,8 @@ def is_whole(path: Path, model: Packaged) -> bool:
         raise CheckpointError(f"{refused(path, error)} {ELSEWHERE}") from error
     whole = stat.S_ISREG(found.st_mode) and found.st_size == model.size
     if whole and not os.access(path, os.R_OK):
-        error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        raise CheckpointError(f"{refused(path, error)} {ELSEWHERE}")
+        denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        raise CheckpointError(f"{refused(path, denied)} {ELSEWHERE}")
     return whole
 
 
