@@ -141,7 +141,7 @@ def test_pickles_are_refused_and_never_opened(directory):
     [
         ({"model_type": "mamba"}, "model_type 'mamba' is not supported. Supported: gpt2"),
         ({"model_type": None}, "model_type None"),
-        ({"n_embd": None}, "not usable"),
+        ({"n_embd": None}, "n_embd is null; it needs a value"),
         ({"n_embd": 15}, "not a multiple of n_head"),
         ({"n_layer": 0}, "n_layers must be a positive"),
         ({"activation_function": "gelu_neww"}, "Did you mean 'gelu_new'"),

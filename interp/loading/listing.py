@@ -8,7 +8,7 @@ from pathlib import Path
 from interp.config import ModelConfig
 from interp.errors import CheckpointError
 from interp.loading.checkpoint import family_of, has_weights, read_json
-from interp.loading.packaged import PACKAGED, find, models_folder
+from interp.loading.packaged import PACKAGED, find, models_folder, refused
 from interp.loading.sources import EMBEDDED, embedded_models
 
 
@@ -49,7 +49,11 @@ def _packaged() -> Iterator[Listed]:
     from interp.loading.gguf import read_config  # loading the library costs a quarter of a second
 
     for name, model in PACKAGED.items():
-        path = find(name)
+        try:
+            path = find(name)
+        except CheckpointError as error:
+            yield Listed(name, "in the cache", None, 0, model.licence, problem=str(error))
+            continue
         if path is not None:
             place = "in the cache" if path.parent == models_folder() else "installed"
             yield _listed(name, place, partial(read_config, path), path.stat().st_size, model.licence)
@@ -62,17 +66,24 @@ def _cached() -> Iterator[Listed]:
         repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return
+    except OSError as error:
+        place = error.filename or constants.HF_HUB_CACHE
+        yield Listed("all models there", "hub cache", None, 0, None, problem=refused(place, error))
+        return
     for repository in sorted(repositories, key=lambda found: found.repo_id):
         if repository.repo_type != "model":
             continue
         for revision in sorted(repository.revisions, key=lambda found: found.commit_hash):
             folder = revision.snapshot_path
-            if (folder / "config.json").exists() and has_weights(folder):
-                shown = (
-                    None if "main" in revision.refs else next(iter(sorted(revision.refs)), revision.commit_hash[:12])
-                )
-                read = partial(_of_directory, folder)
-                yield _listed(repository.repo_id, "hub cache", read, revision.size_on_disk, _licence(folder), shown)
+            name, size = repository.repo_id, revision.size_on_disk
+            shown = None if "main" in revision.refs else next(iter(sorted(revision.refs)), revision.commit_hash[:12])
+            try:
+                if (folder / "config.json").exists() and has_weights(folder):
+                    read = partial(_of_directory, folder)
+                    yield _listed(name, "hub cache", read, size, _licence(folder), shown)
+            except PermissionError as error:
+                problem = refused(error.filename or folder, error)
+                yield Listed(name, "hub cache", None, size, None, shown, problem)
 
 
 def _listed(

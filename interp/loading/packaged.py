@@ -1,6 +1,9 @@
 """Pretrained models that a package registry serves, and where they are kept here once `interp get` has got them."""
 
+import errno
 import importlib.metadata
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +63,10 @@ def models_folder() -> Path:
 
 
 def find(name: str) -> Path | None:
-    """The file of a packaged model, in the cache or in its installed distribution; None where it is in neither."""
+    """The file of a packaged model, in the cache or in its installed distribution; None where it is in neither.
+
+    Raises CheckpointError for a file or folder of the cache that may not be read.
+    """
     model = PACKAGED[name]
     cached = models_folder() / model.file
     if is_whole(cached, model):
@@ -84,5 +90,23 @@ def need(name: str) -> Path:
 
 
 def is_whole(path: Path, model: Packaged) -> bool:
-    """Whether a file of the right size is there."""
-    return path.is_file() and path.stat().st_size == model.size
+    """Whether a file of the right size is there. Raises CheckpointError where it may not be looked at, or not be read."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise CheckpointError(f"{refused(path, error)} {ELSEWHERE}") from error
+    whole = stat.S_ISREG(found.st_mode) and found.st_size == model.size
+    if whole and not os.access(path, os.R_OK):
+        denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        raise CheckpointError(f"{refused(path, denied)} {ELSEWHERE}")
+    return whole
+
+
+ELSEWHERE = "The cache can be put elsewhere: set XDG_CACHE_HOME (Linux)."
+
+
+def refused(path: str | Path, error: OSError) -> str:
+    """What to say of a file or folder that the system does not let be read."""
+    return f"{path} cannot be read: {error.strerror or error}. Make it, and the folders above it, readable to you (chmod u+rX)."

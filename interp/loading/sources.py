@@ -1,6 +1,8 @@
 """What `interp.load` accepts."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +13,7 @@ from interp.loading.bridge import from_bridge, is_bridge
 from interp.loading.checkpoint import load_directory
 from interp.loading.hub import MODELS, fetch, is_hub_id
 from interp.loading.memory import from_transformers, is_transformers_model
-from interp.loading.packaged import PACKAGED, need
+from interp.loading.packaged import PACKAGED, need, refused
 from interp.model import Transformer
 from interp.modes import ordinary
 from interp.tokenizer import Tokenizer
@@ -62,10 +64,12 @@ def load(
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype} is not supported; choose one of {', '.join(sorted(map(str, DTYPES)))}.")
     if isinstance(tokenizer, (str, os.PathLike)):
-        tokenizer = _tokenizer_at(Path(tokenizer).expanduser())
+        with _permitted():
+            tokenizer = _tokenizer_at(Path(tokenizer).expanduser())
     if isinstance(source, (str, os.PathLike)):
         given = None if tokenizer is None else Tokenizer.of(tokenizer)
-        model = _from_name(os.fspath(source), revision, dtype, given)
+        with _permitted():
+            model = _from_name(os.fspath(source), revision, dtype, given)
     elif is_bridge(source):
         model = from_bridge(source, tokenizer)
     elif is_transformers_model(source):
@@ -76,6 +80,15 @@ def load(
             "transformers model, or a TransformerLens TransformerBridge to a GPT-2."
         )
     return model.to(device=place, dtype=dtype)
+
+
+@contextmanager
+def _permitted() -> Iterator[None]:
+    """Name the file or folder that the system does not let be read."""
+    try:
+        yield
+    except PermissionError as error:
+        raise CheckpointError(refused(error.filename, error)) from error
 
 
 def _device(device: object) -> torch.device:

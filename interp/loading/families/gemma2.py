@@ -9,6 +9,7 @@ from typing import Any
 from interp.config import ModelConfig
 from interp.loading.exact import check_held
 from interp.loading.families import llama
+from interp.loading.families.rotary import read_rotary
 from interp.loading.families.settings import Settings
 from interp.loading.families.table import ONE_LESS, Row
 from interp.loading.families.windows import read_windows, write_windows
@@ -29,9 +30,9 @@ def table(config: ModelConfig) -> list[Row]:
 def shared(given: Settings) -> dict[str, Any]:
     """The fields that Gemma 2 and 3 say alike."""
     given.only(use_bidirectional_attention=False)
-    shape = llama.sizes(given)
+    shape = llama.sizes(given, 4)
     d_head = given.whole("head_dim", 256)
-    scalar = given.number("query_pre_attn_scalar", 256.0)
+    scalar = given.whole("query_pre_attn_scalar", 256, least=1)
     return {
         **shape,
         **llama.attention_bias(given),
@@ -39,26 +40,28 @@ def shared(given: Settings) -> dict[str, Any]:
         "norm_placement": "both",
         "attn_scale": None if scalar == d_head else scalar**-0.5,
         "embed_scale": shape["d_model"] ** 0.5,
-        "activation": given.activation("hidden_activation", "hidden_act", default="gelu_pytorch_tanh"),
+        "activation": given.activation("hidden_activation", default="gelu_pytorch_tanh"),
         "norm_eps": given.number("rms_norm_eps", 1e-6),
         "tied": given.flag("tie_word_embeddings", True),
-        "score_cap": given.number("attn_logit_softcapping", None),
-        "logit_cap": given.number("final_logit_softcapping", None),
     }
 
 
 def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
     """Our configuration from a Gemma 2 config.json. Raises CheckpointError naming a field that is missing or unsupported."""
-    caps = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}  # where a file says nothing of them
-    given = Settings(caps | dict(settings), source)
+    given = Settings(settings, source)
     fields = shared(given)
-    windows = read_windows(given, fields["n_layers"], lambda layer: layer % 2 == 0, 4096)
-    return given.config(**fields, **windows, **llama.positions(given, fields["d_head"]))
+    return given.config(
+        **fields,
+        **read_windows(given, fields["n_layers"], given.whole("sliding_window", 4096), lambda layer: layer % 2 == 0),
+        **read_rotary(given, fields["d_head"]),
+        score_cap=given.number("attn_logit_softcapping", 50.0, null=None),
+        logit_cap=given.number("final_logit_softcapping", 30.0, null=None),
+    )
 
 
 def written(config: ModelConfig, model_type: str, architecture: str) -> dict[str, Any]:
     """The fields of config.json that Gemma 2 and 3 say alike."""
-    settings = llama.written(config, model_type, architecture) | write_windows(config)
+    settings = llama.written(config, model_type, architecture) | write_windows(config, unused=config.n_ctx)
     del settings["hidden_act"]
     activation = "gelu_pytorch_tanh" if config.activation == "gelu_new" else config.activation
     scalar = config.d_head if config.attn_scale is None else config.attn_scale**-2
@@ -66,8 +69,8 @@ def written(config: ModelConfig, model_type: str, architecture: str) -> dict[str
         "hidden_activation": activation,
         "attention_bias": config.has_qkv_bias,
         "query_pre_attn_scalar": round(scalar) if abs(scalar - round(scalar)) < 1e-9 * scalar else scalar,
-        "attn_logit_softcapping": config.score_cap,
-        "final_logit_softcapping": config.logit_cap,
+        "attn_logit_softcapping": None if config.score_cap is None else float(config.score_cap),
+        "final_logit_softcapping": None if config.logit_cap is None else float(config.logit_cap),
     }
 
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp.config import ModelConfig
+from interp.errors import CheckpointError
 from interp.loading.exact import check_held
 from interp.loading.families import gemma2, llama
-from interp.loading.families.rotary import read_rotary, write_rotary
+from interp.loading.families.rotary import check_whole, scaled, write_rotary
 from interp.loading.families.settings import Settings
 from interp.loading.families.table import ONE_LESS, Row, row
 from interp.loading.families.windows import read_windows
@@ -23,17 +24,53 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
     """Our configuration from a Gemma 3 config.json. Raises CheckpointError naming a field that is missing or unsupported."""
     given = Settings(settings, source)
     fields = gemma2.shared(given)
-    period = given.whole("sliding_window_pattern", given.whole("_sliding_window_pattern", 6))
-    windows = read_windows(given, fields["n_layers"], lambda layer: bool((layer + 1) % period), 4096)
-    whole = llama.positions(given, fields["d_head"], base=1_000_000.0, layer_type="full_attention")
+    period = given.whole("sliding_window_pattern", 6, least=1)
+    width = given.whole("sliding_window", 4096)
+    windows = read_windows(given, fields["n_layers"], width, lambda layer: bool((layer + 1) % period))
     if windows:
-        local = read_rotary(given, base=10_000.0, layer_type="sliding_attention")
-        own = "rope_parameters" in given
-        base = local["rotary_base"] if own else given.number("rope_local_base_freq", 10_000.0)
-        if own and "rotary_scaling" in local:
-            given.nested("rope_parameters").nested("sliding_attention").only(rope_type="default")
-        windows["rotary_local_base"] = base
-    return given.config(**fields, **windows, **whole, qk_norm="head")
+        windows["rotary_local_base"] = _local_base(given)
+    return given.config(
+        **fields,
+        **windows,
+        **_positions(given, fields["d_head"]),
+        qk_norm="head",
+        logit_cap=given.number("final_logit_softcapping", None, null=None),
+    )
+
+
+def _positions(given: Settings, d_head: int) -> dict[str, Any]:
+    """How positions are told in layers without a window: as `rope_parameters` says of them, with `rope_scaling` over it."""
+    said = given.nested("rope_parameters")
+    named = said.get("full_attention", None, null=None) is not None
+    if (
+        not named
+        and given.get("rope_parameters", None, null=None) is not None
+        and given.get("rope_scaling", None, null=None)
+    ):
+        raise CheckpointError(
+            f"{given.source}: rope_scaling is for layers with full_attention, of which rope_parameters says nothing; give it there."
+        )
+    # A scaling that is named by `type`, as old files do, is not looked at: `transformers` has a `rope_type` by then.
+    own = said.nested("full_attention") if named else Settings({"rope_type": "default"}, given.source)
+    whole = own.updated(given.nested("rope_scaling"))
+    fields = scaled(whole, whole.get("original_max_position_embeddings", given.get("max_position_embeddings")))
+    check_whole(whole if "partial_rotary_factor" in whole else given, d_head, fields)
+    base = (whole if "rope_theta" in whole else given).number("rope_theta", 1_000_000.0)
+    return fields | {"positions": "rotary", "rotary_base": base}
+
+
+def _local_base(given: Settings) -> float:
+    """The rotary base in layers with a window."""
+    local = given.nested("rope_parameters").nested("sliding_attention")
+    if scaled(local, 1):
+        raise CheckpointError(
+            f"{given.source}: rope_parameters scales positions in layers with sliding_attention, which is not supported; only "
+            "rope_type = 'default' is."
+        )
+    found: float = (
+        local.number("rope_theta") if "rope_theta" in local else given.number("rope_local_base_freq", 10_000.0)
+    )
+    return found
 
 
 def write_config(config: ModelConfig) -> dict[str, Any]:

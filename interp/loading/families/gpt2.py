@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.config import Activation, ModelConfig
-from interp.errors import CheckpointError, ConfigError, nearest
+from interp.config import ModelConfig
+from interp.errors import CheckpointError, nearest
 from interp.loading.exact import check_held
+from interp.loading.families.settings import Settings
 from interp.loading.keys import same
 
 # Our name, GPT-2's name, and whether GPT-2 stores it transposed (its Conv1D keeps [in, out] where a Linear keeps [out, in]).
@@ -33,13 +34,11 @@ BLOCK: tuple[tuple[str, str, bool], ...] = (
 )
 # Buffers that older checkpoints carry: the causal mask and its fill value.
 BUFFERS = (".attn.bias", ".attn.masked_bias")
-ACTIVATIONS: dict[str, Activation] = {
-    "gelu_new": "gelu_new",
-    "gelu_pytorch_tanh": "gelu_new",
-    "gelu": "gelu",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
+ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
 }
 # Settings that change what the model computes; other values than these are not GPT-2 as implemented here.
 REQUIRED = {
@@ -59,35 +58,24 @@ def table(config: ModelConfig) -> list[tuple[str, str, bool]]:
 
 def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
     """Our configuration from a GPT-2 config.json. Raises CheckpointError naming a field that is missing or unsupported."""
-    for field, needed in REQUIRED.items():
-        if settings.get(field, needed) != needed:
-            raise CheckpointError(f"{source}: {field} = {settings[field]!r} is not supported; only {needed!r} is.")
-    activation = settings.get("activation_function", "gelu_new")
-    if activation not in ACTIVATIONS:
-        raise CheckpointError(
-            f"{source}: activation_function {activation!r} is unknown. {nearest(activation, ACTIVATIONS)}"
-        )
-    try:
-        d_model, n_heads = int(settings["n_embd"]), int(settings["n_head"])
-        if n_heads < 1 or d_model % n_heads:
-            raise CheckpointError(f"{source}: n_embd = {d_model} is not a multiple of n_head = {n_heads}.")
-        return ModelConfig(
-            n_layers=int(settings["n_layer"]),
-            d_model=d_model,
-            n_heads=n_heads,
-            d_head=d_model // n_heads,
-            d_mlp=int(settings.get("n_inner") or 4 * d_model),
-            n_ctx=int(settings["n_positions"]),
-            d_vocab=int(settings["vocab_size"]),
-            activation=ACTIVATIONS[activation],
-            norm_eps=float(settings.get("layer_norm_epsilon", 1e-5)),
-            tied=bool(settings.get("tie_word_embeddings", True)),
-            init_std=float(settings.get("initializer_range", 0.02)),
-        )
-    except KeyError as error:
-        raise CheckpointError(f"{source}: the configuration has no field {error}.") from error
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{source}: the configuration is not usable: {error}") from error
+    given = Settings(settings, source, ALIASES)
+    given.only(**REQUIRED)
+    d_model, n_heads = given.whole("n_embd"), given.whole("n_head")
+    if n_heads < 1 or d_model % n_heads:
+        raise CheckpointError(f"{source}: n_embd = {d_model} is not a multiple of n_head = {n_heads}.")
+    return given.config(
+        n_layers=given.whole("n_layer"),
+        d_model=d_model,
+        n_heads=n_heads,
+        d_head=d_model // n_heads,
+        d_mlp=given.whole("n_inner", 4 * d_model, null=4 * d_model),
+        n_ctx=given.whole("n_positions"),
+        d_vocab=given.whole("vocab_size"),
+        activation=given.activation("activation_function", default="gelu_new"),
+        norm_eps=given.number("layer_norm_epsilon", 1e-5),
+        tied=given.flag("tie_word_embeddings", True),
+        init_std=given.number("initializer_range", 0.02),
+    )
 
 
 def write_config(config: ModelConfig) -> dict[str, Any]:
@@ -102,8 +90,8 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
         "n_positions": config.n_ctx,
         "vocab_size": config.d_vocab,
         "activation_function": config.activation,
-        "layer_norm_epsilon": config.norm_eps,
-        "initializer_range": config.init_std,
+        "layer_norm_epsilon": float(config.norm_eps),
+        "initializer_range": float(config.init_std),
         "tie_word_embeddings": config.tied,
     }
     check_held(config, lambda: read_config(settings, "gpt2"), "gpt2")

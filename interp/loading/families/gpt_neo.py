@@ -25,6 +25,8 @@ BLOCK = [
 ]
 BUFFERS = (".attn.attention.bias", ".attn.attention.masked_bias")
 KINDS = ("global", "local")
+EACH_OTHER = [[["global", "local"], 12]]  # where a file says nothing of it
+ALIASES = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
 
 
 def table(config: ModelConfig) -> list[Row]:
@@ -36,7 +38,7 @@ def table(config: ModelConfig) -> list[Row]:
 
 def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
     """Our configuration from a GPT-Neo config.json. Raises CheckpointError naming a field that is missing or unsupported."""
-    given = Settings(settings, source)
+    given = Settings(settings, source, ALIASES)
     d_model, n_heads, n_layers = (given.whole(name) for name in ("hidden_size", "num_heads", "num_layers"))
     local = [layer for layer, kind in enumerate(_kinds(given, n_layers)) if kind == "local"]
     window = {"window": given.whole("window_size", 256)} if local else {}
@@ -45,13 +47,14 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
         d_model=d_model,
         n_heads=n_heads,
         d_head=d_model // max(n_heads, 1),
-        d_mlp=given.whole("intermediate_size", 4 * d_model),
+        d_mlp=given.whole("intermediate_size", 4 * d_model, null=4 * d_model),
         n_ctx=given.whole("max_position_embeddings", 2048),
         d_vocab=given.whole("vocab_size"),
         activation=given.activation("activation_function", default="gelu_new"),
         norm_eps=given.number("layer_norm_epsilon", 1e-5),
         init_std=given.number("initializer_range", 0.02),
         tied=given.flag("tie_word_embeddings", True),
+        causal=True,  # whatever `is_causal` says: attention itself masks
         attn_scale=1.0,
         qkv_bias=False,
         windowed_layers=None if not local or len(local) == n_layers else tuple(local),
@@ -63,9 +66,13 @@ def _kinds(given: Settings, n_layers: int) -> list[str]:
     """Whether each layer is global or local: `attention_layers`, or `attention_types`, [[kinds, times], ...], written out."""
     kinds = given.get("attention_layers", None)
     if kinds is None:
-        types = given.get("attention_types", [[["global", "local"], n_layers / 2]])
-        kinds = [kind for group, times in types for _ in range(int(times)) for kind in group]
-    if len(kinds) != n_layers or set(kinds) - set(KINDS):
+        types = given.get("attention_types", EACH_OTHER, null=EACH_OTHER)
+        try:
+            kinds = [kind for group, times in types for _ in range(times) for kind in group]
+        except (TypeError, ValueError):
+            kinds = types
+    known = isinstance(kinds, (list, tuple)) and all(isinstance(kind, str) and kind in KINDS for kind in kinds)
+    if not known or len(kinds) != n_layers:
         raise CheckpointError(
             f"{given.source}: attention_types must give global or local for each of {n_layers} layers, found {kinds!r}."
         )
@@ -85,8 +92,8 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
         "max_position_embeddings": config.n_ctx,
         "vocab_size": config.d_vocab,
         "activation_function": NAMES[config.activation],
-        "layer_norm_epsilon": config.norm_eps,
-        "initializer_range": config.init_std,
+        "layer_norm_epsilon": float(config.norm_eps),
+        "initializer_range": float(config.init_std),
         "tie_word_embeddings": config.tied,
         "attention_types": [[[kind], 1] for kind in kinds],
         "attention_layers": kinds,

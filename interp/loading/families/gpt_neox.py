@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp.config import ModelConfig
+from interp.errors import CheckpointError
 from interp.loading.exact import check_held
-from interp.loading.families.rotary import read_rotary, turned, write_rotary
+from interp.loading.families.rotary import original_ctx, said, scaled, turned, write_rotary
 from interp.loading.families.settings import NAMES, Settings
 from interp.loading.families.table import BY_HEAD, Row, both_ways, layers, row
 
@@ -33,11 +34,15 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
     given = Settings(settings, source)
     d_model, n_heads = given.whole("hidden_size"), given.whole("num_attention_heads")
     d_head = d_model // max(n_heads, 1)
-    rotary = read_rotary(given, base=given.number("rotary_emb_base", 10000.0))
-    share = rotary.pop("share")
-    share = share if "rope_parameters" in given or "rotary_pct" not in given else given.number("rotary_pct")
-    if "rope_parameters" not in given and "rotary_pct" not in given:
-        share = 0.25
+    given.only(head_dim=d_head)
+    rotary = said(given)
+    base = rotary.number("rope_theta") if "rope_theta" in rotary else given.number("rotary_emb_base", 10000.0)
+    named = "partial_rotary_factor" in rotary
+    share = rotary.number("partial_rotary_factor") if named else given.number("rotary_pct", 0.25)
+    if not 0 < share <= 1:
+        raise CheckpointError(
+            f"{source}: partial_rotary_factor (rotary_pct) must be a share from 0 to 1, found {share!r}."
+        )
     bias = {} if given.flag("attention_bias", True) else {"qkv_bias": False, "out_bias": False}
     return given.config(
         n_layers=given.whole("num_hidden_layers"),
@@ -52,14 +57,17 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
         init_std=given.number("initializer_range", 0.02),
         tied=given.flag("tie_word_embeddings", False),
         parallel=given.flag("use_parallel_residual", True),
+        positions="rotary",
+        rotary_base=base,
         rotary_dims=turned(share, d_head),
-        **rotary,
+        **scaled(rotary, original_ctx(given, rotary)),
         **bias,
     )
 
 
 def write_config(config: ModelConfig) -> dict[str, Any]:
     """A GPT-NeoX config.json of our configuration. Raises ConfigError naming an option that GPT-NeoX has not."""
+    share = 1.0 if config.rotary_dims is None else config.rotary_dims / config.d_head
     settings = {
         "architectures": ["GPTNeoXForCausalLM"],
         "model_type": "gpt_neox",
@@ -70,12 +78,12 @@ def write_config(config: ModelConfig) -> dict[str, Any]:
         "max_position_embeddings": config.n_ctx,
         "vocab_size": config.d_vocab,
         "hidden_act": NAMES[config.activation],
-        "layer_norm_eps": config.norm_eps,
-        "initializer_range": config.init_std,
+        "layer_norm_eps": float(config.norm_eps),
+        "initializer_range": float(config.init_std),
         "tie_word_embeddings": config.tied,
         "use_parallel_residual": config.parallel,
         "attention_bias": config.has_qkv_bias,
-        "rope_parameters": {"partial_rotary_factor": 1.0, **write_rotary(config)},
+        "rope_parameters": write_rotary(config) | {"partial_rotary_factor": share},
     }
     check_held(config, lambda: read_config(settings, "gpt_neox"), "gpt_neox")
     return settings

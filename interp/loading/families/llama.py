@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from interp.config import ModelConfig
+from interp.errors import CheckpointError, ConfigError
 from interp.loading.exact import check_held
-from interp.loading.families.rotary import read_rotary, turned, write_rotary
+from interp.loading.families.rotary import read_rotary, write_rotary
 from interp.loading.families.settings import NAMES, Settings
 from interp.loading.families.table import HEADS_FLAT, STACKED, Change, Reader, Row, Writer, both_ways, layers, row
 
@@ -30,6 +31,8 @@ HEAD_NORMS = [row(f"attn.{name}_norm.weight", f"self_attn.{name}_norm.weight") f
 WHOLE_NORMS = [row(one.ours, *one.theirs, change=HEADS_FLAT) for one in HEAD_NORMS]
 BUFFERS = ("rotary_emb.inv_freq",)
 PREFIX, HEAD = "model.", "lm_head.weight"
+DIVIDED = ("llama", "gemma2", "gemma3_text")
+"""Families whose class in `transformers` wants the width to be a multiple of the number of heads, whatever the heads' width."""
 
 
 def table(
@@ -51,15 +54,20 @@ def table(
     return [*TOP, row("ln_final.weight", "norm.weight", **changed), *layers(config.n_layers, "layers", block)]
 
 
-def sizes(settings: Settings) -> dict[str, Any]:
-    """The fields of our configuration that all families named like Llama say alike."""
+def sizes(settings: Settings, n_kv_heads: int | None = None) -> dict[str, Any]:
+    """The fields of our configuration that all families named like Llama say alike.
+
+    Args:
+        n_kv_heads: where the configuration does not say it; None is as many as there are heads.
+    """
     d_model, n_heads = settings.whole("hidden_size"), settings.whole("num_attention_heads")
-    n_kv_heads = settings.whole("num_key_value_heads", n_heads)
+    n_kv_heads = settings.whole("num_key_value_heads", n_kv_heads or n_heads, null=n_heads)
+    d_head = d_model // max(n_heads, 1)
     return {
         "n_layers": settings.whole("num_hidden_layers"),
         "d_model": d_model,
         "n_heads": n_heads,
-        "d_head": settings.whole("head_dim", d_model // max(n_heads, 1)),
+        "d_head": settings.whole("head_dim", d_head, null=d_head),
         "d_mlp": settings.whole("intermediate_size"),
         "n_ctx": settings.whole("max_position_embeddings"),
         "d_vocab": settings.whole("vocab_size"),
@@ -69,12 +77,6 @@ def sizes(settings: Settings) -> dict[str, Any]:
         "bias": False,
         "init_std": settings.number("initializer_range", 0.02),
     }
-
-
-def positions(settings: Settings, d_head: int, **options: Any) -> dict[str, Any]:
-    """The fields of our configuration that say how positions are told."""
-    fields = read_rotary(settings, **options)
-    return fields | {"rotary_dims": turned(fields.pop("share"), d_head)}
 
 
 def attention_bias(settings: Settings) -> dict[str, Any]:
@@ -88,9 +90,11 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
     given = Settings(settings, source)
     given.only(pretraining_tp=1)
     shape = sizes(given)
+    if shape["init_std"] > 1:
+        raise CheckpointError(f"{source}: initializer_range must be at most 1, found {shape['init_std']!r}.")
     return given.config(
         **shape,
-        **positions(given, shape["d_head"]),
+        **read_rotary(given, shape["d_head"]),
         **attention_bias(given),
         mlp_bias=given.flag("mlp_bias", False) or None,
         activation=given.activation("hidden_act", default="silu"),
@@ -100,7 +104,14 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
 
 
 def written(config: ModelConfig, model_type: str, architecture: str) -> dict[str, Any]:
-    """The fields of config.json that all families named like Llama say alike."""
+    """The fields of config.json that all families named like Llama say alike.
+
+    Raises ConfigError where the family's class in `transformers` refuses such sizes.
+    """
+    if model_type in DIVIDED and config.d_model % config.n_heads:
+        raise ConfigError(
+            f"the format {model_type!r} cannot hold d_model = {config.d_model}, which is no multiple of n_heads = {config.n_heads}."
+        )
     return {
         "architectures": [architecture],
         "model_type": model_type,
@@ -113,8 +124,8 @@ def written(config: ModelConfig, model_type: str, architecture: str) -> dict[str
         "max_position_embeddings": config.n_ctx,
         "vocab_size": config.d_vocab,
         "hidden_act": NAMES[config.activation],
-        "rms_norm_eps": config.norm_eps,
-        "initializer_range": config.init_std,
+        "rms_norm_eps": float(config.norm_eps),
+        "initializer_range": float(config.init_std),
         "tie_word_embeddings": config.tied,
         "rope_parameters": write_rotary(config),
     }

@@ -5,8 +5,10 @@ from typing import Any
 
 from interp.config import ModelConfig
 from interp.loading.exact import check_held
-from interp.loading.families.llama import positions, read_weights, sizes, write_weights, written
+from interp.loading.families.llama import read_weights, sizes, write_weights, written
+from interp.loading.families.rotary import read_rotary
 from interp.loading.families.settings import Settings
+from interp.loading.families.windows import read_windows
 
 __all__ = ["read_config", "read_weights", "write_config", "write_weights"]
 
@@ -14,13 +16,16 @@ __all__ = ["read_config", "read_weights", "write_config", "write_weights"]
 def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
     """Our configuration from a Mistral config.json. Raises CheckpointError naming a field that is missing or unsupported."""
     given = Settings(settings, source)
-    shape = sizes(given)
+    shape = sizes(given, 8)
     # A file that says nothing of the window means the first release's; null means none.
-    window = 4096 if "sliding_window" not in settings else given.whole("sliding_window", None)
+    if "layer_types" in given:  # `transformers` takes such a file for Ministral's
+        windows = read_windows(given, shape["n_layers"], given.whole("sliding_window", 4096), lambda layer: True)
+    else:
+        windows = {"window": given.whole("sliding_window", 4096, null=None)}
     return given.config(
         **shape,
-        **positions(given, shape["d_head"]),
-        window=window,
+        **read_rotary(given, shape["d_head"]),
+        **windows,
         activation=given.activation("hidden_act", default="silu"),
         norm_eps=given.number("rms_norm_eps", 1e-6),
         tied=given.flag("tie_word_embeddings", False),

@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor
 
 from interp.config import ModelConfig
-from interp.errors import CheckpointError, ConfigError
+from interp.errors import CheckpointError
 from interp.loading.exact import check_held
 from interp.loading.families import gpt2
+from interp.loading.families.settings import Settings
 
 SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
 ARGUMENTS = (*SIZES, "bias", "dropout")
@@ -24,16 +25,14 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
     missing = [name for name in SIZES if name not in settings]
     if missing:
         raise CheckpointError(f"{source}: the configuration has no field {missing[0]!r}, one of nanoGPT's model_args.")
-    try:
-        layers, heads, width, context, vocabulary = (int(settings[name]) for name in SIZES)
-        if heads < 1 or width % heads:
-            raise CheckpointError(f"{source}: n_embd = {width} is not a multiple of n_head = {heads}.")
-        return ModelConfig(
-            n_layers=layers, d_model=width, n_heads=heads, d_head=width // heads, d_mlp=4 * width, n_ctx=context,
-            d_vocab=vocabulary, activation="gelu", bias=settings.get("bias", True),
-        )  # fmt: skip
-    except (ConfigError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{source}: the configuration is not usable: {error}") from error
+    given = Settings(settings, source)
+    layers, heads, width, context, vocabulary = (given.whole(name) for name in SIZES)
+    if heads < 1 or width % heads:
+        raise CheckpointError(f"{source}: n_embd = {width} is not a multiple of n_head = {heads}.")
+    return given.config(
+        n_layers=layers, d_model=width, n_heads=heads, d_head=width // heads, d_mlp=4 * width, n_ctx=context,
+        d_vocab=vocabulary, activation="gelu", bias=given.flag("bias", True),
+    )  # fmt: skip
 
 
 def write_config(config: ModelConfig) -> dict[str, Any]:

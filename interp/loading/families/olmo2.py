@@ -6,6 +6,7 @@ from typing import Any
 from interp.config import ModelConfig
 from interp.loading.exact import check_held
 from interp.loading.families import llama
+from interp.loading.families.rotary import read_rotary
 from interp.loading.families.settings import Settings
 from interp.loading.families.table import Row
 
@@ -24,7 +25,7 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
     shape = llama.sizes(given)
     return given.config(
         **shape,
-        **llama.positions(given, shape["d_head"]),
+        **read_rotary(given, shape["d_head"]),
         **llama.attention_bias(given),
         norm_placement="output",
         qk_norm="whole",

@@ -5,7 +5,8 @@ from typing import Any
 
 from interp.config import ModelConfig
 from interp.loading.exact import check_held
-from interp.loading.families.llama import positions, read_weights, sizes, write_weights, written
+from interp.loading.families.llama import read_weights, sizes, write_weights, written
+from interp.loading.families.rotary import read_rotary
 from interp.loading.families.settings import Settings
 from interp.loading.families.windows import read_windows, write_windows
 
@@ -14,13 +15,12 @@ __all__ = ["read_config", "read_weights", "shared", "write_config", "write_weigh
 
 def shared(given: Settings) -> dict[str, Any]:
     """The fields that Qwen 2 and 3 say alike."""
-    shape = sizes(given)
-    windowed = given.flag("use_sliding_window", False)
+    shape = sizes(given, 32)
+    width = given.whole("sliding_window", 4096, null=None) if given.flag("use_sliding_window", False) else None
     upper = given.whole("max_window_layers", 28)
-    windows = read_windows(given, shape["n_layers"], lambda layer: layer >= upper, 4096) if windowed else {}
     return {
         **shape,
-        **windows,
+        **read_windows(given, shape["n_layers"], width, lambda layer: width is not None and layer >= upper),
         "activation": given.activation("hidden_act", default="silu"),
         "norm_eps": given.number("rms_norm_eps", 1e-6),
         "tied": given.flag("tie_word_embeddings", False),
@@ -31,7 +31,7 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
     """Our configuration from a Qwen 2 config.json. Raises CheckpointError naming a field that is missing or unsupported."""
     given = Settings(settings, source)
     fields = shared(given)
-    return given.config(**fields, **positions(given, fields["d_head"]), qkv_bias=True)
+    return given.config(**fields, **read_rotary(given, fields["d_head"]), qkv_bias=True)
 
 
 def write_config(config: ModelConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from interp.config import ModelConfig
 from interp.loading.exact import check_held
 from interp.loading.families import llama
 from interp.loading.families.qwen2 import shared
+from interp.loading.families.rotary import read_rotary
 from interp.loading.families.settings import Settings
 from interp.loading.families.table import Row
 from interp.loading.families.windows import write_windows
@@ -22,9 +23,7 @@ def read_config(settings: Mapping[str, Any], source: str) -> ModelConfig:
     given = Settings(settings, source)
     fields = shared(given)
     fields["d_head"] = given.whole("head_dim", 128)
-    return given.config(
-        **fields, **llama.positions(given, fields["d_head"]), **llama.attention_bias(given), qk_norm="head"
-    )
+    return given.config(**fields, **read_rotary(given, fields["d_head"]), **llama.attention_bias(given), qk_norm="head")
 
 
 def write_config(config: ModelConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from interp.config import ModelConfig
 from interp.errors import CheckpointError, nearest
+from interp.loading.finite import FLOATS
 from interp.loading.keys import same
 from interp.model import Transformer
 
@@ -114,6 +115,10 @@ def read(
             parts.append(left.pop(name))
         expected = one.change.split(torch.empty(shapes[one.ours], device="meta"), config)
         for name, part, like in zip(one.theirs, parts, expected, strict=True):
+            if part.dtype not in FLOATS.values():
+                raise CheckpointError(
+                    f"{source}: {name} has dtype {part.dtype}, expected floating point: {', '.join(map(str, FLOATS.values()))}."
+                )
             if part.shape != like.shape:
                 raise CheckpointError(
                     f"{source}: {name} has shape {tuple(part.shape)}, expected {tuple(like.shape)} from the configuration."
