@@ -14,8 +14,8 @@ from playwright.sync_api import Page, sync_playwright
 
 import interp
 from analyses.plots.browser import browser
-from interp import ModelConfig, Transformer
 from analyses.report.shelf import TWINS
+from interp import ModelConfig, Transformer
 from interp.errors import InterpError
 from interp.loading import packaged
 from interp.tokenizer import Tokenizer

@@ -22,7 +22,6 @@ def cascade() -> None:
 
 @cascade_app.command()
 def inside(
-    context: typer.Context,
     prompt: Annotated[list[str] | None, typer.Argument(help="One text, or several for intervals and a verdict. Default: a task's.")] = None,
     task: Annotated[str | None, typer.Option(help="The task whose prompts are taken where none is given. Default: ioi.")] = None,
     dose: Annotated[float, typer.Option(help="Size of the disturbance relative to the stream.")] = 1e-2,
@@ -38,6 +37,7 @@ def inside(
 
     Finished parts are kept in OUT.parts until all is done: after a stop, or where something failed, the same command goes on from there.
     """
+    asked = {"command": "cascade inside", **locals()}
     from analyses.report.inside import check_inside, figures, inside_shelf, inside_steps, rows
     from analyses.report.steps import Results, check_any, run_steps
     from interp import load
@@ -45,7 +45,7 @@ def inside(
 
     if prompt:
         refuse("is for where no PROMPT is given", task=task)
-    force = force or goes_on(context, out, save)
+    force = force or goes_on(asked, out, save)
     free(out, force=force)
     free_folder(save, force=force)
     chosen = None if prompt else task_of(task or "ioi")
@@ -63,12 +63,11 @@ def inside(
         run_steps(steps, results, title="cascade inside", progress=True, keep=shelf.part)
         check_any(results, "cascade inside")
         deliver_all(results, figures(results), rows(results), out, save, force)
-        check_whole(results, context, out, save)
+        check_whole(results, asked, out, save)
 
 
 @cascade_app.command()
 def outside(
-    context: typer.Context,
     prompt: Annotated[list[str] | None, typer.Argument(help="One text, or several for a verdict. Default: a task's pairs.")] = None,
     task: Annotated[str | None, typer.Option(help="A task whose pairs are taken, clean disturbed into corrupt. Default: ioi.")] = None,
     count: Annotated[int | None, typer.Option(help="How many of them. Default: 32.", min=1)] = None,
@@ -88,6 +87,7 @@ def outside(
 
     Finished parts are kept in OUT.parts until all is done: after a stop, or where something failed, the same command goes on from there.
     """
+    asked = {"command": "cascade outside", **locals()}
     from analyses.cascade import Nudge, Replace, Swap
     from analyses.report.outside import check_outside, figures, outside_shelf, outside_steps, rows
     from analyses.report.steps import Results, check_any, run_steps
@@ -101,7 +101,7 @@ def outside(
     if nudge is None:
         refuse("says where to --nudge; give that too", layer=layer)
     swapped = None if swap is None else _swap(swap)
-    force = force or goes_on(context, out, save)
+    force = force or goes_on(asked, out, save)
     free(out, force=force)
     free_folder(save, force=force)
     chosen = None if prompt else task_of(task or "ioi")
@@ -122,7 +122,7 @@ def outside(
         run_steps(stages, results, title="cascade outside", progress=True, keep=shelf.part)
         check_any(results, "cascade outside")
         deliver_all(results, figures(results), rows(results), out, save, force)
-        check_whole(results, context, out, save)
+        check_whole(results, asked, out, save)
 
 
 def _swap(text: str) -> "Swap":

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -38,10 +38,11 @@ def parts_of(out: Path) -> Iterator[Path]:
     shutil.rmtree(parts, ignore_errors=True)
 
 
-def check_whole(results: "Mapping[str, xr.Dataset]", context: typer.Context, *written: Path | None) -> None:
+def check_whole(results: "Mapping[str, xr.Dataset]", asked: Mapping[str, Any], *written: Path | None) -> None:
     """Within `parts_of`, after all is written: tell what was left out and why, and end with exit status 1, where something was.
 
     Args:
+        asked: the command and its options.
         written: the files, and folders of results, that the same command may overwrite as it goes on.
     """
     from analyses.report.steps import left_out
@@ -51,27 +52,26 @@ def check_whole(results: "Mapping[str, xr.Dataset]", context: typer.Context, *wr
     console = Console(stderr=True, highlight=False)
     for one in lacking:
         console.print(f"[bold red]{escape(str(one))}[/]", soft_wrap=True)
-    parts = folder_of(context.params["out"])
+    parts = folder_of(asked["out"])
     parts.mkdir(exist_ok=True)
-    about = {"command": _command(context), "files": {str(file): _digest(file) for file in _files(*written)}}
+    about = {"command": _command(asked), "files": {str(file): _digest(file) for file in _files(*written)}}
     (parts / UNFINISHED).write_text(json.dumps(about), encoding="utf-8")
     raise typer.Exit(1)
 
 
-def goes_on(context: typer.Context, *written: Path | None) -> bool:
-    """Whether the same command has left all these files itself, short of something, and nobody has changed them: they may be overwritten."""
-    about = folder_of(context.params["out"]) / UNFINISHED
+def goes_on(asked: Mapping[str, Any], *written: Path | None) -> bool:
+    """Whether the same command has left all these files, short of something, and nobody has changed them: they may be overwritten."""
+    about = folder_of(asked["out"]) / UNFINISHED
     try:
         known = json.loads(about.read_text(encoding="utf-8"))
-        same: bool = known["command"] == _command(context)
+        same: bool = known["command"] == _command(asked)
         return same and all(known["files"].get(str(file)) == _digest(file) for file in _files(*written))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):  # not there, or none of ours
         return False
 
 
-def _command(context: typer.Context) -> str:
-    asked = {name: value for name, value in context.params.items() if name != "force"}
-    return json.dumps([context.command_path, asked], default=str, sort_keys=True)
+def _command(asked: Mapping[str, Any]) -> str:
+    return json.dumps({name: value for name, value in asked.items() if name != "force"}, default=str, sort_keys=True)
 
 
 def _files(*written: Path | None) -> list[Path]:

@@ -21,7 +21,6 @@ PAIRS = 32
 
 @app.command()
 def report(
-    context: typer.Context,
     prompt: Annotated[
         str | None, typer.Argument(help="The text to look into. Default: a prompt pair made for smalltown.")
     ] = None,
@@ -58,6 +57,7 @@ def report(
 
     Finished parts are kept in OUT.parts until all is done: after a stop, or where something failed, the same command goes on from there.
     """
+    asked = {"command": "report", **locals()}
     from analyses.plots.browser import browser
     from analyses.report import collect, summary, write
     from analyses.report.saved import load_folder, write_saved
@@ -75,7 +75,7 @@ def report(
     if prompt is None:
         refuse("given without PROMPT", corrupt=corrupt, answer=answer, wrong=wrong)
     printed = out.with_suffix(".pdf") if pdf else None
-    force = force or goes_on(context, out, printed, save)
+    force = force or goes_on(asked, out, printed, save)
     free(out, printed, force=force)
     free_folder(save, force=force)
     if pdf:
@@ -104,7 +104,7 @@ def report(
         for sentence in summary(found):
             console.print(f"  • {escape(sentence)}")
         _tell(out, printed, force)
-        check_whole(found, context, out, printed, save)
+        check_whole(found, asked, out, printed, save)
 
 
 def _outside(

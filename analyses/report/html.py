@@ -74,7 +74,7 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
     automatic = head is None
     if head is None and attention is not None:
         head = chosen_head(attention, answer_id)
-    at = {} if head is None else {"layer": head[0], "head": head[1]}
+    at: dict[str, Any] = {} if head is None else {"layer": head[0], "head": head[1]}
     answer = "" if attention is None or answer_id is None else _token(attention, answer_id)
     one = _about(results)
     known = {*results, *(lacking.name for lacking in left_out(results))}
