@@ -303,6 +303,12 @@ def test_a_folder_that_cannot_be_written_is_told_once(tmp_path):
         assert float(shelf.part("x", one)["x"]) == 1.0
     assert float(shelf.part("y", one)["x"]) == 1.0  # a second warning would be an error
     assert (tmp_path / "file").read_text() == "mine"
+    other = Shelf(tmp_path, {"a": 1})
+    shelf = Shelf(tmp_path / "file" / "twins", {"a": 1}, otherwise=other)
+    with pytest.warns(UserWarning, match="cannot be kept"):
+        shelf.part("x", one)
+    shelf.part("y", one)
+    assert sorted(path.name for path in other.folder.glob("*.nc")) == ["x.nc", "y.nc"]
 
 
 def test_the_oldest_go_first_where_there_is_too_much(tmp_path):

@@ -59,8 +59,8 @@ def inside(
     results = Results()
     with parts_of(out) as parts:
         shelf = inside_shelf(parts, loaded, texts, others, answers=answers, **request)
-        steps = inside_steps(loaded, texts, others, results, answers=answers, **request)
-        run_steps(steps, results, title="cascade inside", progress=True, keep=shelf.part)
+        steps = inside_steps(loaded, texts, others, results, answers=answers, **request, shelf=shelf)
+        run_steps(steps, results, title="cascade inside", progress=True)
         check_any(results, "cascade inside")
         deliver_all(results, figures(results), rows(results), out, save, force)
         check_whole(results, asked, out, save)

@@ -108,8 +108,10 @@ def collect(
         )
     )
     run_steps(steps, results, title="report", progress=progress, keep=shelf.part)
-    inside = inside_steps(model, [clean], [] if corrupt is None else [corrupt], results, answers=asked, seed=seed)
-    run_steps(inside, results, title="cascade inside", progress=progress, keep=shelf.part)
+    inside = inside_steps(
+        model, [clean], [] if corrupt is None else [corrupt], results, answers=asked, seed=seed, shelf=shelf
+    )
+    run_steps(inside, results, title="cascade inside", progress=progress)
     if outside is not None:
         followed_out = outside_steps(model, *outside, results, **OUTSIDE, seed=seed, folder=shelf.folder)
         run_steps(followed_out, results, title="cascade outside", progress=progress, keep=shelf.part)

@@ -15,8 +15,8 @@ from plotly.offline import get_plotlyjs
 
 from analyses.plots import plot, plot_head, plot_lens_pair, plot_positions, plot_trajectories
 from analyses.plots.labels import visible
-from analyses.report.inside import NULL
 from analyses.report.inside import figures as inside_figures
+from analyses.report.inside import is_of_twin
 from analyses.report.outside import figures as outside_figures
 from analyses.report.pages import environment
 from analyses.report.steps import LeftOut, check_any, left_out, made_of
@@ -251,7 +251,7 @@ def _answer_id(results: Mapping[str, xr.Dataset]) -> int | None:
 
 def _about(results: Mapping[str, xr.Dataset]) -> xr.Dataset:
     """A result of the model itself, for its name and provenance; of its random-init twin where there is no other."""
-    own = (result for name, result in results.items() if not name.endswith(NULL) and name != "theory")
+    own = (result for name, result in results.items() if not is_of_twin(name))
     return next(own, next(iter(results.values())))
 
 

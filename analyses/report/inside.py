@@ -1,7 +1,7 @@
 """The cascade inside: what `interp cascade inside` and the report measure and show."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ def inside_steps(
     layer: int = 0,
     n_directions: int = 8,
     seed: int = 0,
+    shelf: Shelf | None = None,
 ) -> list[Step]:
     """How to get every result of `SHOWN`, in order, each of the model and then of its random-init twin (`gain_null`), with `theory`;
     None of those that the model's architecture does not have. What is measured of the twin is kept in the user's cache, so the twin is
@@ -103,9 +104,10 @@ def inside_steps(
         others: corrupt partners of the texts, whose difference the ledger follows; without them it follows an injection.
         results: where the earlier steps' results will be.
         answers: `answer` and perhaps `wrong`, after which self-repair is measured; without them it is not.
+        shelf: where finished results of the model itself are kept.
     """
     request: dict[str, Any] = {"dose": dose, "layer": layer, "n_directions": n_directions, "seed": seed}
-    kept = twins_shelf(model, _asked(model, texts, others, answers, request))
+    kept = twins_shelf(model, _asked(model, texts, others, answers, request), otherwise=shelf)
 
     @cache
     def twin() -> Transformer:
@@ -124,7 +126,15 @@ def inside_steps(
     steps["verdict"] = lambda: cascade.internal_verdict(results["gain"], null=results[f"gain{NULL}"])
     for name, step in own.items():
         steps |= {name: step, f"{name}{NULL}": null[f"{name}{NULL}"]}
-    return list(steps.items())
+    return [
+        (name, step if shelf is None or is_of_twin(name) else partial(shelf.part, name, step))
+        for name, step in steps.items()
+    ]
+
+
+def is_of_twin(name: str) -> bool:
+    """Whether the result of that name is of the random-init twin alone."""
+    return name.endswith(NULL) or name == "theory"
 
 
 def _asked(

@@ -42,23 +42,31 @@ class Shelf:
         root: where that folder is made, with the first result; None keeps nothing.
         request: JSON values on which the numbers depend.
         most: bytes that `root` may hold; None is no bound.
+        otherwise: where results are kept if they cannot be here.
     """
 
-    def __init__(self, root: Path | None, request: Mapping[str, Any], *, most: int | None = None) -> None:
+    def __init__(
+        self,
+        root: Path | None,
+        request: Mapping[str, Any],
+        *,
+        most: int | None = None,
+        otherwise: "Shelf | None" = None,
+    ) -> None:
         said = json.dumps(dict(request), sort_keys=True)
-        self.root, self._most = root, most
+        self.root, self._most, self._otherwise = root, most, otherwise
         self.folder = None if root is None else root / hashlib.sha256(said.encode()).hexdigest()[:32]
 
     def part(self, name: str, compute: Compute) -> xr.Dataset | None:
         """The result of that name: read where it is there whole, else computed and kept. What cannot be kept is a warning, once."""
         if self.folder is None:
-            return compute()
+            return compute() if self._otherwise is None else self._otherwise.part(name, compute)
         path = self.folder / f"{name}.nc"
         kept = _read(path)
         if kept is None:
             result = compute()
             self._write(path, xr.Dataset(attrs={"kind": NOTHING}) if result is None else result)
-            return result
+            return result if self.folder is not None else self.part(name, lambda: result)
         return None if kept.attrs["kind"] == NOTHING else kept
 
     def _write(self, path: Path, result: xr.Dataset) -> None:
@@ -123,11 +131,11 @@ def parts_shelf(folder: Path | None, model: Transformer, asked: Mapping[str, Any
     return Shelf(folder, {**_shape(model), **about, **asked})
 
 
-def twins_shelf(model: Transformer, asked: Mapping[str, Any]) -> Shelf:
+def twins_shelf(model: Transformer, asked: Mapping[str, Any], otherwise: Shelf | None = None) -> Shelf:
     """For what is measured of a model's random-init twin, which no weight of the model shapes: in the user's cache."""
     named = os.environ.get(TWINS)
     root = Path(named) if named else user_cache_path("criticalpile") / "twins"
-    shelf = Shelf(root, {**_shape(model), **asked}, most=MOST)
+    shelf = Shelf(root, {**_shape(model), **asked}, most=MOST, otherwise=otherwise)
     if shelf.folder is not None and shelf.folder.is_dir():
         try:
             os.utime(shelf.folder)  # it is in use, so others are removed first
