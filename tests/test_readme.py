@@ -34,9 +34,7 @@ def run_commands(folder: Path, chosen: list[str]) -> None:
     for command in chosen:
         if "smollm2-135m" in command and packaged.find("smollm2-135m") is None:
             continue
-        done = subprocess.run(
-            command, shell=True, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True
-        )
+        done = subprocess.run(command, shell=True, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
