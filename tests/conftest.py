@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from playwright.sync_api import Page, sync_playwright
 
 import interp
 from analyses.plots.browser import browser
+from analyses.report.shelf import TWINS
 from interp import ModelConfig, Transformer
 from interp.errors import InterpError
 from interp.loading import packaged
@@ -25,6 +27,9 @@ if os.environ.get("CI"):
 
 if os.environ.get("PYTEST_XDIST_WORKER"):
     torch.set_num_threads(1)  # the workers share the cores; threads of several would wait for each other
+
+_twins = tempfile.TemporaryDirectory(prefix="criticalpile-twins-")
+os.environ[TWINS] = _twins.name  # not the user's cache, also where a command is run
 
 NO_BROWSER = "needs a browser, but"
 

@@ -37,15 +37,15 @@ class Kept:
         self._said = said
 
     def part(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
-        """The part of that name: read where it is there, else computed and kept."""
+        """The part of that name: read where it is there and whole, else computed and kept."""
         if self._folder is None:
             return compute()
         path = self._folder / f"{name}.safetensors"
         if path.exists():
             try:
                 return load_file(path)
-            except (OSError, SafetensorError) as error:
-                raise InterpError(f"{path} is damaged: {error}. Delete it; it will be computed again.") from error
+            except (OSError, SafetensorError):
+                path.unlink(missing_ok=True)  # damaged
         found = compute()
         self._folder.mkdir(parents=True, exist_ok=True)
         write_whole(self._folder / "request.json", lambda about: about.write_text(self._said, encoding="utf-8"))

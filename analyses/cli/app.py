@@ -1,9 +1,7 @@
 """The `interp` command itself, and what its parts share."""
 
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +13,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from plotly.graph_objects import Figure
     from rich.table import Table
+
+    from analyses.report.steps import LeftOut
 
 app = typer.Typer(
     name="interp",
@@ -103,22 +103,9 @@ def save_all(results: "Mapping[str, xr.Dataset]", folder: Path | None, force: bo
             analyses.save(result, folder / f"{name}.nc", overwrite=force)
 
 
-@contextmanager
-def parts_of(out: Path) -> Iterator[Path]:
-    """A folder beside the output for finished parts of long work: removed when all is done, kept when it is stopped."""
-    parts = out.with_name(out.name + ".parts")
-    try:
-        yield parts
-    except KeyboardInterrupt:
-        said = f"Stopped. Finished parts are in {escape(str(parts))}; the same command goes on from there."
-        Console(stderr=True, highlight=False).print(said, soft_wrap=True)
-        raise
-    shutil.rmtree(parts, ignore_errors=True)
-
-
 def deliver_all(
     results: "Mapping[str, xr.Dataset]",
-    figures: "Iterable[tuple[Figure, str]]",
+    figures: "Iterable[tuple[Figure | LeftOut, str]]",
     table: "Table",
     out: Path,
     save: Path | None,

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyses.cli.app import Force, Model, SaveAll, app, deliver_all, free, free_folder, parts_of, refuse, seed_option
+from analyses.cli.app import Force, Model, SaveAll, app, deliver_all, free, free_folder, refuse, seed_option
+from analyses.cli.parts import check_whole, goes_on, parts_of
 
 if TYPE_CHECKING:
     from analyses.cascade.disturbances import Disturbance, Swap
@@ -32,16 +33,19 @@ def inside(
     seed: Annotated[int, seed_option("Of directions, prompts and the random-init twin.")] = 0,
     force: Force = False,
 ) -> None:  # fmt: skip
-    """Follow a disturbance of the residual stream up the layers, beside the same model at random initialisation."""
-    import xarray as xr
+    """Follow a disturbance of the residual stream up the layers, beside the same model at random initialisation.
 
-    from analyses.report.inside import check_inside, figures, inside_steps, rows
-    from analyses.report.steps import run_steps
+    Finished parts are kept in OUT.parts until all is done: after a stop, or where something failed, the same command goes on from there.
+    """
+    asked = {"command": "cascade inside", **locals()}
+    from analyses.report.inside import check_inside, figures, inside_shelf, inside_steps, rows
+    from analyses.report.steps import Results, check_any, run_steps
     from interp import load
     from interp.zoo import task as task_of
 
     if prompt:
         refuse("is for where no PROMPT is given", task=task)
+    force = force or goes_on(asked, out, save)
     free(out, force=force)
     free_folder(save, force=force)
     chosen = None if prompt else task_of(task or "ioi")
@@ -50,13 +54,16 @@ def inside(
     texts = list(prompt) if prompt else [pair.clean for pair in pairs]
     check_inside(loaded, texts, dose=dose, layer=layer, n_directions=directions)
     answers = {"answer": [pair.answer for pair in pairs], "wrong": [pair.wrong for pair in pairs]} if pairs else None
-    results: dict[str, xr.Dataset] = {}
-    steps = inside_steps(
-        loaded, texts, [pair.corrupt for pair in pairs], results,
-        answers=answers, dose=dose, layer=layer, n_directions=directions, seed=seed,
-    )  # fmt: skip
-    run_steps(steps, results, title="cascade inside", progress=True)
-    deliver_all(results, figures(results), rows(results), out, save, force)
+    others = [pair.corrupt for pair in pairs]
+    request: dict[str, Any] = {"dose": dose, "layer": layer, "n_directions": directions, "seed": seed}
+    results = Results()
+    with parts_of(out) as parts:
+        shelf = inside_shelf(parts, loaded, texts, others, answers=answers, **request)
+        steps = inside_steps(loaded, texts, others, results, answers=answers, **request, shelf=shelf)
+        run_steps(steps, results, title="cascade inside", progress=True)
+        check_any(results, "cascade inside")
+        deliver_all(results, figures(results), rows(results), out, save, force)
+        check_whole(results, asked, out, save)
 
 
 @cascade_app.command()
@@ -78,13 +85,12 @@ def outside(
 ) -> None:  # fmt: skip
     """Follow a disturbance through the model's own words: coupled texts, survival, reproduction, avalanches, channels, temperature.
 
-    Finished parts are kept in OUT.parts until all is done: after a stop, the same command goes on from there.
+    Finished parts are kept in OUT.parts until all is done: after a stop, or where something failed, the same command goes on from there.
     """
-    import xarray as xr
-
+    asked = {"command": "cascade outside", **locals()}
     from analyses.cascade import Nudge, Replace, Swap
-    from analyses.report.outside import check_outside, figures, outside_steps, rows
-    from analyses.report.steps import run_steps
+    from analyses.report.outside import check_outside, figures, outside_shelf, outside_steps, rows
+    from analyses.report.steps import Results, check_any, run_steps
     from interp import load
     from interp.zoo import task as task_of
 
@@ -95,6 +101,7 @@ def outside(
     if nudge is None:
         refuse("says where to --nudge; give that too", layer=layer)
     swapped = None if swap is None else _swap(swap)
+    force = force or goes_on(asked, out, save)
     free(out, force=force)
     free_folder(save, force=force)
     chosen = None if prompt else task_of(task or "ioi")
@@ -108,11 +115,14 @@ def outside(
         disturbance = swapped or (Replace([pair.corrupt for pair in pairs]) if pairs else Swap())
     request: dict[str, Any] = {"seeds": seeds, "steps": steps, "temperature": temperature}
     check_outside(loaded, texts, disturbance, **request)
-    results: dict[str, xr.Dataset] = {}
+    results = Results()
     with parts_of(out) as parts:
-        stages = outside_steps(loaded, texts, disturbance, results, **request, seed=seed, folder=parts)
-        run_steps(stages, results, title="cascade outside", progress=True)
+        shelf = outside_shelf(parts, loaded, texts, disturbance, **request, seed=seed)
+        stages = outside_steps(loaded, texts, disturbance, results, **request, seed=seed, folder=shelf.folder)
+        run_steps(stages, results, title="cascade outside", progress=True, keep=shelf.part)
+        check_any(results, "cascade outside")
         deliver_all(results, figures(results), rows(results), out, save, force)
+        check_whole(results, asked, out, save)
 
 
 def _swap(text: str) -> "Swap":

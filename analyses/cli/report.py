@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyses.cli.app import Force, Model, SaveAll, app, free, free_folder, parts_of, refuse, save_all, seed_option
+from analyses.cli.app import Force, Model, SaveAll, app, free, free_folder, refuse, save_all, seed_option
+from analyses.cli.parts import check_whole, goes_on, parts_of
 
 if TYPE_CHECKING:
     from analyses.cascade.disturbances import Disturbance
@@ -52,7 +53,11 @@ def report(
     seed: Annotated[int, seed_option("Of the injected directions and of the random-init twin.")] = 0,
     force: Force = False,
 ) -> None:
-    """Write one HTML page about a prompt: predictions, logit lens, attention, patching, cascade."""
+    """Write one HTML page about a prompt: predictions, logit lens, attention, patching, cascade.
+
+    Finished parts are kept in OUT.parts until all is done: after a stop, or where something failed, the same command goes on from there.
+    """
+    asked = {"command": "report", **locals()}
     from analyses.plots.browser import browser
     from analyses.report import collect, summary, write
     from analyses.report.saved import load_folder, write_saved
@@ -70,6 +75,7 @@ def report(
     if prompt is None:
         refuse("given without PROMPT", corrupt=corrupt, answer=answer, wrong=wrong)
     printed = out.with_suffix(".pdf") if pdf else None
+    force = force or goes_on(asked, out, printed, save)
     free(out, printed, force=force)
     free_folder(save, force=force)
     if pdf:
@@ -93,11 +99,12 @@ def report(
         )  # fmt: skip
         write(found, out, head=shown, overwrite=force)
         save_all(found, save, force)
-    console = Console(highlight=False)
-    console.print(f"[bold]{escape(loaded.name)}[/] on {escape(repr(prompt))}")
-    for sentence in summary(found):
-        console.print(f"  • {escape(sentence)}")
-    _tell(out, printed, force)
+        console = Console(highlight=False)
+        console.print(f"[bold]{escape(loaded.name)}[/] on {escape(repr(prompt))}")
+        for sentence in summary(found):
+            console.print(f"  • {escape(sentence)}")
+        _tell(out, printed, force)
+        check_whole(found, asked, out, printed, save)
 
 
 def _outside(

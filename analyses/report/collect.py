@@ -5,8 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-
 from analyses.attention import attention_patterns, head_table
 from analyses.attribution import direct_logit_attribution
 from analyses.cascade.disturbances import Disturbance
@@ -17,9 +15,10 @@ from analyses.patching import activation_patching, compare_patching
 from analyses.patching.methodology import METHODS
 from analyses.patching.pairs import read_pairs
 from analyses.report.inside import check_inside, inside_steps
-from analyses.report.outside import check_outside, outside_steps
+from analyses.report.outside import check_outside, outside_asked, outside_steps
 from analyses.report.patch import check_differ, top_prediction
-from analyses.report.steps import Step, run_steps
+from analyses.report.shelf import parts_shelf
+from analyses.report.steps import Results, Step, check_any, run_steps
 from analyses.residual import residual_stream
 from analyses.results import token_strings
 from interp.errors import InterpError
@@ -49,8 +48,8 @@ def collect(
     folder: Path | None = None,
     seed: int = 0,
     progress: bool = False,
-) -> dict[str, xr.Dataset]:
-    """The results of a report, by section.
+) -> Results:
+    """The results of a report, by section. A step that fails is left out, with its reason in `left_out`, and the others go on.
 
     Args:
         clean: the prompt to look into.
@@ -58,7 +57,7 @@ def collect(
         answer, wrong: single tokens; default, the model's top prediction after the clean and the corrupt prompt. Without a corrupt prompt
             they are followed through the layers and attributed; nothing is patched.
         outside: prompts and a disturbance, whose cascade outside is measured too; it takes a minute or more.
-        folder: where the finished parts of that are kept; a run that was stopped goes on from there.
+        folder: where finished parts are kept; a run of the same request that was stopped, or of which a step failed, goes on from there.
         seed: of the injected directions, and of the random-init twin.
         progress: show a progress bar on standard error.
 
@@ -71,11 +70,19 @@ def collect(
 
     Raises:
         InterpError: before any work: prompts, answers or a disturbance that the model cannot take; answers that are the same, or
-            predictions where none is given. Then what the analyses raise.
+            predictions where none is given. At the end: nothing could be computed.
         ResultError: a prediction that is no number; it names the first hook point that is none.
     """
     asked = asked_about(model, clean, corrupt, answer, wrong, outside)
-    results: dict[str, xr.Dataset] = {}
+    results = Results()
+    about = {
+        "what": "report",
+        "prompts": [None if text is None else model.to_tokens(text).tolist() for text in (clean, corrupt)],
+        "answers": asked,
+        "seed": seed,
+        "outside": None if folder is None or outside is None else outside_asked(model, *outside, **OUTSIDE),
+    }
+    shelf = parts_shelf(folder, model, about)
     is_sum = model.config.is_sum
     steps: list[Step] = [("lens", partial(logit_lens, model, clean, top_k=min(10, model.config.d_vocab)))]
     if corrupt is not None:
@@ -97,15 +104,18 @@ def collect(
     steps.append(
         (
             "embeddings",
-            lambda: embedding_structure(model, _tokens(results, asked), top_k=min(8, model.config.d_vocab - 1)),
+            lambda: embedding_structure(model, _tokens(model, clean, asked), top_k=min(8, model.config.d_vocab - 1)),
         )
     )
-    run_steps(steps, results, title="report", progress=progress)
-    inside = inside_steps(model, [clean], [] if corrupt is None else [corrupt], results, answers=asked, seed=seed)
+    run_steps(steps, results, title="report", progress=progress, keep=shelf.part)
+    inside = inside_steps(
+        model, [clean], [] if corrupt is None else [corrupt], results, answers=asked, seed=seed, shelf=shelf
+    )
     run_steps(inside, results, title="cascade inside", progress=progress)
     if outside is not None:
-        followed_out = outside_steps(model, *outside, results, **OUTSIDE, seed=seed, folder=folder)
-        run_steps(followed_out, results, title="cascade outside", progress=progress)
+        followed_out = outside_steps(model, *outside, results, **OUTSIDE, seed=seed, folder=shelf.folder)
+        run_steps(followed_out, results, title="cascade outside", progress=progress, keep=shelf.part)
+    check_any(results, "report")
     return results
 
 
@@ -151,7 +161,7 @@ def asked_about(
     return found
 
 
-def _tokens(results: dict[str, xr.Dataset], asked: dict[str, int]) -> list[int]:
+def _tokens(model: Transformer, clean: str, asked: dict[str, int]) -> list[int]:
     """The answers and the prompt's last different tokens."""
-    ids = [int(i) for i in results["lens"]["token_id"][0].to_numpy()]
+    ids = model.to_tokens(clean)[0].tolist()
     return list(dict.fromkeys([*asked.values(), *reversed(ids)]))[:LOOKED_AT]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from analyses.cascade.injection import Injected, check_request, inject
 from analyses.cascade.light_cone import describe_cone
 from analyses.plots import plot
 from analyses.plots.match import match
-from analyses.report.steps import Step
+from analyses.report.shelf import Shelf, parts_shelf, twins_shelf
+from analyses.report.steps import Compute, LeftOut, Step, add_rows, left_out, made_of
 from analyses.set_apart import begins_with_bos
+from interp.config import ModelConfig
 from interp.errors import ConfigError, InterpError
 from interp.generation import left_aligned
 from interp.geometry import seen_directions
@@ -91,60 +94,110 @@ def inside_steps(
     layer: int = 0,
     n_directions: int = 8,
     seed: int = 0,
+    shelf: Shelf | None = None,
 ) -> list[Step]:
     """How to get every result of `SHOWN`, in order, each of the model and then of its random-init twin (`gain_null`), with `theory`;
-    None of those that the model's architecture does not have.
+    None of those that the model's architecture does not have. What is measured of the twin is kept in the user's cache, so the twin is
+    built only where something of it is not there yet.
 
     Args:
         others: corrupt partners of the texts, whose difference the ledger follows; without them it follows an injection.
         results: where the earlier steps' results will be.
         answers: `answer` and perhaps `wrong`, after which self-repair is measured; without them it is not.
+        shelf: where finished results of the model itself are kept.
     """
     request: dict[str, Any] = {"dose": dose, "layer": layer, "n_directions": n_directions, "seed": seed}
-    twin = cascade.random_twin(model, seed)
-    own = _steps_of(model, texts, others, request, answers)
-    null = {f"{name}{NULL}": step for name, step in _steps_of(twin, texts, others, request, answers).items()}
+    kept = twins_shelf(model, _asked(model, texts, others, answers, request), otherwise=shelf)
+
+    @cache
+    def twin() -> Transformer:
+        return cascade.random_twin(model, seed)
+
+    def of_twin(name: str, step: Compute) -> Compute:
+        return lambda: kept.part(name, step)
+
+    own = _steps_of(model.config, lambda: model, texts, others, request, answers)
+    null = {
+        f"{name}{NULL}": of_twin(f"{name}{NULL}", step)
+        for name, step in _steps_of(model.config, twin, texts, others, request, answers).items()
+    }
     steps = {"gain": own.pop("gain"), f"gain{NULL}": null.pop(f"gain{NULL}")}
-    steps["theory"] = partial(predicted, twin, texts, layer)
+    steps["theory"] = of_twin("theory", lambda: predicted(twin(), texts, layer))
     steps["verdict"] = lambda: cascade.internal_verdict(results["gain"], null=results[f"gain{NULL}"])
     for name, step in own.items():
         steps |= {name: step, f"{name}{NULL}": null[f"{name}{NULL}"]}
-    return list(steps.items())
+    return [
+        (name, step if shelf is None or is_of_twin(name) else partial(shelf.part, name, step))
+        for name, step in steps.items()
+    ]
+
+
+def is_of_twin(name: str) -> bool:
+    """Whether the result of that name is of the random-init twin alone."""
+    return name.endswith(NULL) or name == "theory"
+
+
+def _asked(
+    model: Transformer,
+    texts: Sequence[str],
+    others: Sequence[str],
+    answers: dict[str, Any] | None,
+    request: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All that shapes the numbers besides the model, as JSON values."""
+    ids = {
+        role: model.to_tokens(those).tolist() if those else [] for role, those in (("texts", texts), ("others", others))
+    }
+    return {"what": "cascade inside", **ids, "answers": answers, **request}
+
+
+def inside_shelf(
+    folder: Path | None,
+    model: Transformer,
+    texts: Sequence[str],
+    others: Sequence[str],
+    *,
+    answers: dict[str, Any] | None = None,
+    **request: Any,
+) -> Shelf:
+    """Where the finished parts of `interp cascade inside` are kept; the arguments are those of `inside_steps`."""
+    return parts_shelf(folder, model, _asked(model, texts, others, answers, request))
 
 
 def _steps_of(
-    model: Transformer,
+    config: ModelConfig,
+    model: Callable[[], Transformer],
     texts: Sequence[str],
     others: Sequence[str],
     request: dict[str, Any],
     answers: dict[str, Any] | None,
-) -> dict[str, Callable[[], xr.Dataset | None]]:
-    """How to measure everything of one model; one injection serves three of them."""
-    is_sum = model.config.is_sum
+) -> dict[str, Compute]:
+    """How to measure everything of one model, which is made when it is needed; one injection serves three of them."""
+    is_sum = config.is_sum
     layer, seed, dose = request["layer"], request["seed"], request["dose"]
-    most = seen_directions(model.config)
+    most = seen_directions(config)
 
     @cache
     def injected(frozen: bool = False) -> Injected:
-        return inject(model, texts, who="cascade inside", frozen=frozen, **request)
+        return inject(model(), texts, who="cascade inside", frozen=frozen, **request)
 
     def repair() -> xr.Dataset | None:
         if answers is None or not is_sum:
             return None
-        effect = direct_logit_attribution(model, texts, **answers)["head_effect"].mean("prompt").to_numpy()
+        effect = direct_logit_attribution(model(), texts, **answers)["head_effect"].mean("prompt").to_numpy()
         found = np.unravel_index(int(effect.argmax()), effect.shape)
-        return cascade.self_repair(model, texts, (int(found[0]), int(found[1])), **answers)
+        return cascade.self_repair(model(), texts, (int(found[0]), int(found[1])), **answers)
 
     return {
-        "gain": lambda: describe_gain(model, injected(), seed),
-        "cone": lambda: describe_cone(model, injected(), seed),
-        "ledger": lambda: cascade.ledger(model, texts, others or None, dose=dose, layer=layer, seed=seed) if is_sum else None,
-        "directions": partial(cascade.compare_directions, model, texts, kinds=QUICK, **request),
-        "dose": partial(cascade.dose_response, model, texts, layer=layer, seed=seed),
-        "spectrum": partial(cascade.jacobian_spectrum, model, texts, source=(layer, -1), k=None, seed=seed),
-        "participation": partial(cascade.participation, model, texts, layer=layer),
-        "exponents": partial(cascade.lyapunov, model, texts, k=min(32, most), seed=seed),
-        "damping": lambda: describe_damping(model, injected(), injected(True), seed) if model.config.norm != "none" else None,
+        "gain": lambda: describe_gain(model(), injected(), seed),
+        "cone": lambda: describe_cone(model(), injected(), seed),
+        "ledger": lambda: cascade.ledger(model(), texts, others or None, dose=dose, layer=layer, seed=seed) if is_sum else None,
+        "directions": lambda: cascade.compare_directions(model(), texts, kinds=QUICK, **request),
+        "dose": lambda: cascade.dose_response(model(), texts, layer=layer, seed=seed),
+        "spectrum": lambda: cascade.jacobian_spectrum(model(), texts, source=(layer, -1), k=None, seed=seed),
+        "participation": lambda: cascade.participation(model(), texts, layer=layer),
+        "exponents": lambda: cascade.lyapunov(model(), texts, k=min(32, most), seed=seed),
+        "damping": lambda: describe_damping(model(), injected(), injected(True), seed) if config.norm != "none" else None,
         "repair": repair,
     }  # fmt: skip
 
@@ -159,62 +212,101 @@ def predicted(twin: Transformer, texts: Sequence[str], layer: int = 0) -> xr.Dat
         return None
 
 
-def figures(results: Mapping[str, xr.Dataset], *, injection: int | None = None) -> list[tuple[go.Figure, str]]:
+def figures(
+    results: Mapping[str, xr.Dataset], *, injection: int | None = None
+) -> list[tuple[go.Figure | LeftOut, str]]:
     """Each figure of `SHOWN` that there is a result for, and how to read it; then the same at random initialisation, on its scales.
+
+    Where a result was left out, that stands in the figure's place.
 
     Args:
         injection: the position whose light cone is drawn; None is the first that is injected at.
     """
-    drawn: list[tuple[go.Figure, str]] = []
+    drawn: list[tuple[go.Figure | LeftOut, str]] = []
+    lacking = {one.name: one for one in left_out(results)}
     cone = {} if injection is None else {"injection": injection}
     for name, read in SHOWN.items():
-        if name not in results:
-            continue
         if name in ALREADY_BESIDE:
-            beside = {"null": results[f"gain{NULL}"], "theory": results.get("theory")} if name == "gain" else {}
-            drawn.append((plot(results[name], **beside), read))
+            beside = {"null": results.get(f"gain{NULL}"), "theory": results.get("theory")} if name == "gain" else {}
+            if name in results:
+                drawn.append((plot(results[name], **beside), read))
+            names = (name, f"gain{NULL}", "theory") if name == "gain" else (name,)
+            drawn += [(lacking[one], "") for one in names if one in lacking]
             continue
-        pair = [
-            plot(results[one], **(cone if name == "cone" else {})) for one in (name, f"{name}{NULL}") if one in results
-        ]
-        match(pair)
-        drawn += zip(pair, (read, "The same before training, on the same scales."), strict=False)
+        pair = {
+            one: plot(results[one], **(cone if name == "cone" else {}))
+            for one in (name, f"{name}{NULL}")
+            if one in results
+        }
+        if pair:
+            match(pair.values())
+        for one, said in ((name, read), (f"{name}{NULL}", "The same before training, on the same scales.")):
+            if one in pair:
+                drawn.append((pair[one], said))
+            elif one in lacking:
+                drawn.append((lacking[one], ""))
     return drawn
 
 
 def rows(results: Mapping[str, xr.Dataset]) -> Table:
-    """The verdict and the figures that it rests on."""
-    verdict, gain, null = (results[name] for name in ("verdict", "gain", "gain_null"))
-    low, high = verdict["slope_interval"].to_numpy()
-    interval = "" if np.isnan(low) else f" ({low:+.3f} to {high:+.3f})"
+    """The verdict and the figures that it rests on; in the place of what was left out, why."""
+    null = f"gain{NULL}"
     table = Table("", "value", title="cascade inside", title_justify="left")
-    said = f"{verdict['verdict'].item()}, {int(verdict['prompts'])} prompts"
-    table.add_row("verdict", f"{said}; at random init {verdict['null_verdict'].item()}")
-    table.add_row(
-        "slope of ln Γ, nats per layer",
-        f"{float(verdict['slope_mean']):+.3f}{interval}; margin ±{float(verdict['margin']):.3f}",
-    )
-    table.add_row("the same at random init", f"{float(verdict['null_slope']):+.3f}")
-    for name, title in (("log_gain", "G at the output (typical)"), ("log_relative_gain", "Γ at the output (typical)")):
-        own, other = (float(np.exp(result[name][:, -1].mean())) for result in (gain, null))
-        table.add_row(title, f"{own:.2f}; at random init {other:.2f}")
-    left, left_null = (float(results[name]["off_site"][:, -1].mean()) for name in ("cone", f"cone{NULL}"))
-    table.add_row("share that has left its position", f"{left:.0%}; at random init {left_null:.0%}")
-    if "ledger" in results:
+
+    def verdict() -> str:
+        one = results["verdict"]
+        said = f"{one['verdict'].item()}, {int(one['prompts'])} prompts"
+        return f"{said}; at random init {one['null_verdict'].item()}"
+
+    def slope() -> str:
+        one = results["verdict"]
+        low, high = one["slope_interval"].to_numpy()
+        interval = "" if np.isnan(low) else f" ({low:+.3f} to {high:+.3f})"
+        return f"{float(one['slope_mean']):+.3f}{interval}; margin ±{float(one['margin']):.3f}"
+
+    def grown(name: str) -> str:
+        own, other = (float(np.exp(results[which][name][:, -1].mean())) for which in ("gain", null))
+        return f"{own:.2f}; at random init {other:.2f}"
+
+    def gone() -> str:
+        own, other = (float(results[name]["off_site"][:, -1].mean()) for name in ("cone", f"cone{NULL}"))
+        return f"{own:.0%}; at random init {other:.0%}"
+
+    def heads() -> str:
         entry = results["ledger"]["head_entry"].mean("prompt").to_series()
-        best = ", ".join(f"{layer}.{head} ({value:+.2f})" for (layer, head), value in entry.nlargest(3).items())
-        table.add_row("heads that add most, nats", best)
-    for title, result in (("growth goes with depth as", gain), ("the same at random init", null)):
-        aic = result["growth_aic"].to_numpy()
-        better = "too few layers to tell" if np.isnan(aic).any() else str(result["law"].to_numpy()[int(aic.argmin())])
-        table.add_row(title, better if np.isnan(aic).any() else f"{better}, by {abs(aic[0] - aic[1]):.1f} of AIC")
-    theory = results.get("theory")
-    expected = (
-        "not worked out for this shape or layer"
-        if theory is None
-        else f"{float(np.exp(theory['log_gain'][:, -1].mean())):.2f}"
+        return ", ".join(f"{layer}.{head} ({value:+.2f})" for (layer, head), value in entry.nlargest(3).items())
+
+    def law(name: str) -> str:
+        aic = results[name]["growth_aic"].to_numpy()
+        if np.isnan(aic).any():
+            return "too few layers to tell"
+        return f"{results[name]['law'].to_numpy()[int(aic.argmin())]}, by {abs(aic[0] - aic[1]):.1f} of AIC"
+
+    def rounding() -> str:
+        return f"{float(results['gain']['rounding'].max()):.1e} of the disturbance at most"
+
+    def expected() -> str:
+        return f"{float(np.exp(results['theory']['log_gain'][:, -1].mean())):.2f}"
+
+    add_rows(
+        table,
+        results,
+        [
+            ("verdict", ["verdict"], verdict),
+            ("slope of ln Γ, nats per layer", ["verdict"], slope),
+            ("the same at random init", ["verdict"], lambda: f"{float(results['verdict']['null_slope']):+.3f}"),
+            ("G at the output (typical)", ["gain", null], lambda: grown("log_gain")),
+            ("Γ at the output (typical)", ["gain", null], lambda: grown("log_relative_gain")),
+            ("share that has left its position", ["cone", f"cone{NULL}"], gone),
+            ("heads that add most, nats", ["ledger"], heads),
+            ("growth goes with depth as", ["gain"], lambda: law("gain")),
+            ("the same at random init", [null], lambda: law(null)),
+            (
+                "G by mean field at random init",
+                [],
+                lambda: str(made_of(results, ["theory"], expected) or "not worked out for this shape or layer"),
+            ),
+            ("zero-dose control, computed again", ["gain"], rounding),
+        ],
     )
-    table.add_row("G by mean field at random init", expected)
-    rounding = float(gain["rounding"].max())
-    table.add_row("zero-dose control, computed again", f"{rounding:.1e} of the disturbance at most")
     return table

@@ -17,7 +17,8 @@ from analyses.cascade.external import SHORTEST
 from analyses.cascade.survival import describe_survival
 from analyses.plots import plot
 from analyses.report.inside import check_inside
-from analyses.report.steps import Step
+from analyses.report.shelf import Shelf, parts_shelf
+from analyses.report.steps import LeftOut, Step, add_rows, left_out
 from interp.errors import InterpError
 from interp.generation import Sampling, check_room, left_aligned
 from interp.model import Transformer
@@ -101,7 +102,14 @@ def outside_steps(
     def run() -> Coupled:
         return couple(model, texts, disturbance, folder=parts("coupled"), **request)
 
+    def reproduction() -> xr.Dataset | None:
+        if greedy:
+            return None
+        results["coupled"]  # an error where it was left out: it is not run in vain a second time
+        return cascade.reproduction(model, texts, temperature=temperature, horizon=horizon, loop=run(), seed=seed)
+
     def survival() -> xr.Dataset:
+        results["coupled"]
         several = len(run().clean) > 1
         unrelated = couple(model, texts, Unrelated(), folder=parts("unrelated"), **request) if several else None
         return describe_survival(model, run(), unrelated)
@@ -121,11 +129,7 @@ def outside_steps(
         ("joined", joined),
         ("survival", survival),
         ("avalanches", lambda: cascade.avalanches(results["coupled"])),
-        (
-            "reproduction",
-            lambda: None if greedy
-            else cascade.reproduction(model, texts, temperature=temperature, horizon=horizon, loop=run(), seed=seed),
-        ),
+        ("reproduction", reproduction),
         ("channels", lambda: None if greedy else cascade.channels(model, texts, nudge, folder=parts("channels"), **request)),
         (
             "temperature",
@@ -136,59 +140,114 @@ def outside_steps(
     ]  # fmt: skip
 
 
-def figures(results: Mapping[str, xr.Dataset]) -> list[tuple[go.Figure, str]]:
-    """Each figure of `SHOWN` that there is a result for, and how to read it."""
-    return [(plot(results[name]), read) for name, read in SHOWN.items() if name in results]
+def outside_asked(model: Transformer, texts: Sequence[str], disturbance: Disturbance, **request: Any) -> dict[str, Any]:
+    """All that shapes the numbers besides the model, as JSON values; `request` is what `outside_steps` takes."""
+    tokens = left_aligned(model.to_tokens(texts))
+    vector = disturbance.vector if isinstance(disturbance, Nudge) else None
+    return {
+        "what": WHO,
+        "tokens": tokens.tolist(),
+        "disturbed": left_aligned(disturbance.begin(model, tokens, WHO)).tolist(),
+        "disturbance": disturbance.about(),
+        "vector": None if vector is None else vector.tolist(),
+        **request,
+    }
+
+
+def outside_shelf(
+    folder: Path | None, model: Transformer, texts: Sequence[str], disturbance: Disturbance, **request: Any
+) -> Shelf:
+    """Where the finished parts of `interp cascade outside` are kept; the arguments are those of `outside_steps`."""
+    return parts_shelf(folder, model, outside_asked(model, texts, disturbance, **request))
+
+
+def figures(results: Mapping[str, xr.Dataset]) -> list[tuple[go.Figure | LeftOut, str]]:
+    """Each figure of `SHOWN` that there is a result for, and how to read it; in the place of what was left out, why."""
+    lacking = {one.name: one for one in left_out(results)}
+    drawn: list[tuple[go.Figure | LeftOut, str]] = []
+    for name, read in SHOWN.items():
+        if name in results:
+            drawn.append((plot(results[name]), read))
+        elif name in lacking:
+            drawn.append((lacking[name], ""))
+    return drawn
 
 
 def rows(results: Mapping[str, xr.Dataset]) -> Table:
-    """The verdicts and the figures that they rest on."""
-    verdict, coupled, joined = (results[name] for name in ("external", "coupled", "joined"))
+    """The verdicts and the figures that they rest on; in the place of what was left out, why."""
     table = Table("", "value", title="cascade outside", title_justify="left")
-    table.add_row(
-        "verdict", f"{verdict['verdict'].item()}, {int(verdict['prompts'])} prompts of {coupled.sizes['seed']} draws"
-    )
-    table.add_row(
-        "the cascade inside",
-        f"{joined['inside'].item()}; rank correlation with h {_with(joined, 'rank_correlation', '+.2f')}",
-    )
-    late, bounds = verdict["late_damage_mean"].to_numpy(), verdict["late_damage_interval"].to_numpy()
-    said = ", ".join(f"{value:.3f}{_bounds(bounds[:, at], '.3f')}" for at, value in enumerate(late))
-    table.add_row(
-        f"late damage at {', '.join(str(int(n)) for n in verdict['horizon'])} tokens",
-        f"{said}; gone below {float(verdict['epsilon'])}",
-    )
-    parted = coupled["first_divergence"].notnull()
-    table.add_row(
-        "texts that part",
-        f"{float(parted.mean()):.0%}, the typical one at step {float(coupled['first_divergence'].median()):.0f}"
-        if parted.any()
-        else "none",
-    )
-    together, chance = (float(results["survival"][name]) for name in ("came_together", "came_together_unrelated"))
-    if np.isfinite(together):
-        table.add_row(
-            "of these come together again",
-            f"{together:.0%}" + ("" if np.isnan(chance) else f"; unrelated texts {chance:.0%}"),
+
+    def verdict() -> str:
+        one, seeds = results["external"], results["coupled"].sizes["seed"]
+        return f"{one['verdict'].item()}, {int(one['prompts'])} prompts of {seeds} draws"
+
+    def inside() -> str:
+        one = results["joined"]
+        return f"{one['inside'].item()}; rank correlation with h {_with(one, 'rank_correlation', '+.2f')}"
+
+    def late() -> str:
+        one = results["external"]
+        values, bounds = one["late_damage_mean"].to_numpy(), one["late_damage_interval"].to_numpy()
+        said = ", ".join(f"{value:.3f}{_bounds(bounds[:, at], '.3f')}" for at, value in enumerate(values))
+        return f"{said}; gone below {float(one['epsilon'])}"
+
+    def parted() -> str:
+        first = results["coupled"]["first_divergence"]
+        apart = first.notnull()
+        return (
+            f"{float(apart.mean()):.0%}, the typical one at step {float(first.median()):.0f}" if apart.any() else "none"
         )
-    if "reproduction" in results:
+
+    def again() -> str | None:
+        one = results["survival"]
+        together, chance = float(one["came_together"]), float(one["came_together_unrelated"])
+        if not np.isfinite(together):
+            return None
+        return f"{together:.0%}" + ("" if np.isnan(chance) else f"; unrelated texts {chance:.0%}")
+
+    def changed() -> str:
         one = results["reproduction"]
-        r, r_bounds = float(one["reproduction"][-1]), one["reproduction_interval"].to_numpy()[:, -1]
-        table.add_row(
-            f"R up to {one.sizes['lag']} tokens",
-            f"{r:.2f}{_bounds(r_bounds, '.2f')}; in the closed loop {_with(one, 'r_loop', '.2f')}",
-        )
-        table.add_row("influence falls with the lag to the power", _with(one, "exponent", ".2f"))
-    table.add_row("branching ratio of avalanches", _with(results["avalanches"], "branching_ratio", ".2f"))
-    if "channels" in results:
-        shares = results["channels"]["shapley"].mean("prompt")
-        table.add_row("carried by activations, by tokens", ", ".join(f"{float(value):.3f}" for value in shares))
-    sweep = results["temperature"]
-    damage = sweep["late_damage_mean"][:, -1]
-    table.add_row(
-        "against temperature", f"{sweep['said'].item()}; least damage at T = {float(damage.idxmin('temperature')):g}"
+        r, bounds = float(one["reproduction"][-1]), one["reproduction_interval"].to_numpy()[:, -1]
+        return f"{r:.2f}{_bounds(bounds, '.2f')}; in the closed loop {_with(one, 'r_loop', '.2f')}"
+
+    def shares() -> str:
+        return ", ".join(f"{float(value):.3f}" for value in results["channels"]["shapley"].mean("prompt"))
+
+    def against() -> str:
+        one = results["temperature"]
+        least = float(one["late_damage_mean"][:, -1].idxmin("temperature"))
+        return f"{one['said'].item()}; least damage at T = {least:g}"
+
+    lengths, lags = "several numbers of", "several"
+    if "external" in results:
+        lengths = ", ".join(str(int(n)) for n in results["external"]["horizon"])
+    if "reproduction" in results:
+        lags = str(results["reproduction"].sizes["lag"])
+    add_rows(
+        table,
+        results,
+        [
+            ("verdict", ["external", "coupled"], verdict),
+            ("the cascade inside", ["joined"], inside),
+            (f"late damage at {lengths} tokens", ["external"], late),
+            ("texts that part", ["coupled"], parted),
+            ("of these come together again", ["survival"], again),
+            (f"R up to {lags} tokens", ["reproduction"], changed),
+            (
+                "influence falls with the lag to the power",
+                ["reproduction"],
+                lambda: _with(results["reproduction"], "exponent", ".2f"),
+            ),
+            (
+                "branching ratio of avalanches",
+                ["avalanches"],
+                lambda: _with(results["avalanches"], "branching_ratio", ".2f"),
+            ),
+            ("carried by activations, by tokens", ["channels"], shares),
+            ("against temperature", ["temperature"], against),
+        ],
     )
-    return table  # fmt: skip
+    return table
 
 
 def _with(result: xr.Dataset, name: str, form: str) -> str:

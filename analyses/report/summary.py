@@ -1,27 +1,38 @@
 """What the numbers say, in sentences. Each sentence states figures of the results and no more."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import xarray as xr
 
 from analyses.plots.labels import visible
+from analyses.report.steps import made_of
 from interp.errors import ResultError
 
 
 def summary(results: Mapping[str, xr.Dataset]) -> list[str]:
-    """One sentence or two for each section that a report has."""
-    lines = [lens_sentence(results["lens"])]
-    if "patching" in results:
-        lines.append(patching_sentence(results["patching"]))
-        lines.append(heads_sentence(results["heads"], results["methods"]))
-    lines.append(detectors_sentence(results["head_table"]))
-    if "attribution" in results:
-        lines.append(attribution_sentence(results["attribution"]))
-    lines.append(stream_sentence(results["stream"]))
-    lines.append(gain_sentence(results["gain"]))
-    return [*lines, external_sentence(results["external"])] if "external" in results else lines
+    """One sentence or two for each section that a report has; where its result was left out, why."""
+    sentences: list[tuple[Callable[..., str], list[str]]] = [
+        (lens_sentence, ["lens"]),
+        (patching_sentence, ["patching"]),
+        (heads_sentence, ["heads", "methods"]),
+        (detectors_sentence, ["head_table"]),
+        (attribution_sentence, ["attribution"]),
+        (stream_sentence, ["stream"]),
+        (gain_sentence, ["gain"]),
+        (external_sentence, ["external"]),
+    ]
+    lines = []
+    for say, names in sentences:
+        line = made_of(results, names, partial(_said, say, results, names))
+        lines += [] if line is None else [str(line)]
+    return lines
+
+
+def _said(say: Callable[..., str], results: Mapping[str, xr.Dataset], names: Sequence[str]) -> str:
+    return say(*(results[name] for name in names))
 
 
 def lens_sentence(lens: xr.Dataset) -> str:
