@@ -31,6 +31,9 @@ from interp.tokenizer import PAD
 QUICK = ("covariance", "token", "activation", "unembedding")
 """Kinds of directions that are drawn at once; `singular` ones take a decomposition for every place."""
 
+OF_ONE_PLACE = ("token", "unembedding")
+"""Those of them that do not compare places."""
+
 SHOWN = {
     "gain": (
         "A disturbance is injected in random directions at each position, and followed upward; positions of BOS or of a massive stream "
@@ -181,6 +184,9 @@ def _steps_of(
     def injected(frozen: bool = False) -> Injected:
         return inject(model(), texts, who="cascade inside", frozen=frozen, **request)
 
+    def kinds() -> tuple[str, ...]:
+        return QUICK if len(injected().places) > 1 else OF_ONE_PLACE
+
     def repair() -> xr.Dataset | None:
         if answers is None or not is_sum:
             return None
@@ -192,7 +198,7 @@ def _steps_of(
         "gain": lambda: describe_gain(model(), injected(), seed),
         "cone": lambda: describe_cone(model(), injected(), seed),
         "ledger": lambda: cascade.ledger(model(), texts, others or None, dose=dose, layer=layer, seed=seed) if is_sum else None,
-        "directions": lambda: cascade.compare_directions(model(), texts, kinds=QUICK, **request),
+        "directions": lambda: cascade.compare_directions(model(), texts, kinds=kinds(), **request),
         "dose": lambda: cascade.dose_response(model(), texts, layer=layer, seed=seed),
         "spectrum": lambda: cascade.jacobian_spectrum(model(), texts, source=(layer, -1), k=None, seed=seed),
         "participation": lambda: cascade.participation(model(), texts, layer=layer),
