@@ -20,7 +20,7 @@ import interp
 from interp.errors import CheckpointError, TokenError
 
 LENGTH = 24  # beyond every window
-PART = 10  # changes of each kind that are tried every time, beside those of OTHERS
+PART = 6  # changes of each kind that are tried every time, beside a third of OTHERS
 FAMILIES = [*(kind for kind in KINDS if kind.isidentifier()), "qwen2 untied, windowed", "gemma3 scaled"]
 UNSAID = "not said"
 """In place of a value: the field is left out."""
@@ -141,11 +141,13 @@ def follow(kind: str, folder, part: int | None) -> tuple[int, int]:
     settings = json.loads(path.read_text())
     declared = [field.name for field in dataclasses.fields(type(model.config))]
     tried = list(changes(model.config.to_dict() | settings, declared))
+    others = OTHERS
     if part is not None:
         tried = random.Random(0).sample(tried, part)
+        others = OTHERS[list(KINDS).index(kind) % 3 :: 3]  # another third of them for the next kind
     followed = refused = 0
     misread = []
-    for change in [{}, *OTHERS, *tried]:
+    for change in [{}, *others, *tried]:
         new = {name: value for name, value in (settings | copy.deepcopy(change)).items() if value != UNSAID}
         path.write_text(json.dumps(new))
         ours = our_logits(folder, tokens)
@@ -173,8 +175,8 @@ def _quiet():
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_changed_field_is_followed_or_refused(kind, tmp_path):
     followed, refused = follow(kind, tmp_path, PART)
-    assert followed > 20
-    assert refused > 10
+    assert followed > 8
+    assert refused > 0
 
 
 @pytest.mark.slow
