@@ -177,7 +177,7 @@ def test_nanogpt_of_an_older_release_has_biases(tmp_path):
     [
         ({k: v for k, v in ARGUMENTS.items() if k != "vocab_size"}, "no field 'vocab_size', one of nanoGPT's"),
         (ARGUMENTS | {"n_head": 3}, "n_embd = 8 is not a multiple of n_head = 3"),
-        (ARGUMENTS | {"bias": "x"}, "not usable"),
+        (ARGUMENTS | {"bias": "x"}, "bias must be true or false, found 'x'"),
         (ARGUMENTS | {"n_layer": 0}, "not usable"),
         (ARGUMENTS | {"n_layer": 3}, "'h.2.ln_1.weight' is missing"),
         (ARGUMENTS | {"bias": False}, "tensors are not part of GPT-2 with 2 layers"),

@@ -148,6 +148,15 @@ class TestHalfPrecision:
         )
         assert half.dtype == dtype
 
+    @pytest.mark.parametrize("circuit", ["ov", "qk"])
+    def test_slices_of_circuits(self, dtype, circuit):
+        half = tiny(dtype=dtype)
+        found, whole = (
+            circuit_slice(m, 1, 0, circuit=circuit, rows=[3, 4], columns=[7])
+            for m in (half, copy.deepcopy(half).float())
+        )
+        torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-4)
+
     def test_copying_and_the_table_of_heads(self, dtype):
         half = interp.load(dtype=dtype)
         whole = copy.deepcopy(half).float()

@@ -5,6 +5,7 @@ The weights are taken as they are. Where a model has norms whose gains are to co
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,8 @@ def circuit_slice(
     first, second = (torch.tensor(_ids(model, given), device=model.device) for given in (rows, columns))
     read = _read(model, layer, first, embedding, "circuit_slice")
     into = model.W_U[:, second] if circuit == "ov" else _read(model, layer, second, embedding, "circuit_slice").mT
-    return (read @ matrix.left) @ (matrix.right @ into)
+    left, right, read, into = (at_least_float32(part) for part in (matrix.left, matrix.right, read, into))
+    return (read @ left) @ (right @ into)
 
 
 def _ids(model: Transformer, given: Wholes) -> list[int]:
@@ -80,11 +82,13 @@ def effective_embedding(model: Transformer, tokens: Int[Tensor, " token"]) -> Fl
     of that. The heads of block 0 read nothing, and there is no position.
 
     Heads above block 0 read this, not W_E, and in many models the first MLP carries most of it: Wang et al. 2022 (arXiv 2211.00593, section
-    3.1) take the stream after the first MLP for the copy score of name movers.
+    3.1) take the stream after the first MLP for the copy score of name movers. In float32 at least.
     """
     block, config = model.get_submodule("blocks.0"), model.config
     assert isinstance(block, Block)
-    embedded = model.W_E[tokens][None] * config.embed_scale
+    if model.dtype in (torch.float16, torch.bfloat16):
+        block = deepcopy(block).float()
+    embedded = at_least_float32(model.W_E[tokens][None]) * config.embed_scale
     return block.finish(embedded, embedded.new_zeros(1, len(tokens), config.n_heads, config.d_head))[0]
 
 
