@@ -11,7 +11,7 @@ from conftest import random_tokens, tiny
 import analyses
 import interp
 from analyses import cascade
-from analyses.attention.circuits import copying_scores, singular_tokens
+from analyses.attention.circuits import circuit_slice, copying_scores, singular_tokens
 from interp import FactoredMatrix
 from interp.errors import HookError, InterpError
 
