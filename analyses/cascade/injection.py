@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analyses.cascade.directions import Directions, draw
 from analyses.cascade.entering import Clean
+from analyses.cascade.linear import placed_at
 from interp.config import ModelConfig
 from interp.errors import InterpError, ResultError
 from interp.generation import left_aligned
@@ -175,9 +176,9 @@ def _pushed(
         own = (places[:, 0] == prompt).nonzero()[:, 0]
         at = places[own, 1].tolist()
         if config.causal:
-            begun = {first: _begun(deltas[own[n]], 0, length - first) for n, first in enumerate(at)}
+            begun = {first: placed_at(deltas[own[n]], 0, length - first) for n, first in enumerate(at)}
         else:
-            begun = {0: torch.cat([_begun(deltas[own[n]], position, length) for n, position in enumerate(at)])}
+            begun = {0: torch.cat([placed_at(deltas[own[n]], position, length) for n, position in enumerate(at)])}
         energies[own, :, :, :length] = 0.0  # before the injection nothing moves
         run = clean.linearised(prompt)
         for step, pushed in enumerate([begun, *run.up_from(begun, layer, config.n_layers)]):
@@ -186,14 +187,6 @@ def _pushed(
                 whose = own[at.index(first), None] if config.causal else own
                 energies[whose, :, step, first:length] = found.to(energies)
     return energies
-
-
-def _begun(
-    deltas: Float[Tensor, "direction d_model"], position: int, length: int
-) -> Float[Tensor, "direction position d_model"]:
-    placed = deltas.new_zeros(len(deltas), length, deltas.shape[1])
-    placed[:, position] = deltas
-    return placed
 
 
 def _scales(model: Transformer, tokens: Tensor, layer: int) -> dict[str, list[Tensor]]:

@@ -51,7 +51,7 @@ class Linear:
         """J v at all positions for each v at one position."""
         first = position if self.run.model.config.causal else 0
         pushed = self.run.push(
-            _at(self._seen(vectors), position - first, len(self.run) - first), first, self.start, self.stop
+            placed_at(self._seen(vectors), position - first, len(self.run) - first), first, self.start, self.stop
         )
         return torch.cat([pushed.new_zeros(len(pushed), first, pushed.shape[2]), self._seen(pushed)], dim=1)
 
@@ -61,12 +61,12 @@ class Linear:
         first, last = (source, target + 1) if causal else (0, len(self.run))
 
         def forward(v: Tensor) -> Tensor:
-            pushed = self.run.push(_at(self._seen(v), source - first, last - first), first, self.start, self.stop)
+            pushed = self.run.push(placed_at(self._seen(v), source - first, last - first), first, self.start, self.stop)
             return self._seen(pushed[:, target - first])
 
         def backward(u: Tensor) -> Tensor:
             at, count = (target, 1) if causal else (0, last)
-            pulled = self.run.pull(_at(self._seen(u), target - at, count), at, self.start, self.stop, first)
+            pulled = self.run.pull(placed_at(self._seen(u), target - at, count), at, self.start, self.stop, first)
             return self._seen(pulled[:, source - first])
 
         return forward, backward
@@ -181,9 +181,10 @@ def _orthonormal(rows: Float[Tensor, "vector size"]) -> Float[Tensor, "vector si
     return basis.mT
 
 
-def _at(
+def placed_at(
     vectors: Float[Tensor, "vector d_model"], position: int, length: int
 ) -> Float[Tensor, "vector position d_model"]:
+    """Vectors of one position, and zero at all others of so many."""
     placed = vectors.new_zeros(len(vectors), length, vectors.shape[1])
     placed[:, position] = vectors
     return placed

@@ -68,7 +68,7 @@ def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
 def _draw_written(fig: go.Figure, some: xr.Dataset, steps: list[str]) -> None:
     """Bars of what attention and MLPs write: of each prompt the mean over the positions that are not set apart, and the mean of these."""
     for column, (name, said) in enumerate((("written_norm", "norm %{y:.2f}"), ("norm_change", "%{y:+.2f}")), start=1):
-        values = some[name].where(some["set_apart"] == 0).mean("position").mean("prompt").to_numpy()
+        values = some[name].astype(float).where(some["set_apart"] == 0).mean("position").mean("prompt").to_numpy()
         for half, title, color in HALVES:
             chosen = [at for at, step in enumerate(steps) if step.endswith(half)]
             if not chosen:
