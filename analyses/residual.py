@@ -18,8 +18,8 @@ from interp.streams import half_steps
 from interp.tokenizer import PAD
 
 MASSIVE, TIMES_MEDIAN = 100.0, 1000.0
-"""An activation is massive where its size is above the first and above this many times the median size at its token (Sun et al.
-2024, arXiv 2402.17762, section 2)."""
+"""An activation is massive where its size is above the first and above this many times the median size of the stream there, over all
+tokens of the prompt (Sun et al. 2024, arXiv 2402.17762, section 2)."""
 
 
 @torch.no_grad()
@@ -56,7 +56,8 @@ def residual_stream(model: Transformer, prompt: Prompt, *, bos: bool | None = No
     before, written = streams[:-1], streams.diff(dim=0)
     cosine = torch.cosine_similarity(streams[1:], before, dim=-1)
     size = streams.abs()
-    largest, median = size.amax(-1), size.median(-1).values
+    largest = size.amax(-1)
+    median = size.masked_fill(~real[..., None], torch.nan).flatten(2).nanmedian(-1).values[..., None]
     massive = (largest > MASSIVE) & (largest > TIMES_MEDIAN * median)
     by_position = {
         "norm": (norm, "norm of the stream", "1"),

@@ -9,6 +9,7 @@ import analyses
 from analyses import cascade
 from analyses.plots import plot_head, plot_lens_curves, plot_lens_pair, plot_positions, plot_trajectories
 from analyses.plots.labels import label, visible
+from analyses.plots.theme import figure
 from interp.errors import ResultError
 from interp.zoo import DEFAULT_PAIR
 
@@ -202,3 +203,16 @@ def test_labels_show_markup_and_white_space_as_text(smalltown):
     shown = list(figure.layout.xaxis.ticktext)
     assert not any("<" in text or ">" in text for text in shown)
     assert any("&lt;" in text for text in shown)
+
+
+def test_an_option_that_a_figure_does_not_take_is_named(smalltown):
+    with pytest.raises(ResultError, match="no option 'head'; it takes prompt, layer"):
+        analyses.plot(analyses.attention_patterns(smalltown, "Mary went"), head=1)
+
+
+def test_a_figure_is_as_wide_as_its_title():
+    assert figure("short", 300, 200).layout.width == 300
+    long = "Attention of head 23.4 · a model with a rather long name"
+    assert figure(
+        f"{long}<br><sup>beneath it in small letters, however long that is, nothing is asked for</sup>", 300, 200
+    ).layout.width > 8 * len(long)

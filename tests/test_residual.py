@@ -5,6 +5,7 @@ import math
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import torch
 from conftest import random_tokens, tiny
 from test_options import build
 from test_patching_toy import CLEAN, toy  # noqa: F401 (a fixture)
@@ -100,3 +101,13 @@ def test_the_figure_shows_both_curves_and_the_cosines(smalltown):
     assert (cosines.zmin, cosines.zmid, cosines.zmax) == (-1, 0, 1)
     single = analyses.plot(result, prompt=1)
     np.testing.assert_allclose(single.data[0].y, result["mean_norm"][1], rtol=1e-6)
+
+
+def test_massive_is_told_beside_the_whole_prompt():
+    """A first token that is large in every direction has no activation 1,000 times its own median, but one that of the prompt."""
+    model, tokens = tiny(), torch.tensor([[5, 1, 2, 3]])
+    model.W_E[:] = 0.5
+    model.W_E[5] = 200.0
+    model.W_E[5, 3] = 2000.0
+    result = analyses.residual_stream(model, tokens)
+    assert result["massive"][0, 0].to_numpy().tolist() == [1, 0, 0, 0]

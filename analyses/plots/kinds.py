@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,9 +43,14 @@ def kinds() -> Mapping[str, Figure]:
 def plot(result: xr.Dataset, **options: Any) -> go.Figure:
     """The figure of a result, chosen by its kind; options are those of that kind's plot function.
 
-    Raises ResultError for a result of a kind that has no figure.
+    Raises ResultError for a result of a kind that has no figure, or for an option that its figure does not take.
     """
     kind = str(getattr(result, "attrs", {}).get("kind"))
     if kind not in kinds():
         raise ResultError(f"there is no figure for a result of kind {kind!r}. {nearest(kind, kinds())}")
-    return kinds()[kind](result, **options)
+    draw = kinds()[kind]
+    known = list(signature(draw).parameters)[1:]
+    if unknown := [name for name in options if name not in known]:
+        taken = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise ResultError(f"the figure of a result of kind {kind!r} has no option {unknown[0]!r}; {taken}.")
+    return draw(result, **options)

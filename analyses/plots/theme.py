@@ -1,5 +1,7 @@
 """The look of every figure: passed to each by itself, and registered by name; the default template stays as it is."""
 
+import re
+
 import plotly.graph_objects as go
 import plotly.io
 
@@ -43,7 +45,12 @@ TEMPLATE = go.layout.Template(
 NAME = "criticalpile"
 plotly.io.templates[NAME] = TEMPLATE
 
+BESIDE_TITLE, TITLE_LETTER = 100, 8.2
+"""Pixels beside a title, and of one of its letters."""
+
 
 def figure(title: str, width: int, height: int) -> go.Figure:
-    """An empty figure in the theme, sized in pixels."""
+    """An empty figure in the theme, sized in pixels; wider where the title would not fit."""
+    lines = [re.sub("<.*?>", "", line) for line in re.split("<br>", title) if not line.startswith("<sup>")]
+    width = max(width, BESIDE_TITLE + round(TITLE_LETTER * max(map(len, lines))))
     return go.Figure(layout={"template": TEMPLATE, "title": {"text": title}, "width": width, "height": height})
