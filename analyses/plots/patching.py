@@ -70,9 +70,6 @@ def _bars(cells: Grid, centre: float, title: str) -> go.Figure:
     fig.add_vline(x=centre, line={"color": FAINT, "width": 1})
     fig.update_xaxes(title="effect: 0 corrupt, 1 clean")
     fig.update_yaxes(autorange="reversed", type="category", showgrid=False)
-    fig.update_layout(
-        title={"xref": "container", "x": 0.02}
-    )  # names this long leave a title above the bars too little room
     return fig
 
 

@@ -28,7 +28,7 @@ TEMPLATE = go.layout.Template(
     data={"heatmap": [{"colorbar": {"title": {"font": {"size": 13}}}}]},
     layout={
         "font": {"family": FONT, "size": 13, "color": INK},
-        "title": {"font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
+        "title": {"font": {"size": 15}, "x": 0.02, "xref": "container", "xanchor": "left"},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "colorway": LINES,
@@ -45,7 +45,7 @@ TEMPLATE = go.layout.Template(
 NAME = "criticalpile"
 plotly.io.templates[NAME] = TEMPLATE
 
-BESIDE_TITLE, TITLE_LETTER = 100, 8.2
+BESIDE_TITLE, TITLE_LETTER = 30, 8.2
 """Pixels beside a title, and of one of its letters."""
 
 
