@@ -320,11 +320,15 @@ def test_the_oldest_go_first_where_there_is_too_much(tmp_path):
 
     folders = [put(number, None) for number in range(1, 4)]
     size = sum(file.stat().st_size for file in folders[0].iterdir())
-    (tmp_path / "mine.txt").write_text("mine")
+    foreign = [tmp_path / "mine.txt", tmp_path / "thesis" / "x.nc", tmp_path / ("a" * 32) / "chapter.txt"]
+    for file in foreign:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+        os.utime(file.parent, (0, 0))
     newest = put(4, 2 * size + size // 2)
-    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {folders[2], newest}
+    assert {path for path in (*folders, newest) if path.is_dir()} == {folders[2], newest}
     assert put(5, 1).is_dir()  # never what was asked for
-    assert (tmp_path / "mine.txt").exists()
+    assert all(file.read_text() == "mine" for file in foreign)
 
 
 def test_results_come_back_only_whole_and_of_the_same_request(tmp_path):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ NOTHING = "nothing"
 
 TWINS = "CRITICALPILE_TWINS"
 """The environment variable that names another folder for what is measured of random-init twins."""
+REQUEST, WRITTEN = re.compile("[0-9a-f]{32}"), (".nc", ".xxh3")
+"""The names of a shelf's folders, and the endings of the files in them."""
 MOST = 200_000_000
 """Bytes that this folder may hold; beyond them what was not used for longest is removed."""
 
@@ -103,13 +106,18 @@ def _read(path: Path) -> xr.Dataset | None:
 
 
 def _prune(root: Path, own: Path, most: int) -> None:
-    """Remove whole requests, the oldest first, until no more than so many bytes are there; never our own."""
+    """Remove whole requests, the oldest first, until no more than so many bytes are there; never our own, nor what a shelf does not write."""
     sizes, ages = {}, {}
     for folder in root.iterdir():
+        if not REQUEST.fullmatch(folder.name):
+            continue
         try:
-            sizes[folder] = sum(file.stat().st_size for file in folder.iterdir())
+            files = list(folder.iterdir())
+            if any(file.suffix not in WRITTEN for file in files):
+                continue
+            sizes[folder] = sum(file.stat().st_size for file in files)
             ages[folder] = folder.stat().st_mtime
-        except OSError:  # another process has removed it, or it is none of ours
+        except OSError:  # another process has removed it, or it is no folder
             continue
     for folder in sorted(ages, key=ages.__getitem__):
         if sum(sizes.values()) <= most:
