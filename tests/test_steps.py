@@ -364,3 +364,14 @@ def test_coupled_texts_that_failed_are_not_run_again(monkeypatch, small):
     assert len(calls) == 1
     assert list(results) == ["channels", "temperature"]
     assert results.left_out["survival"] == "it is made of coupled, which could not be computed."
+
+
+def test_what_somebody_else_put_beside_the_parts_stays(monkeypatch, capsys, tmp_path, small_checkpoint):
+    thesis = tmp_path / "r.html.parts" / "thesis"
+    thesis.parent.mkdir()
+    thesis.write_text("mine")
+    words = ["report", "Mary went", "--model", small_checkpoint, "--out", tmp_path / "r.html"]
+    status, _, err = run(monkeypatch, capsys, *words)
+    assert status == 0, err
+    assert [path.name for path in thesis.parent.iterdir()] == ["thesis"]
+    assert thesis.read_text() == "mine"

@@ -35,7 +35,21 @@ def parts_of(out: Path) -> Iterator[Path]:
             said = f"{stopped}Finished parts are in {escape(str(parts))}; the same command goes on from there."
             Console(stderr=True, highlight=False).print(said, soft_wrap=True)
         raise
-    shutil.rmtree(parts, ignore_errors=True)
+    _remove(parts)
+
+
+def _remove(parts: Path) -> None:
+    """Remove what we put there; what somebody else did stays, and the folder with it."""
+    from analyses.report.shelf import REQUEST
+
+    if not parts.is_dir():
+        return
+    (parts / UNFINISHED).unlink(missing_ok=True)
+    for folder in parts.iterdir():
+        if REQUEST.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder, ignore_errors=True)
+    if not any(parts.iterdir()):
+        parts.rmdir()
 
 
 def check_whole(results: "Mapping[str, xr.Dataset]", asked: Mapping[str, Any], *written: Path | None) -> None:

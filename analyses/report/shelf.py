@@ -106,7 +106,7 @@ def _read(path: Path) -> xr.Dataset | None:
 
 
 def _prune(root: Path, own: Path, most: int) -> None:
-    """Remove whole requests, the oldest first, until no more than so many bytes are there; never our own, nor what a shelf does not write."""
+    """Remove whole requests, the oldest first, until no more than so many bytes are there; never our own, nor what no shelf wrote."""
     sizes, ages = {}, {}
     for folder in root.iterdir():
         if not REQUEST.fullmatch(folder.name):
