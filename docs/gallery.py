@@ -14,6 +14,7 @@ import analyses
 import interp
 from analyses import cascade, plots
 from analyses.cascade import Replace
+from analyses.plots.browser import keep_open
 from analyses.plots.kinds import kinds
 from interp.zoo import task
 
@@ -116,6 +117,7 @@ def main() -> None:
         "Every kind of figure, drawn by `analyses.plot(result)`; last, those with functions of their own.",
         "",
     ]
+    keep_open()
     examples = Examples()
     drawn = [
         (kind, kinds()[kind], lambda measure=measure: analyses.plot(measure()))

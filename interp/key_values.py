@@ -36,13 +36,14 @@ class KeyValues:
         used: int,
     ) -> tuple[Float[Tensor, "batch used kv_head d_head"], Float[Tensor, "batch used kv_head d_head"]]:
         """Put new keys and values into their slots and return the first `used` slots of the layer."""
-        rows = torch.arange(len(positions), device=positions.device)[:, None]
-        for kept, new in ((self._keys, keys), (self._values, values)):
-            if self.even is not None:
-                kept[layer, :, self.even : self.even + new.shape[1]] = new
-            else:
-                kept[layer][rows, positions] = new
-        return self._keys[layer, :, :used], self._values[layer, :, :used]
+        kept_keys, kept_values = self._keys[layer], self._values[layer]
+        if self.even is not None:
+            following = slice(self.even, self.even + keys.shape[1])
+            kept_keys[:, following], kept_values[:, following] = keys, values
+        else:
+            rows = torch.arange(len(positions), device=positions.device)[:, None]
+            kept_keys[rows, positions], kept_values[rows, positions] = keys, values
+        return kept_keys[:, :used], kept_values[:, :used]
 
     def advance(self, real: Bool[Tensor, "batch new"]) -> None:
         """Count the tokens that were read; padding counts none."""

@@ -19,6 +19,7 @@ from interp.config import Activation, ModelConfig
 from interp.copies import Copied
 from interp.errors import ConfigError
 from interp.fingerprint import Fingerprinted
+from interp.fused import each_head, fused_attention
 from interp.generation import Generating
 from interp.head_weights import HeadWeights
 from interp.hooks import Hooked, HookPoint, Points, unless_changed
@@ -93,35 +94,28 @@ class Attention(HeadWeights):
         return unless_changed(summed, [(result, heard)], lambda: self.o(z.flatten(2)))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
-        if self.config.kv_heads < self.config.n_heads:  # each key and value serves a group of queries
-            groups = self.config.n_heads // self.config.kv_heads
-            k, v = (x.unsqueeze(3).expand(-1, -1, -1, groups, -1).flatten(2, 3) for x in (k, v))
         heard = self.hook_attn_scores.active or self.hook_pattern.active
         if view.explicit or heard or self.config.score_cap is not None:
             return self._explicit(q, k, v, view)
         return self._fused(q, k, v, view)
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
-        # NaN where a query or its own key is not finite: for fewer than 8 keys the kernel gives 0 there
-        lost = (q * 0 + k[:, -q.shape[1] :] * 0).sum(-1, keepdim=True)
-        q, k, v = (value.transpose(1, 2) for value in (q, k, v))  # [batch, head, position, d_head]
         mask = view.seen(self.config.causal, self.window)
         if view.bias is not None:
             mask = view.bias.masked_fill(~view.mask(self.config.causal, self.window), -torch.inf)
-        causal = self.config.causal and mask is None and q.shape[2] > 1
-        z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=self.config.score_scale)
-        return z.transpose(1, 2) + lost
+        return fused_attention(q, k, v, mask, causal=self.config.causal, scale=self.config.score_scale)
 
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
         wide = torch.promote_types(q.dtype, torch.float32)  # half precision would overflow; so q is scaled first
-        scores = einsum(q.to(wide) * self.config.score_scale, k.to(wide), "b i h e, b j h e -> b h i j")
+        keys, values = each_head(k, q.shape[2]), each_head(v, q.shape[2])
+        scores = einsum(q.to(wide) * self.config.score_scale, keys.to(wide), "b i h e, b j h e -> b h i j")
         scores = capped(scores, self.config.score_cap)
         scores = scores if view.bias is None else scores + view.bias
         scores = scores.masked_fill(~view.mask(self.config.causal, self.window), -torch.inf)
         heard_scores = self.hook_attn_scores(scores)
         pattern = heard_scores.softmax(-1).to(q.dtype)  # torch subtracts the maximum first, so large scores are safe
         heard = self.hook_pattern(pattern)
-        z = einsum(heard, v, "b h i j, b j h e -> b i h e")
+        z = einsum(heard, values, "b h i j, b j h e -> b i h e")
         if view.explicit or self.config.score_cap is not None:  # there is no other way
             return z
         return unless_changed(z, [(scores, heard_scores), (pattern, heard)], lambda: self._fused(q, k, v, view))

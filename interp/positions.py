@@ -59,14 +59,16 @@ class Rotary:
 
 @lru_cache(maxsize=32)
 def _turns(rotary: Rotary, count: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [position, pair] of the first `count` positions."""
+    """Of the first `count` positions [position, dimension]: what a dimension is multiplied by, and what its partner in the pair is."""
     with torch.inference_mode(False):  # kept for runs that take gradients too
         angles = torch.arange(count, dtype=torch.float64)[:, None] * rotary.rates()
-        return angles.cos().to(device, dtype), angles.sin().to(device, dtype)
+        cos, sin = angles.cos(), angles.sin()
+        own, partners = torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+        return own.to(device, dtype), partners.to(device, dtype)
 
 
-Turns = tuple[Float[Tensor, "batch position 1 pair"], Float[Tensor, "batch position 1 pair"]]
-"""Cosine and sine of how far each pair of dimensions is turned."""
+Turns = tuple[Float[Tensor, "batch position 1 turned"], Float[Tensor, "batch position 1 turned"]]
+"""Cosine and signed sine of how far each dimension is turned."""
 
 
 def turns_at(positions: Int[Tensor, "batch position"], below: int, rotary: Rotary, dtype: torch.dtype) -> Turns:
@@ -79,17 +81,18 @@ def turns_at(positions: Int[Tensor, "batch position"], below: int, rotary: Rotar
 
 def turned(
     x: Float[Tensor, "batch position head d_head"],
-    cos: Float[Tensor, "#batch position 1 pair"],
-    sin: Float[Tensor, "#batch position 1 pair"],
+    cos: Float[Tensor, "#batch position 1 turned"],
+    sin: Float[Tensor, "#batch position 1 turned"],
 ) -> Float[Tensor, "batch position head d_head"]:
     """Each pair of dimensions (i, i + pairs) turned, further ones left alone; half precision is turned in float32.
 
     With `-sin` it is turned back.
     """
-    half = cos.shape[-1]
-    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    parts = [first * cos - second * sin, second * cos + first * sin]
-    whole = torch.cat([*parts, rest] if rest.shape[-1] else parts, dim=-1)
+    dims = cos.shape[-1]
+    pairs = x if dims == x.shape[-1] else x[..., :dims]
+    whole = pairs * cos + pairs.roll(dims // 2, -1) * sin
+    if dims < x.shape[-1]:
+        whole = torch.cat([whole, x[..., dims:].to(whole.dtype)], dim=-1)
     return whole.to(x.dtype)
 
 

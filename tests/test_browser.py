@@ -29,10 +29,30 @@ def named(tmp_path, monkeypatch):
     return name
 
 
-def test_one_that_starts_draws_pictures(named):
+def test_one_that_starts_draws_pictures_and_stays_open(named, monkeypatch):
+    opened = []
+    monkeypatch.setattr(module, "keep_open", lambda: opened.append(True))
     path = named("echo Chromium 140.0")
     assert browser() == str(path)
     assert renderer() == "plotly_mimetype+png"
+    assert opened == [True]
+
+
+@pytest.mark.browser
+def test_one_browser_draws_all_figures_of_a_process():
+    code = (
+        "import warnings; warnings.simplefilter('error')\n"
+        "import choreographer, plotly.graph_objects as go\n"
+        "from analyses.plots.browser import keep_open\n"
+        "opened, start = [], choreographer.Browser.open\n"
+        "async def count(self): opened.append(self); return await start(self)\n"
+        "choreographer.Browser.open = count\n"
+        "keep_open(); keep_open()\n"
+        "pictures = [go.Figure(go.Scatter(y=[1, n])).to_image('png') for n in (2, -3)]\n"
+        "print(len(opened), [picture[1:4] for picture in pictures], len(set(pictures)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("1 [b'PNG', b'PNG'] 2", "")
 
 
 @pytest.mark.parametrize(
@@ -75,18 +95,15 @@ def test_without_kaleido_the_message_installs_it_anywhere(monkeypatch):
 def test_the_suite_skips_what_needs_one_and_counts_it(tmp_path, required, status, said):
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     env |= {"BROWSER_PATH": str(tmp_path / "none"), "BROWSER_REQUIRED": required}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-n",
-        "0",
-        "-m",
-        "browser",
-        "tests/test_viewer.py",
+    options = [
+        "-o",
+        "addopts=",
         "-p",
         "no:cacheprovider",
-    ]
+        "-m",
+        "browser",
+    ]  # types are checked by the run around this one
+    command = [sys.executable, "-m", "pytest", *options, "tests/test_viewer.py"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stdout
     assert re.search(said, done.stdout)

@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+
+from plotly.io import defaults
 
 from interp.errors import InterpError
 
@@ -48,12 +51,25 @@ def renderer() -> str:
     """The renderer for a notebook's `plotly.io.renderers.default`: interactive, with a picture beside where one can be drawn here.
 
     Pictures show where nothing is run, such as on a page that lists notebooks; without a browser a figure is interactive only.
+    One browser draws them all and stays open until the kernel ends (`keep_open`).
     """
     try:
         check_pictures()
     except InterpError:
         return "plotly_mimetype"
+    keep_open()
     return "plotly_mimetype+png"
+
+
+def keep_open() -> None:
+    """Let one browser draw every figure of this process from now on, instead of one for each: a tenth of the time where there are many."""
+    import kaleido
+
+    options = {"plotlyjs": defaults.plotlyjs, "mathjax": defaults.mathjax}  # kaleido takes them where its browser opens
+    kaleido.start_sync_server(silence_warnings=True, **{name: value for name, value in options.items() if value})
+    warnings.filterwarnings(
+        "ignore", "The kopts argument is ignored", UserWarning
+    )  # said of those same options, for each figure
 
 
 def _installed() -> str | None:

@@ -10,11 +10,12 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange, repeat
+from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.errors import ConfigError
+from interp.fused import each_head
 from interp.model import MLP, Attention, Block, Transformer
 from interp.names import block_name
 from interp.norms import Norm
@@ -157,8 +158,7 @@ class LinearAttention:
         return turned(x, cos, -sin if back else sin)
 
     def _each_head(self, x: Tensor) -> Tensor:
-        """Keys or values as every head reads them."""
-        return x if self._groups == 1 else repeat(x, "n p h e -> n p (h g) e", g=self._groups)
+        return each_head(x, self._config.n_heads)
 
     def _together(self, x: Tensor) -> Tensor:
         """What the heads of a group say of the keys or values that they share."""
