@@ -15,6 +15,7 @@ from analyses import cascade
 from analyses.report import collect, render, summary
 from analyses.report import inside as inside_page
 from analyses.report import outside as outside_page
+from analyses.report.arrays import read_arrays, write_arrays
 from analyses.report.inside import inside_steps
 from analyses.report.outside import outside_steps
 from analyses.report.shelf import TWINS, Shelf, code_hash
@@ -257,7 +258,7 @@ def test_a_twin_is_measured_once(monkeypatch, small, twins):
     alone = cascade.participation(twin, [CLEAN], layer=0)
     numbers_equal(alone, second["participation_null"])
     (folder,) = twins.iterdir()
-    damaged = folder / "ledger_null.nc"
+    damaged = folder / "ledger_null.npz"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
@@ -308,7 +309,7 @@ def test_a_folder_that_cannot_be_written_is_told_once(tmp_path):
     with pytest.warns(UserWarning, match="cannot be kept"):
         shelf.part("x", one)
     shelf.part("y", one)
-    assert sorted(path.name for path in other.folder.glob("*.nc")) == ["x.nc", "y.nc"]
+    assert sorted(path.name for path in other.folder.glob("*.npz")) == ["x.npz", "y.npz"]
 
 
 def test_the_oldest_go_first_where_there_is_too_much(tmp_path):
@@ -320,7 +321,7 @@ def test_the_oldest_go_first_where_there_is_too_much(tmp_path):
 
     folders = [put(number, None) for number in range(1, 4)]
     size = sum(file.stat().st_size for file in folders[0].iterdir())
-    foreign = [tmp_path / "mine.txt", tmp_path / "thesis" / "x.nc", tmp_path / ("a" * 32) / "chapter.txt"]
+    foreign = [tmp_path / "mine.txt", tmp_path / "thesis" / "x.npz", tmp_path / ("a" * 32) / "chapter.txt"]
     for file in foreign:
         file.parent.mkdir(exist_ok=True)
         file.write_text("mine")
@@ -344,8 +345,8 @@ def test_results_come_back_only_whole_and_of_the_same_request(tmp_path):
     assert len(calls) == 1
     Shelf(tmp_path, {"seed": 1}).part("x", compute)
     assert len(calls) == 2
-    for damage in (b"", b"no netCDF", (shelf.folder / "x.nc").read_bytes()[:-9]):
-        (shelf.folder / "x.nc").write_bytes(damage)
+    for damage in (b"", b"no archive", (shelf.folder / "x.npz").read_bytes()[:-9]):
+        (shelf.folder / "x.npz").write_bytes(damage)
         assert float(shelf.part("x", compute)["x"]) == 1.5
         assert float(shelf.part("x", compute)["x"]) == 1.5
     assert len(calls) == 5
@@ -375,3 +376,15 @@ def test_what_somebody_else_put_beside_the_parts_stays(monkeypatch, capsys, tmp_
     assert status == 0, err
     assert [path.name for path in thesis.parent.iterdir()] == ["thesis"]
     assert thesis.read_text() == "mine"
+
+
+def test_what_is_kept_comes_back_as_it_was(whole, tmp_path):
+    for name, result in whole.items():
+        write_arrays(result, tmp_path / name)
+        numbers_equal(read_arrays(tmp_path / name), result)
+        assert {n: v.dtype for n, v in read_arrays(tmp_path / name).variables.items() if v.dtype.kind != "O"} == {
+            n: v.dtype for n, v in result.variables.items() if v.dtype.kind not in "OU"
+        }
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
+    with pytest.raises(ResultError, match="cannot be read as kept arrays"):
+        read_arrays(tmp_path / name)

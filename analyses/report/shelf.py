@@ -19,8 +19,8 @@ import xarray as xr
 import xxhash
 from platformdirs import user_cache_path
 
+from analyses.report.arrays import read_arrays, write_arrays
 from analyses.report.steps import Compute
-from analyses.results import SCHEMA_VERSION, load, save
 from interp.errors import InterpError, ResultError
 from interp.files import write_whole
 from interp.model import Transformer
@@ -32,14 +32,14 @@ NOTHING = "nothing"
 
 TWINS = "CRITICALPILE_TWINS"
 """The environment variable that names another folder for what is measured of random-init twins."""
-REQUEST, WRITTEN = re.compile("[0-9a-f]{32}"), (".nc", ".xxh3")
+REQUEST, WRITTEN = re.compile("[0-9a-f]{32}"), (".npz", ".xxh3")
 """The names of a shelf's folders, and the endings of the files in them."""
 MOST = 200_000_000
 """Bytes that this folder may hold; beyond them what was not used for longest is removed."""
 
 
 class Shelf:
-    """Finished results of one request: netCDF files in a folder that is named by a hash of the request. Several processes may use it.
+    """Finished results of one request: a file each in a folder that is named by a hash of the request. Several processes may use it.
 
     Args:
         root: where that folder is made, with the first result; None keeps nothing.
@@ -64,7 +64,7 @@ class Shelf:
         """The result of that name: read where it is there whole, else computed and kept. What cannot be kept is a warning, once."""
         if self.folder is None:
             return compute() if self._otherwise is None else self._otherwise.part(name, compute)
-        path = self.folder / f"{name}.nc"
+        path = self.folder / f"{name}.npz"
         kept = _read(path)
         if kept is None:
             result = compute()
@@ -76,7 +76,7 @@ class Shelf:
         assert self.root is not None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save(result.assign_attrs(schema_version=SCHEMA_VERSION), path, overwrite=True)
+            write_whole(path, lambda temporary: write_arrays(result, temporary))
             digest = _digest(path)
             write_whole(_sum(path), lambda temporary: temporary.write_text(digest, encoding="ascii"))
             if self._most is not None:
@@ -100,7 +100,7 @@ def _read(path: Path) -> xr.Dataset | None:
     try:
         if _sum(path).read_text(encoding="ascii") != _digest(path):
             return None
-        return load(path)
+        return read_arrays(path)
     except (OSError, UnicodeDecodeError, ResultError):  # never written, damaged, or removed meanwhile
         return None
 
