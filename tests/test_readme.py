@@ -14,7 +14,7 @@ from interp.loading import packaged
 
 README = Path(__file__).parents[1] / "README.md"
 COMMAND = re.compile(r"^(interp (?:.*\\\n)*.*?)  # (\d+) s$", flags=re.MULTILINE)
-QUICK = 12
+QUICK = 6
 """Commands that take more seconds than this run with the mark `slow` only."""
 
 
