@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.errors import ResultError, TokenError
-from interp.files import write_whole
+from interp.files import check_free, write_whole
 from interp.model import Transformer
 from interp.tokenizer import PAD
 
@@ -112,7 +112,10 @@ def save(result: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> No
         ResultError: this is no result. InterpError: the file exists or cannot be written.
     """
     _check(result, "what is to be saved")
-    write_whole(Path(path), lambda temporary: result.to_netcdf(temporary, engine="h5netcdf"), overwrite=overwrite)
+    target = Path(path)
+    check_free(target, overwrite=overwrite)
+    content = result.to_netcdf(engine="h5netcdf")  # in memory: HDF5 dies where the disk is full
+    write_whole(target, lambda temporary: temporary.write_bytes(content), overwrite=overwrite)
 
 
 def load(path: str | Path) -> xr.Dataset:

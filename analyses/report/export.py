@@ -18,7 +18,7 @@ from analyses.plots.browser import check_pictures
 from analyses.plots.sizes import SIZES, fitting, sized
 from analyses.report.html import write_figures
 from interp.errors import InterpError, nearest
-from interp.files import check_free, write_whole
+from interp.files import check_free, make_folder, write_whole
 
 STATIC = ("png", "svg", "pdf")
 FORMATS = ("html", *STATIC)
@@ -65,7 +65,7 @@ def export(
     sizes = {name: fitting(figure, size) for name, figure in plain.items()}
     figures = {name: sized(figure, sizes[name]) for name, figure in plain.items()}
     kinds = [kind for kind in STATIC if kind in formats]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     static = [(figure, name, kind) for name, figure in figures.items() for kind in kinds]
     _draw(static, folder, sizes)
     for name, result in given:

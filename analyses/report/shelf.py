@@ -34,6 +34,8 @@ TWINS = "CRITICALPILE_TWINS"
 """The environment variable that names another folder for what is measured of random-init twins."""
 REQUEST, WRITTEN = re.compile("[0-9a-f]{32}"), (".nc", ".xxh3")
 """The names of a shelf's folders, and the endings of the files in them."""
+opened: set[Path] = set()
+"""The folders of this process' shelves."""
 MOST = 200_000_000
 """Bytes that this folder may hold; beyond them what was not used for longest is removed."""
 
@@ -59,6 +61,8 @@ class Shelf:
         said = json.dumps(dict(request), sort_keys=True)
         self.root, self._most, self._otherwise = root, most, otherwise
         self.folder = None if root is None else root / hashlib.sha256(said.encode()).hexdigest()[:32]
+        if self.folder is not None:
+            opened.add(self.folder)
 
     def part(self, name: str, compute: Compute) -> xr.Dataset | None:
         """The result of that name: read where it is there whole, else computed and kept. What cannot be kept is a warning, once."""

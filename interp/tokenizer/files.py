@@ -80,7 +80,7 @@ def write(tokenizer: Tokenizer, backend: Backend, directory: Path) -> None:
         **special,
         "added_tokens_decoder": added,
     }
-    write_whole(directory / WHOLE, lambda path: backend.save(str(path)))
+    write_whole(directory / WHOLE, lambda path: path.write_text(backend.to_str(pretty=True), encoding="utf-8"))
     write_whole(directory / CONFIG, lambda path: path.write_text(json.dumps(settings, indent=2) + "\n"))
     if (directory / GENERATION).exists() or set(tokenizer.stops) - {tokenizer.eos}:
         generation = _object(directory / GENERATION) | {"eos_token_id": list(tokenizer.stops)}
