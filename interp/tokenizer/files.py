@@ -11,7 +11,8 @@ from tokenizers import AddedToken, models
 from tokenizers import Tokenizer as Backend
 
 from interp.errors import CheckpointError
-from interp.files import write_whole
+from interp.files import regular, write_whole
+from interp.strict_json import parse
 from interp.tokenizer.byte_pairs import byte_pairs, set_prefix
 from interp.tokenizer.opening import opening_of, set_opening
 from interp.tokenizer.tokenizer import Tokenizer
@@ -57,6 +58,11 @@ def read(directory: Path) -> Tokenizer | None:
         )
     match settings.get("add_bos_token"):
         case True:
+            if bos is None and settings.get("bos_token", DEFAULT) is not None:
+                raise CheckpointError(
+                    f"{directory / CONFIG}: add_bos_token is true, but bos_token {settings.get('bos_token', DEFAULT)!r} is no token of the "
+                    "vocabulary. Name one that is, or set add_bos_token to false."
+                )
             first = bos
         case False:
             first = None
@@ -91,11 +97,13 @@ def _backend(directory: Path, settings: dict[str, Any]) -> Backend | None:
     whole, vocab, merges = (directory / name for name in VOCABULARIES)
     try:
         if whole.exists():
-            backend = Backend.from_file(str(whole))
+            backend = Backend.from_file(str(regular(whole)))
             _check_ids(backend, _listed(whole), directory)
             set_prefix(backend, settings)
         elif vocab.exists() and merges.exists():
-            backend = byte_pairs(models.BPE.from_file(str(vocab), str(merges)), settings, str(directory))
+            backend = byte_pairs(
+                models.BPE.from_file(str(regular(vocab)), str(regular(merges))), settings, str(directory)
+            )
         elif vocab.exists() or merges.exists():
             raise CheckpointError(f"{directory}: vocab.json and merges.txt belong together, and one is missing.")
         else:
@@ -149,7 +157,7 @@ def _add_tokens(backend: Backend, settings: dict[str, Any], directory: Path) -> 
 
 def _listed(path: Path) -> list[tuple[str, int]]:
     """The added tokens that a tokenizer.json lists, and their ids."""
-    text = path.read_text(encoding="utf-8")
+    text = regular(path).read_text(encoding="utf-8")
     start = re.search(r'"added_tokens"\s*:\s*(?=\[)', text)
     listed = json.JSONDecoder().raw_decode(text, start.end())[0] if start else []
     return [(token["content"], token["id"]) for token in listed]
@@ -215,7 +223,7 @@ def _object(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse(regular(path).read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
