@@ -8,7 +8,7 @@ from typing import Any
 def parse(text: str) -> Any:
     """What a JSON text holds. Raises ValueError, which says why, where it is none, or not one that is read alike everywhere."""
     try:
-        return json.loads(text, parse_constant=_refused, parse_float=_finite, object_pairs_hook=_once)
+        return json.loads(text, parse_constant=_refused, parse_float=_finite, parse_int=_whole, object_pairs_hook=_once)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -22,6 +22,11 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise ValueError(f"the number {text[:40]} is too large")
     return value
+
+
+def _whole(text: str) -> int:
+    _finite(text)  # beyond float64 no arithmetic with others is possible
+    return int(text)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

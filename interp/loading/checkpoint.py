@@ -216,7 +216,7 @@ def _read_shards(directory: Path) -> dict[str, Tensor]:
     found: dict[str, str] = {}
     for path in weight_files(directory):
         for name, value in read_safetensors(path)[0].items():
-            if name in tensors:
+            if name in found:
                 raise CheckpointError(
                     f"{directory}: the tensor {name!r} is in two shards, {found[name]} and {path.name}."
                 )

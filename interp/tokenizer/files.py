@@ -48,6 +48,7 @@ def read(directory: Path) -> Tokenizer | None:
     backend = _backend(directory, settings)
     if backend is None:
         return None
+    _check_bos(backend, settings, directory)
     _add_tokens(backend, settings, directory)
     bos, eos = (_named(settings, name, backend) for name in ("bos_token", "eos_token"))
     opening = opening_of(backend)
@@ -58,11 +59,6 @@ def read(directory: Path) -> Tokenizer | None:
         )
     match settings.get("add_bos_token"):
         case True:
-            if bos is None and settings.get("bos_token", DEFAULT) is not None:
-                raise CheckpointError(
-                    f"{directory / CONFIG}: add_bos_token is true, but bos_token {settings.get('bos_token', DEFAULT)!r} is no token of the "
-                    "vocabulary. Name one that is, or set add_bos_token to false."
-                )
             first = bos
         case False:
             first = None
@@ -133,6 +129,20 @@ def _settings(directory: Path) -> dict[str, Any]:
     for content, i in _object(directory / ADDED).items():
         added[str(i)] = {"content": content, "special": content in names, "normalized": content not in names}
     return settings | {"added_tokens_decoder": added}
+
+
+def _check_bos(backend: Backend, settings: dict[str, Any], directory: Path) -> None:
+    """Raise CheckpointError where BOS is to be put before every text, and no token is called so: one that is added now was never trained."""
+    named = settings.get("bos_token", DEFAULT)
+    if settings.get("add_bos_token") is not True or named is None:
+        return
+    content, listed = _token(named).content, settings["added_tokens_decoder"]
+    added = [one.get("content") for one in listed.values() if isinstance(one, dict)] if isinstance(listed, dict) else []
+    if backend.token_to_id(content) is None and content not in added:
+        raise CheckpointError(
+            f"{directory / CONFIG}: add_bos_token is true, but bos_token {content!r} is no token of the vocabulary. Name one that is, or "
+            "set add_bos_token to false."
+        )
 
 
 def _add_tokens(backend: Backend, settings: dict[str, Any], directory: Path) -> None:
