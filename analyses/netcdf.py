@@ -32,7 +32,6 @@ def read_netcdf(path: Path) -> xr.Dataset:
 
 def _check_own(path: Path) -> None:
     with h5py.File(path, "r") as file:
-        total = 0
         for name in file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
                 raise ResultError(f"{path}: {name!r} is a link, maybe to another file, and is not followed.")
@@ -41,6 +40,7 @@ def _check_own(path: Path) -> None:
                 raise ResultError(f"{path}: {name!r} is no array; a result has no groups.")
             if array.external or array.is_virtual:
                 raise ResultError(f"{path}: the numbers of {name!r} lie in another file, and are not read.")
-            total += array.size * array.dtype.itemsize
-    if total > RATIO * path.stat().st_size:
-        raise ResultError(f"{path}: its arrays are said to take {total} bytes, which a file of its size cannot hold.")
+            if array.size * array.dtype.itemsize > RATIO * path.stat().st_size:
+                raise ResultError(
+                    f"{path}: {name!r} is said to have the shape {array.shape}, which no file of that size holds."
+                )

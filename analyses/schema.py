@@ -13,6 +13,8 @@ from interp.strict_json import parse
 
 ATTRIBUTES = ("model", "weight_hash", "model_config", "parameters", "prompts", "seed", "dtype", "created")
 SIZES = ("n_layers", "n_heads", "d_model", "d_vocab", "n_ctx")
+NEEDED = ("prompt", "layer", "head", "position", "query", "key", "seed")
+"""Dimensions of which there is at least one place, where a result has them."""
 TYPES = {"b": "truth values", "i": "whole numbers", "f": "floating-point numbers", "s": "texts"}
 
 
@@ -52,6 +54,9 @@ def check_schema(result: xr.Dataset, what: str) -> None:
             raise ResultError(
                 f"{whose} has the parameter {name} = {str(parameters[name])[:60]}, expected {' or '.join(types)}."
             )
+    for dim in NEEDED:
+        if result.sizes.get(dim) == 0:
+            raise ResultError(f"{whose} has no {dim}.")
     for part, there in (("variables", result.data_vars), ("coords", result.coords)):
         for name, (form, dims) in schema[part].items():
             if name not in there:
@@ -83,10 +88,8 @@ def _object(result: xr.Dataset, name: str, whose: str) -> dict[str, Any]:
 
 
 def _check_array(array: xr.DataArray, form: str, dims: Iterable[str] | None, which: str) -> None:
-    texts = form != "s" or all(isinstance(one, str) for one in array.to_numpy().reshape(-1).tolist())
-    if form_of(array) != form or not texts:
-        raise ResultError(f"{which} of {array.dtype}, expected {TYPES[form]}.")
     if dims is not None and tuple(array.dims) != tuple(dims):
         raise ResultError(f"{which} along ({', '.join(map(str, array.dims))}), expected ({', '.join(dims)}).")
-    if 0 in array.shape:
-        raise ResultError(f"{which} without values: its shape is {array.shape}.")
+    texts = form != "s" or all(isinstance(one, str) for one in array.to_numpy().reshape(-1).tolist())
+    if array.size and (form_of(array) != form or not texts):  # of an empty one no file keeps the type
+        raise ResultError(f"{which} of {array.dtype}, expected {TYPES[form]}.")

@@ -77,10 +77,11 @@ def check_whole(results: "Mapping[str, xr.Dataset]", asked: Mapping[str, Any], *
 def goes_on(asked: Mapping[str, Any], *written: Path | None) -> bool:
     """Whether the same command has left all these files, short of something, and nobody has changed them: they may be overwritten."""
     from interp.files import regular
+    from interp.strict_json import parse
 
     about = folder_of(asked["out"]) / UNFINISHED
     try:
-        known = json.loads(regular(about).read_text(encoding="utf-8"))
+        known = parse(regular(about).read_text(encoding="utf-8"))
         same: bool = known["command"] == _command(asked)
         return same and all(known["files"].get(str(file)) == _digest(file) for file in _files(*written))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):  # not there, or none of ours

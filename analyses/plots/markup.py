@@ -39,11 +39,11 @@ def as_text(draw: F) -> F:
 
 
 def _signed(given: Any) -> Any:
-    """A result, or several by name, with signs; anything else as it is."""
+    """What a figure is made of, with signs: a result, several by name, or an option such as a title."""
     if isinstance(given, Mapping) and not isinstance(given, xr.Dataset):
-        return {name: _signed(value) for name, value in given.items()}
+        return {_walked(name, SIGNED): _signed(value) for name, value in given.items()}
     if not isinstance(given, xr.Dataset):
-        return given
+        return _walked(given, SIGNED)
     variables = {_walked(name, SIGNED): _variable(variable) for name, variable in given.variables.items()}
     coords = {_walked(name, SIGNED) for name in given.coords}
     return xr.Dataset(

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -69,13 +69,15 @@ def export(
     kinds = [kind for kind in STATIC if kind in formats]
     make_folder(folder)
     static = [(figure, name, kind) for name, figure in figures.items() for kind in kinds]
-    _draw(static, folder, sizes)
+    _draw(static, folder, sizes, overwrite)
     for name, result in given:
         if "html" in formats:
             write_figures([figures[name]], folder / f"{name}.html", overwrite=overwrite)
-        _write(folder / f"{name}.csv", partial(table(result).to_csv, index=False))
+        write_whole(folder / f"{name}.csv", partial(table(result).to_csv, index=False), overwrite=overwrite)
         about = json.dumps(provenance(result), indent=1)
-        _write(folder / f"{name}.json", partial(Path.write_text, data=about, encoding="utf-8"))
+        write_whole(
+            folder / f"{name}.json", partial(Path.write_text, data=about, encoding="utf-8"), overwrite=overwrite
+        )
     return [Exported(name, sizes[name], paths) for name, paths in planned.items()]
 
 
@@ -142,7 +144,9 @@ def provenance(result: xr.Dataset) -> dict[str, Any]:
     return taken
 
 
-def _draw(wanted: Sequence[tuple[go.Figure, str, str]], folder: Path, sizes: Mapping[str, str]) -> None:
+def _draw(
+    wanted: Sequence[tuple[go.Figure, str, str]], folder: Path, sizes: Mapping[str, str], overwrite: bool
+) -> None:
     """All static figures by one browser; each is drawn elsewhere and then put in its place."""
     if not wanted:
         return
@@ -155,7 +159,7 @@ def _draw(wanted: Sequence[tuple[go.Figure, str, str]], folder: Path, sizes: Map
                 width=[figure.layout.width for figure, _, _ in wanted], height=[figure.layout.height for figure, _, _ in wanted],
             )  # fmt: skip
             for path, (_, name, kind) in zip(drawn, wanted, strict=True):
-                _write(folder / f"{name}.{kind}", partial(shutil.copyfile, path))
+                write_whole(folder / f"{name}.{kind}", partial(shutil.copyfile, path), overwrite=overwrite)
     except (ValueError, RuntimeError, ImportError) as error:  # of kaleido or of its browser, which were there
         if isinstance(error, InterpError):
             raise
@@ -174,7 +178,3 @@ def _offline(place: Path) -> Iterator[None]:
         yield
     finally:
         defaults.mathjax = before
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    write_whole(path, write, overwrite=True)  # what is there was asked about before any work

@@ -22,7 +22,7 @@ from platformdirs import user_cache_path
 from analyses.report.steps import Compute
 from analyses.results import SCHEMA_VERSION, load, save
 from interp.errors import InterpError, ResultError
-from interp.files import write_whole
+from interp.files import regular, write_whole
 from interp.model import Transformer
 
 PACKAGES = ("interp", "analyses")
@@ -96,13 +96,13 @@ def _sum(path: Path) -> Path:
 
 
 def _digest(path: Path) -> str:
-    return xxhash.xxh3_128_hexdigest(path.read_bytes())
+    return xxhash.xxh3_128_hexdigest(regular(path).read_bytes())
 
 
 def _read(path: Path) -> xr.Dataset | None:
     """A result that is there, and as it was written."""
     try:
-        if _sum(path).read_text(encoding="ascii") != _digest(path):
+        if regular(_sum(path)).read_text(encoding="ascii") != _digest(path):
             return None
         return load(path)
     except (OSError, UnicodeDecodeError, ResultError):  # never written, damaged, or removed meanwhile

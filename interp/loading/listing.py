@@ -108,5 +108,5 @@ def _licence(folder: Path) -> str | None:
     from huggingface_hub import metadata_load
 
     card = folder / "README.md"
-    said = metadata_load(card) if card.exists() else None
+    said = metadata_load(card) if card.is_file() else None
     return None if said is None or "license" not in said else str(said["license"])

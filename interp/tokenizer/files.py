@@ -132,7 +132,7 @@ def _settings(directory: Path) -> dict[str, Any]:
 
 
 def _check_bos(backend: Backend, settings: dict[str, Any], directory: Path) -> None:
-    """Raise CheckpointError where BOS is to be put before every text, and no token is called so: one that is added now was never trained."""
+    """Raise CheckpointError where BOS is to be put before every text and no token is called so: one added now was never trained."""
     named = settings.get("bos_token", DEFAULT)
     if settings.get("add_bos_token") is not True or named is None:
         return

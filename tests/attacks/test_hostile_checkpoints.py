@@ -122,7 +122,7 @@ def test_no_configuration_hangs_the_loader_or_fills_the_memory(family, checkpoin
     def some(places):
         sized = [place for place in places if "layers" in place[-1] or "layer_types" in place[-1]]
         yield from ((place, text) for place in sized for text in ("10000000", "9223372036854775808", "1e400"))
-        yield from ((drawn.choice(places), drawn.choice(HOSTILE)) for _ in range(60))
+        yield from ((drawn.choice(places), drawn.choice(HOSTILE)) for _ in range(40))
 
     attacked(checkpoints / family, some)
 
