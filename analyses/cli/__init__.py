@@ -30,7 +30,7 @@ def main() -> None:
 
     A process that is told to end (SIGTERM) tidies up as after Ctrl-C.
     """
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except ValueError as error:
@@ -40,3 +40,5 @@ def main() -> None:
             raise
         Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)

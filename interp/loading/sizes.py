@@ -16,8 +16,9 @@ LARGEST_TABLE = 2**26
 
 def check_layers(settings: Mapping[str, Any], n_tensors: int, source: str) -> None:
     """Raise CheckpointError where settings name more layers than there are tensors."""
-    for fields in (settings, settings.get("config")):
-        for name in LAYERS if isinstance(fields, Mapping) else ():
+    own = settings.get("config")
+    for fields in (settings, own if isinstance(own, Mapping) else {}):
+        for name in LAYERS:
             value = fields.get(name)
             if isinstance(value, (int, float)) and value > n_tensors:
                 raise CheckpointError(f"{source}: {name} = {value!r}, but there are only {n_tensors} tensors.")

@@ -272,11 +272,9 @@ def test_interp_tidies_up_when_it_is_told_to_end(monkeypatch, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(cli, "app", command)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert signal.getsignal(signal.SIGTERM) == before
     assert ended.value.code == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
 
