@@ -5,7 +5,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from interp.loading.finite import check_file
+from interp.errors import CheckpointError
+from interp.loading.finite import FLOATS, check_file
 from interp.loading.header import damaged, header_of
 
 
@@ -22,5 +23,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise damaged(path, error) from error
+    for name, value in tensors.items():
+        if value.is_floating_point() and value.dtype not in FLOATS.values():
+            raise CheckpointError(
+                f"{path}: {name} has dtype {value.dtype}, expected floating point: {', '.join(map(str, FLOATS.values()))}. It is quantised; "
+                "convert it."
+            )
     check_file(path)
     return tensors, header.get("__metadata__") or {}
