@@ -26,8 +26,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     for name, value in tensors.items():
         if value.is_floating_point() and value.dtype not in FLOATS.values():
             raise CheckpointError(
-                f"{path}: {name} has dtype {value.dtype}, expected floating point: {', '.join(map(str, FLOATS.values()))}. It is quantised; "
-                "convert it."
+                f"{path}: {name} has dtype {value.dtype}, expected floating point: {', '.join(map(str, FLOATS.values()))}. "
+                "It is quantised; convert it."
             )
     check_file(path)
     return tensors, header.get("__metadata__") or {}
