@@ -14,8 +14,10 @@ import xarray as xr
 from jaxtyping import Int
 from torch import Tensor
 
+from analyses.netcdf import read_netcdf
+from analyses.schema import check_schema
 from interp.errors import ResultError, TokenError
-from interp.files import write_whole
+from interp.files import check_free, write_whole
 from interp.model import Transformer
 from interp.tokenizer import PAD
 
@@ -112,28 +114,35 @@ def save(result: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> No
         ResultError: this is no result. InterpError: the file exists or cannot be written.
     """
     _check(result, "what is to be saved")
-    write_whole(Path(path), lambda temporary: result.to_netcdf(temporary, engine="h5netcdf"), overwrite=overwrite)
+    target = Path(path)
+    check_free(target, overwrite=overwrite)
+    content = result.to_netcdf(engine="h5netcdf")  # in memory: HDF5 dies where the disk is full
+    write_whole(target, lambda temporary: temporary.write_bytes(content), overwrite=overwrite)
 
 
 def load(path: str | Path) -> xr.Dataset:
-    """Read a saved result. Raises ResultError where the file is absent, damaged, or no result of this package."""
+    """Read a saved result.
+
+    Raises ResultError where the file is absent, damaged, no result of this package, or lacks what a result of its kind has; and where it
+    takes its numbers from other files.
+    """
     if not Path(path).is_file():
         found = "it is a folder; name one of its results" if Path(path).is_dir() else "there is no such file"
         raise ResultError(f"{path} cannot be read: {found}.")
-    try:
-        result = xr.load_dataset(path, engine="h5netcdf")
-    except (OSError, ValueError, RuntimeError, KeyError) as error:  # all of which HDF5 raises for a damaged file
-        raise ResultError(
-            f"{path} cannot be read as a result (netCDF, as `analyses.save` writes it): {error}"
-        ) from error
+    result = read_netcdf(Path(path))
     _check(result, str(path))
+    check_schema(result, str(path))
     return result
 
 
 def _check(result: xr.Dataset, what: str) -> None:
     if not isinstance(result, xr.Dataset) or "kind" not in result.attrs or "schema_version" not in result.attrs:
         raise ResultError(f"{what} is no result of this package: it has no kind and schema version.")
-    if int(result.attrs["schema_version"]) > SCHEMA_VERSION:
+    try:
+        number = int(result.attrs["schema_version"])
+    except (TypeError, ValueError) as error:
+        raise ResultError(f"{what} has a schema version that is no whole number.") from error
+    if number > SCHEMA_VERSION:
         raise ResultError(
             f"{what} has schema version {result.attrs['schema_version']}; this release reads up to {SCHEMA_VERSION}. Upgrade."
         )

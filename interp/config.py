@@ -1,6 +1,7 @@
 """The shape of a model."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -14,6 +15,8 @@ Placement = Literal["pre", "post", "both", "output"]
 MLPKind = Literal["plain", "gated", "none"]
 QKNorm = Literal["none", "head", "whole"]
 RotaryScaling = Literal["none", "linear", "llama3"]
+
+LARGEST = 2**63 - 1
 
 CHOICES = {
     "activation": Activation,
@@ -124,9 +127,11 @@ class ModelConfig:
             value, kinds = getattr(self, field.name), get_args(field.type) or (field.type,)
             if value is None and type(None) in kinds:
                 continue
-            if int in kinds and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigError(f"ModelConfig.{field.name} must be a positive whole number, got {value!r}.")
-            if float in kinds and not (isinstance(value, (int, float)) and 0 < value < float("inf")):
+            if int in kinds and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST):
+                raise ConfigError(
+                    f"ModelConfig.{field.name} must be a positive whole number of 64 bits, got {value!r}."
+                )
+            if float in kinds and not (isinstance(value, (int, float)) and 0 < value <= sys.float_info.max):
                 raise ConfigError(f"ModelConfig.{field.name} must be positive, got {value!r}.")
             if bool in kinds and not isinstance(value, bool):
                 raise ConfigError(f"ModelConfig.{field.name} must be True or False, got {value!r}.")

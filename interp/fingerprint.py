@@ -1,10 +1,53 @@
 """Facts about a model's weights: what tells them from others, where they are, in what precision."""
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import xxhash
 from torch import Tensor, nn
+
+from interp.errors import CheckpointError
+
+Identity = tuple[int, ...]
+
+
+def identity(path: Path) -> Identity:
+    """What tells a file, as it is now, from another one and from itself once it is written to."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Files whose bytes are weights in memory: whoever writes into such a file changes the model.
+
+    Args:
+        files: each as it was when it was read.
+        places: the addresses of what was read from them.
+    """
+
+    files: Mapping[Path, Identity]
+    places: frozenset[int]
+
+    def holds(self, weight: Tensor) -> bool:
+        """Whether a weight lies in one of the files, not in memory of its own."""
+        return weight.untyped_storage().data_ptr() in self.places
+
+    def check(self) -> None:
+        """Raise CheckpointError where a file was written to. One that was replaced or deleted stays as it was as long as it is mapped."""
+        for path, before in self.files.items():
+            try:
+                now = identity(path)
+            except OSError:  # deleted
+                continue
+            if now[:2] == before[:2] and now != before:
+                raise CheckpointError(
+                    f"{path} was written to after a model was loaded from it, whose weights are the bytes of that file. Load it again; "
+                    "interp.load(..., copy=True) makes a model that does not depend on its file."
+                )
 
 
 class Fingerprinted(nn.Module):
@@ -14,6 +57,8 @@ class Fingerprinted(nn.Module):
     """Of the checkpoint that the weights were read from; `save_directory` writes it where it can hold the model."""
     source: str = ""
     """What the weights were read from, where the name does not say it: a file, and how it stores them."""
+    mapped: Mapped | None = None
+    """The files in which weights lie, where they were not copied."""
     _hashed: tuple[bytes, str] | None = None
 
     @property
@@ -34,9 +79,14 @@ class Fingerprinted(nn.Module):
 
         Args:
             dtype: hash the weights as they are in that precision; None is their own.
+
+        Raises:
+            CheckpointError: the file that the weights lie in was written to since they were loaded.
         """
         asked = self.dtype if dtype is None else dtype
         weights = {name: weight.detach().cpu() for name, weight in self.state_dict().items()}
+        if self.mapped is not None and any(map(self.mapped.holds, weights.values())):
+            self.mapped.check()
         content = xxhash.xxh3_128(str(asked).encode())
         for name, weight in weights.items():
             content.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())

@@ -3,12 +3,14 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+import xarray as xr
 from hypothesis import settings
 from playwright.sync_api import Page, sync_playwright
 
@@ -87,6 +89,15 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, smalltown: Transf
         tiny(config=replace(smalltown.config, **size), dtype=torch.float32, tokenizer=smalltown.tokenizer), folder
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def measured() -> Callable[[str], xr.Dataset]:
+    """A result of each kind that has a figure, measured once."""
+    from gallery import Examples
+
+    examples = Examples().all()
+    return cache(lambda kind: examples[kind]())
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from interp.errors import InterpError
-from interp.files import write_whole
+from interp.files import make_folder, regular, write_whole
 
 Arrays = dict[str, np.ndarray]
 
@@ -30,7 +30,7 @@ class Kept:
         about, said = folder / "request.json", json.dumps(dict(request), sort_keys=True, indent=1)
         if folder.exists() and not about.exists() and any(folder.iterdir()):
             raise InterpError(f"{folder} is no folder of kept parts; name another, or an empty one.")
-        if about.exists() and about.read_text(encoding="utf-8") != said:
+        if about.exists() and _text(about) != said:
             raise InterpError(
                 f"{folder} holds parts of another request (other model, prompts or options). Name another folder, or delete it."
             )
@@ -43,12 +43,19 @@ class Kept:
         path = self._folder / f"{name}.safetensors"
         if path.exists():
             try:
-                return load_file(path)
+                return load_file(regular(path))
             except (OSError, SafetensorError):
                 path.unlink(missing_ok=True)  # damaged
         found = compute()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         write_whole(self._folder / "request.json", lambda about: about.write_text(self._said, encoding="utf-8"))
         whole = {key: np.ascontiguousarray(values) for key, values in found.items()}
         write_whole(path, lambda temporary: save_file(whole, temporary))
         return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return regular(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InterpError(f"{path} cannot be read: {error}. Name another folder, or delete it.") from error

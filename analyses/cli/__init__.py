@@ -1,5 +1,6 @@
 """The `interp` command, a file for each part. Heavy imports happen inside the commands, so that help appears at once."""
 
+import signal
 import sys
 
 from rich.console import Console
@@ -25,7 +26,11 @@ from analyses.cli.app import app
 
 
 def main() -> None:
-    """Run the command. Bad input is told in one message on standard error, with exit status 1."""
+    """Run the command. Bad input is told in one message on standard error, with exit status 1.
+
+    A process that is told to end (SIGTERM) tidies up as after Ctrl-C.
+    """
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except ValueError as error:
@@ -35,3 +40,5 @@ def main() -> None:
             raise
         Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)

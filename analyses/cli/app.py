@@ -96,9 +96,10 @@ def deliver(
 def save_all(results: "Mapping[str, xr.Dataset]", folder: Path | None, force: bool) -> None:
     """Save each result under its name, if a folder was asked for."""
     import analyses
+    from interp.files import make_folder
 
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for name, result in results.items():
             analyses.save(result, folder / f"{name}.nc", overwrite=force)
 

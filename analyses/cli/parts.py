@@ -39,14 +39,14 @@ def parts_of(out: Path) -> Iterator[Path]:
 
 
 def _remove(parts: Path) -> None:
-    """Remove what we put there; what somebody else did stays, and the folder with it."""
-    from analyses.report.shelf import REQUEST
+    """Remove what this command put there; what others did, other stopped commands included, stays, and the folder with it."""
+    from analyses.report.shelf import opened
 
     if not parts.is_dir():
         return
     (parts / UNFINISHED).unlink(missing_ok=True)
     for folder in parts.iterdir():
-        if REQUEST.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+        if folder in opened and not folder.is_symlink():
             shutil.rmtree(folder, ignore_errors=True)
     if not any(parts.iterdir()):
         parts.rmdir()
@@ -60,6 +60,7 @@ def check_whole(results: "Mapping[str, xr.Dataset]", asked: Mapping[str, Any], *
         written: the files, and folders of results, that the same command may overwrite as it goes on.
     """
     from analyses.report.steps import left_out
+    from interp.files import make_folder, write_whole
 
     if not (lacking := left_out(results)):
         return
@@ -67,17 +68,20 @@ def check_whole(results: "Mapping[str, xr.Dataset]", asked: Mapping[str, Any], *
     for one in lacking:
         console.print(f"[bold red]{escape(str(one))}[/]", soft_wrap=True)
     parts = folder_of(asked["out"])
-    parts.mkdir(exist_ok=True)
+    make_folder(parts)
     about = {"command": _command(asked), "files": {str(file): _digest(file) for file in _files(*written)}}
-    (parts / UNFINISHED).write_text(json.dumps(about), encoding="utf-8")
+    write_whole(parts / UNFINISHED, lambda temporary: temporary.write_text(json.dumps(about), encoding="utf-8"))
     raise typer.Exit(1)
 
 
 def goes_on(asked: Mapping[str, Any], *written: Path | None) -> bool:
     """Whether the same command has left all these files, short of something, and nobody has changed them: they may be overwritten."""
+    from interp.files import regular
+    from interp.strict_json import parse
+
     about = folder_of(asked["out"]) / UNFINISHED
     try:
-        known = json.loads(about.read_text(encoding="utf-8"))
+        known = parse(regular(about).read_text(encoding="utf-8"))
         same: bool = known["command"] == _command(asked)
         return same and all(known["files"].get(str(file)) == _digest(file) for file in _files(*written))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):  # not there, or none of ours

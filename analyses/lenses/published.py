@@ -1,7 +1,6 @@
 """Tuned lenses that Belrose et al. (2023) and others published with the `tuned-lens` package: `config.json` beside `params.pt`."""
 
 import hashlib
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from torch import Tensor
 
 from analyses.lenses.translators import TunedLens
 from interp.errors import CheckpointError
+from interp.files import regular
 from interp.model import Transformer
+from interp.strict_json import parse
 
 REPOSITORY = "AlignmentResearch/tuned-lens"
 PREFIX = "layer_translators."
@@ -31,13 +32,15 @@ def published_lens(name: str | Path, model: Transformer) -> TunedLens:
     """
     config_path, weights_path = _files(name)
     try:
-        config: dict[str, Any] = json.loads(config_path.read_text(encoding="utf-8"))
-        state: dict[str, Tensor] = torch.load(weights_path, map_location="cpu", weights_only=True)
+        config: dict[str, Any] = parse(regular(config_path).read_text(encoding="utf-8"))
+        state: dict[str, Tensor] = torch.load(regular(weights_path), map_location="cpu", weights_only=True)
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"tuned lens: {name} cannot be read: {error}") from error
     layers, width = model.config.n_layers, model.config.d_model
     expected = {f"{layer}.{part}" for layer in range(layers) for part in ("weight", "bias")}
-    found = {key.removeprefix(PREFIX): value for key, value in state.items()}
+    if not isinstance(config, dict) or not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise CheckpointError(f"tuned lens: {name} holds no tensors by name, or no configuration.")
+    found = {str(key).removeprefix(PREFIX): value for key, value in state.items()}
     if set(found) != expected:
         missing, extra = sorted(expected - set(found)), sorted(set(found) - expected)
         raise CheckpointError(
@@ -45,7 +48,7 @@ def published_lens(name: str | Path, model: Transformer) -> TunedLens:
         )
     for key, value in found.items():
         shape = (width, width) if key.endswith("weight") else (width,)
-        if tuple(value.shape) != shape or not bool(torch.isfinite(value).all()):
+        if tuple(value.shape) != shape or not bool(torch.isfinite(value.float()).all()):
             raise CheckpointError(
                 f"tuned lens: {key} of {name} has shape {tuple(value.shape)} or is not finite; expected {shape}."
             )

@@ -9,15 +9,18 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from interp.errors import CheckpointError
 from interp.files import write_whole
+from interp.loading.header import header_of
+from interp.loading.safetensors_file import read_safetensors
 from interp.model import Transformer
+from interp.strict_json import parse
 
 FORMAT = "criticalpile tuned lens 1"
+DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,15 +87,18 @@ def load_lens(path: str | Path, model: Transformer) -> TunedLens:
         CheckpointError: the file is absent, damaged or no lens, or the lens was trained for another model.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        tensors, metadata = read_safetensors(Path(path))
+    except (CheckpointError, OSError) as error:
         raise CheckpointError(f"tuned lens: {path} cannot be read: {error}") from error
-    if metadata.get("format") != FORMAT or set(tensors) != {"weight", "bias"}:
+    try:
+        weight, bias, about = tensors["weight"], tensors["bias"], parse(metadata["about"])
+        shaped = weight.ndim == 3 and weight.shape == (*bias.shape, *bias.shape[-1:]) and isinstance(about, dict)
+        ours = metadata["format"] == FORMAT and len(tensors) == 2 and metadata["dtype"] in DTYPES and shaped
+        lens = TunedLens(weight, bias, metadata["weight_hash"], metadata["dtype"], about) if ours else None
+    except (KeyError, ValueError):
+        lens = None
+    if lens is None:
         raise CheckpointError(f"tuned lens: {path} is no tuned lens that `save_lens` wrote.")
-    lens = TunedLens(
-        tensors["weight"], tensors["bias"], metadata["weight_hash"], metadata["dtype"], json.loads(metadata["about"])
-    )
     return lens.check(model)
 
 
@@ -101,8 +107,7 @@ def is_shipped(model: Transformer) -> bool:
     path = _shipped(model)
     if not path.exists():
         return False
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+    metadata = header_of(path)["__metadata__"]
     return model.weight_hash(cast(torch.dtype, getattr(torch, metadata["dtype"]))) == str(metadata["weight_hash"])
 
 

@@ -12,19 +12,20 @@ import torch
 from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from analyses.lenses.translators import TunedLens, save_lens
-from interp.errors import CheckpointError, InterpError, TokenError
-from interp.files import check_free, write_whole
+from interp.errors import CheckpointError, InterpError, ResultError, TokenError
+from interp.files import check_free, regular, write_whole
 from interp.finite import not_finite
+from interp.loading.safetensors_file import read_safetensors
 from interp.metrics import kl_divergence, log_probabilities
 from interp.model import Transformer
 from interp.modes import ordinary, recording
 from interp.prompts import listed, rows_of_ids
 from interp.streams import streams
+from interp.strict_json import parse
 
 VALIDATION = 0.1
 """Share of the rows that is kept out of training."""
@@ -90,7 +91,7 @@ def train_tuned_lens(
         InterpError: steps, rows or a learning rate that are not positive.
         TokenError: text that gives fewer than two rows, or tokens that the model cannot take.
         CheckpointError: the state beside `out` belongs to another training.
-        ResultError: a model whose predictions are no numbers; it names the first hook point that is none.
+        ResultError: a model whose predictions are no numbers; it names the first hook point that is none. A training that diverges.
         InterpError: `out` exists or cannot be written.
     """
     path = None if out is None else Path(out)
@@ -179,7 +180,7 @@ def text_of(source: str | Path) -> str:
     if isinstance(source, str):
         return source
     try:
-        return source.read_text(encoding="utf-8")
+        return regular(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise TokenError(f"train_tuned_lens: {source} cannot be read as text in UTF-8: {error}.") from error
 
@@ -246,6 +247,11 @@ def _begun(lens: TunedLens, divergences: list[float]) -> _State:
 
 
 def _validate(state: _State, divergences: list[float]) -> None:
+    if not all(math.isfinite(one) for one in divergences):
+        raise ResultError(
+            f"train_tuned_lens: after {state.step} steps the translators' predictions are no numbers any more, and nothing of them is "
+            "kept. Take a smaller learning rate."
+        )
     state.history.append((state.step, divergences))
     mean = sum(divergences) / len(divergences)
     if mean < state.best * (1 - LEAST_GAIN):
@@ -269,14 +275,20 @@ def _resumed(path: Path | None, lens: TunedLens) -> _State | None:
     """The kept state of the same training; None where there is none."""
     if path is None or not path.exists():
         return None
-    with safe_open(path, framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if json.loads(metadata["training"]) != dict(lens.about) | {"weight_hash": lens.weight_hash}:
+    try:
+        tensors, metadata = read_safetensors(path)
+        training, kept = parse(metadata["training"]), parse(metadata["state"])
+        history = [(step, divergences) for step, divergences in kept["history"]]
+    except (CheckpointError, OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"train_tuned_lens: {path} keeps no state that can be gone on from: {error}. Delete it, and begin anew."
+        ) from error
+    if training != dict(lens.about) | {"weight_hash": lens.weight_hash}:
         raise CheckpointError(
             f"train_tuned_lens: {path} keeps the state of another training (other model, text or settings). Finish that one by the "
             "same call, or delete the file."
         )
-    kept = json.loads(metadata["state"])
-    history = [(step, divergences) for step, divergences in kept["history"]]
-    moved = {name: value.to(lens.weight.device) for name, value in tensors.items()}
+    moved = {
+        name: value.to(lens.weight.device, copy=True) for name, value in tensors.items()
+    }  # the file is written anew
     return _State(moved, kept["step"], kept["best"], kept["waited"], history)

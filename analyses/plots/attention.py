@@ -9,11 +9,13 @@ from plotly.subplots import make_subplots
 
 from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, place
+from analyses.plots.markup import as_text
 from analyses.plots.theme import FAINT, TEMPLATE, figure
 
 SCALE = "Blues"
 
 
+@as_text
 def plot_head(result: xr.Dataset, *, layer: int, head: int, prompt: int = 0) -> go.Figure:
     """One head's pattern, query by key, with the tokens along both axes.
 

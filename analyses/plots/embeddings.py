@@ -7,6 +7,7 @@ from plotly.subplots import make_subplots
 
 from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, short
+from analyses.plots.markup import as_text
 from analyses.plots.theme import DIVERGING, FAINT, LINES, SEQUENTIAL, TEMPLATE
 from interp.errors import ResultError
 
@@ -78,6 +79,7 @@ def plot_embeddings(result: xr.Dataset) -> go.Figure:
     return fig
 
 
+@as_text
 def plot_positions(result: xr.Dataset) -> go.Figure:
     """The position embedding: its coordinates on the principal axes, and the cosine of every two positions.
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import plotly.graph_objects as go
 import xarray as xr
 
-from interp.errors import ResultError, nearest
+from analyses.plots.markup import as_text
+from interp.errors import InterpError, ResultError, nearest
 
 Figure = Callable[..., go.Figure]
 F = TypeVar("F", bound=Figure)
@@ -19,9 +20,10 @@ _REGISTERED: dict[str, Figure] = {}
 
 
 def draws(*kinds: str) -> Callable[[F], F]:
-    """Register the decorated function as what draws results of these kinds."""
+    """Register the decorated function as what draws results of these kinds, whose texts it shows as they are."""
 
-    def register(function: F) -> F:
+    def register(draw: F) -> F:
+        function = as_text(draw)
         for kind in kinds:
             if kind in _REGISTERED:
                 raise ValueError(f"results of kind {kind!r} are drawn by {_REGISTERED[kind].__name__} already.")
@@ -43,7 +45,8 @@ def kinds() -> Mapping[str, Figure]:
 def plot(result: xr.Dataset, **options: Any) -> go.Figure:
     """The figure of a result, chosen by its kind; options are those of that kind's plot function.
 
-    Raises ResultError for a result of a kind that has no figure, or for an option that its figure does not take.
+    Raises ResultError for a result of a kind that has no figure, for an option that its figure does not take, and for one whose contents
+    do not fit each other, as of a file that was made by hand.
     """
     kind = str(getattr(result, "attrs", {}).get("kind"))
     if kind not in kinds():
@@ -53,4 +56,11 @@ def plot(result: xr.Dataset, **options: Any) -> go.Figure:
     if unknown := [name for name in options if name not in known]:
         taken = f"it takes {', '.join(known)}" if known else "it takes none"
         raise ResultError(f"the figure of a result of kind {kind!r} has no option {unknown[0]!r}; {taken}.")
-    return draw(result, **options)
+    try:
+        return draw(result, **options)
+    except InterpError:
+        raise
+    except Exception as error:
+        raise ResultError(
+            f"this result of kind {kind!r} cannot be drawn, as its contents do not fit each other: {type(error).__name__}: {error}"
+        ) from error

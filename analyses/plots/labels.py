@@ -6,12 +6,13 @@ from typing import Any
 
 import xarray as xr
 
+from analyses.plots.markup import SIGNS
 from interp.errors import ResultError, nearest
 
 LONGEST = 9
 """Characters that a cell of a heatmap holds."""
 
-VISIBLE = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
+VISIBLE = {sign: sign for sign in SIGNS.values()} | {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
 
 
 def visible(token: str) -> str:

@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, named, place, short
+from analyses.plots.markup import as_text
 from analyses.plots.theme import SEQUENTIAL, TEMPLATE, figure
 from interp.errors import ResultError, nearest
 
@@ -55,6 +56,7 @@ def plot_lens(result: xr.Dataset, *, prompt: int = 0, color: str = "probability"
     return fig
 
 
+@as_text
 def plot_lens_pair(
     first: xr.Dataset,
     second: xr.Dataset,

@@ -9,12 +9,14 @@ from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band, interval
 from analyses.plots.labels import label, model_name, named, place
+from analyses.plots.markup import as_text
 from analyses.plots.theme import FAINT, LINES, TEMPLATE
 from interp.errors import ResultError
 
 CURVES = (("kl", "KL to the final distribution"), ("cross_entropy", "cross-entropy of the true next token"))
 
 
+@as_text
 def plot_lens_curves(results: Mapping[str, xr.Dataset]) -> go.Figure:
     """Mean KL and cross-entropy against depth, one curve for each lens or set of prompts; bands are 95 % intervals over prompts.
 
@@ -53,6 +55,7 @@ def plot_lens_curves(results: Mapping[str, xr.Dataset]) -> go.Figure:
     return fig
 
 
+@as_text
 def plot_trajectories(result: xr.Dataset, *, prompt: int = 0, position: int = -1) -> go.Figure:
     """Probability and rank of the chosen tokens at one position against depth.
 

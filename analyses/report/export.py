@@ -2,7 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from analyses.plots.browser import check_pictures
 from analyses.plots.sizes import SIZES, fitting, sized
 from analyses.report.html import write_figures
 from interp.errors import InterpError, nearest
-from interp.files import check_free, write_whole
+from interp.files import check_free, make_folder, write_whole
 
 STATIC = ("png", "svg", "pdf")
 FORMATS = ("html", *STATIC)
@@ -65,15 +67,17 @@ def export(
     sizes = {name: fitting(figure, size) for name, figure in plain.items()}
     figures = {name: sized(figure, sizes[name]) for name, figure in plain.items()}
     kinds = [kind for kind in STATIC if kind in formats]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     static = [(figure, name, kind) for name, figure in figures.items() for kind in kinds]
-    _draw(static, folder, sizes)
+    _draw(static, folder, sizes, overwrite)
     for name, result in given:
         if "html" in formats:
             write_figures([figures[name]], folder / f"{name}.html", overwrite=overwrite)
-        _write(folder / f"{name}.csv", partial(table(result).to_csv, index=False))
+        write_whole(folder / f"{name}.csv", partial(table(result).to_csv, index=False), overwrite=overwrite)
         about = json.dumps(provenance(result), indent=1)
-        _write(folder / f"{name}.json", partial(Path.write_text, data=about, encoding="utf-8"))
+        write_whole(
+            folder / f"{name}.json", partial(Path.write_text, data=about, encoding="utf-8"), overwrite=overwrite
+        )
     return [Exported(name, sizes[name], paths) for name, paths in planned.items()]
 
 
@@ -140,28 +144,37 @@ def provenance(result: xr.Dataset) -> dict[str, Any]:
     return taken
 
 
-def _draw(wanted: Sequence[tuple[go.Figure, str, str]], folder: Path, sizes: Mapping[str, str]) -> None:
-    """All static figures by one browser; each is drawn beside its place and then put there."""
+def _draw(
+    wanted: Sequence[tuple[go.Figure, str, str]], folder: Path, sizes: Mapping[str, str], overwrite: bool
+) -> None:
+    """All static figures by one browser; each is drawn elsewhere and then put in its place."""
     if not wanted:
         return
-    drawn = [folder / f".{name}.drawing.{kind}" for _, name, kind in wanted]
     scales = [SIZES[sizes[name]].scale(float(figure.layout.width), kind) for figure, name, kind in wanted]
     try:
-        plotly.io.write_images(
-            [figure for figure, _, _ in wanted], [str(path) for path in drawn], format=[kind for *_, kind in wanted], scale=scales,
-            width=[figure.layout.width for figure, _, _ in wanted], height=[figure.layout.height for figure, _, _ in wanted],
-        )  # fmt: skip
-        for path, (_, name, kind) in zip(drawn, wanted, strict=True):
-            _write(folder / f"{name}.{kind}", partial(shutil.copyfile, path))
+        with tempfile.TemporaryDirectory() as place, _offline(Path(place)):
+            drawn = [Path(place) / f"{number}.{kind}" for number, (*_, kind) in enumerate(wanted)]
+            plotly.io.write_images(
+                [figure for figure, _, _ in wanted], [str(path) for path in drawn], format=[kind for *_, kind in wanted], scale=scales,
+                width=[figure.layout.width for figure, _, _ in wanted], height=[figure.layout.height for figure, _, _ in wanted],
+            )  # fmt: skip
+            for path, (_, name, kind) in zip(drawn, wanted, strict=True):
+                write_whole(folder / f"{name}.{kind}", partial(shutil.copyfile, path), overwrite=overwrite)
     except (ValueError, RuntimeError, ImportError) as error:  # of kaleido or of its browser, which were there
         if isinstance(error, InterpError):
             raise
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InterpError(f"export: kaleido could not draw: {said}. HTML needs neither it nor a browser.") from error
+
+
+@contextmanager
+def _offline(place: Path) -> Iterator[None]:
+    """Have kaleido fetch nothing: where no MathJax is named, which our figures have no use for, it takes one from the net."""
+    defaults, nothing = plotly.io.defaults, place / "no_mathjax.js"
+    before = defaults.mathjax
+    nothing.touch()
+    defaults.mathjax = nothing.as_uri()
+    try:
+        yield
     finally:
-        for path in drawn:
-            path.unlink(missing_ok=True)
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    write_whole(path, write, overwrite=True)  # what is there was asked about before any work
+        defaults.mathjax = before

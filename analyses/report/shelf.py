@@ -22,7 +22,7 @@ from platformdirs import user_cache_path
 from analyses.report.arrays import read_arrays, write_arrays
 from analyses.report.steps import Compute
 from interp.errors import InterpError, ResultError
-from interp.files import write_whole
+from interp.files import regular, write_whole
 from interp.model import Transformer
 
 PACKAGES = ("interp", "analyses")
@@ -34,6 +34,8 @@ TWINS = "CRITICALPILE_TWINS"
 """The environment variable that names another folder for what is measured of random-init twins."""
 REQUEST, WRITTEN = re.compile("[0-9a-f]{32}"), (".npz", ".xxh3")
 """The names of a shelf's folders, and the endings of the files in them."""
+opened: set[Path] = set()
+"""The folders of this process' shelves."""
 MOST = 200_000_000
 """Bytes that this folder may hold; beyond them what was not used for longest is removed."""
 
@@ -59,6 +61,8 @@ class Shelf:
         said = json.dumps(dict(request), sort_keys=True)
         self.root, self._most, self._otherwise = root, most, otherwise
         self.folder = None if root is None else root / hashlib.sha256(said.encode()).hexdigest()[:32]
+        if self.folder is not None:
+            opened.add(self.folder)
 
     def part(self, name: str, compute: Compute) -> xr.Dataset | None:
         """The result of that name: read where it is there whole, else computed and kept. What cannot be kept is a warning, once."""
@@ -92,13 +96,13 @@ def _sum(path: Path) -> Path:
 
 
 def _digest(path: Path) -> str:
-    return xxhash.xxh3_128_hexdigest(path.read_bytes())
+    return xxhash.xxh3_128_hexdigest(regular(path).read_bytes())
 
 
 def _read(path: Path) -> xr.Dataset | None:
     """A result that is there, and as it was written."""
     try:
-        if _sum(path).read_text(encoding="ascii") != _digest(path):
+        if regular(_sum(path)).read_text(encoding="ascii") != _digest(path):
             return None
         return read_arrays(path)
     except (OSError, UnicodeDecodeError, ResultError):  # never written, damaged, or removed meanwhile

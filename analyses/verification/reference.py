@@ -12,6 +12,7 @@ from analyses.verification.measures import HEADS, ioi, next_token, of_heads
 from interp.errors import InterpError, ResultError, nearest
 from interp.files import write_whole
 from interp.model import Transformer
+from interp.strict_json import parse
 
 FOLDER = Path(__file__).parent
 PUBLISHED = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
@@ -30,9 +31,9 @@ def read_reference(name: str | Path) -> dict[str, Any]:
             f"verify: there is no reference {str(name)!r}. {nearest(str(name), PUBLISHED)} Or give a file."
         )
     try:
-        reference: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        reference: dict[str, Any] = parse(path.read_text(encoding="utf-8"))
         missing = [key for key in NEEDED if key not in reference]
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InterpError(f"verify: {path} is not a reference: {error}") from error
     if missing:
         raise InterpError(f"verify: {path} is not a reference: it lacks {', '.join(missing)}.")

@@ -1,8 +1,5 @@
 """Checkpoint directories on disk: config.json, model.safetensors and tokenizer files. Nothing is ever unpickled."""
 
-import errno
-import json
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +7,20 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from interp.config import ModelConfig
 from interp.errors import CheckpointError, ConfigError, nearest
+from interp.files import regular
+from interp.fingerprint import Mapped, identity
 from interp.loading.families import FAMILIES, nanogpt
-from interp.loading.finite import FLOATS, check_file
+from interp.loading.finite import FLOATS
+from interp.loading.header import shapes_of
 from interp.loading.keys import ADAPTER_CONFIG, clean_names, refuse_adapter
+from interp.loading.safetensors_file import read_safetensors
+from interp.loading.sizes import check_layers, check_sizes
 from interp.model import Transformer
+from interp.strict_json import parse
 from interp.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -35,19 +37,31 @@ def load_directory(directory: Path, name: str, tokenizer: Tokenizer | None = Non
             extra or misshapen tensor; a weight that is not finite; weights only as a pickle, quantised, or those of an adapter.
     """
     source = str(directory)
-    settings = _read_settings(directory)
+    kind, config = read_config(directory)
+    before = {path: identity(path) for path in weight_files(directory)}
+    tensors = read_tensors(directory)
+    state = family_of(kind, source).read_weights(clean_names(tensors, source), config, source)
+    tokenizer = tokenizer or Tokenizer.from_directory(directory)
+    model = assemble(config, state, source=source, name=name, format=kind, tokenizer=tokenizer)
+    model.mapped = Mapped(before, frozenset(value.untyped_storage().data_ptr() for value in tensors.values()))
+    return model
+
+
+def read_config(directory: Path) -> tuple[str, ModelConfig]:
+    """The kind and the configuration of the model in a checkpoint directory, of which no weights are read.
+
+    Raises CheckpointError as `load_directory`, also for sizes that the tensors there cannot have.
+    """
+    source, settings = str(directory), _read_settings(directory)
     kind = "nanogpt" if nanogpt.is_model_args(settings) else settings.get("model_type")
     family = family_of(kind, source)
-    config = family.read_config(settings, source)
-    state = family.read_weights(clean_names(read_tensors(directory), source), config, source)
-    return assemble(
-        config,
-        state,
-        source=source,
-        name=name,
-        format=str(kind),
-        tokenizer=tokenizer or Tokenizer.from_directory(directory),
-    )
+    shapes = {name: shape for path in weight_files(directory) for name, shape in shapes_of(path).items()}
+    if shapes:
+        check_layers(settings, len(shapes), source)
+    config: ModelConfig = family.read_config(settings, source)
+    if shapes:
+        check_sizes(config, shapes, source)
+    return str(kind), config
 
 
 def family_of(model_type: object, source: str) -> ModuleType:
@@ -137,7 +151,7 @@ def _read_settings(directory: Path) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError where it is absent or not one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse(regular(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent}: there is no {path.name}; this is no checkpoint directory.") from error
     except (ValueError, OSError) as error:
@@ -155,7 +169,7 @@ def has_weights(directory: Path) -> bool:
 def read_tensors(directory: Path) -> dict[str, Tensor]:
     """The tensors of a directory's safetensors file, or of the shards that its index names; mapped from disk, not copied."""
     if (directory / WEIGHTS).exists():
-        return _read_file(directory / WEIGHTS)
+        return read_safetensors(directory / WEIGHTS)[0]
     if (directory / INDEX).exists():
         return _read_shards(directory)
     if pickles := _pickles(directory):
@@ -175,32 +189,45 @@ def _refusal(name: str) -> str:
     )
 
 
-def _read_shards(directory: Path) -> dict[str, Tensor]:
-    places = read_json(directory / INDEX).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise CheckpointError(f"{directory / INDEX} has no weight_map.")
-    tensors: dict[str, Tensor] = {}
-    for name in sorted(set(map(str, places.values()))):
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors file of a directory, or the shards that its index names; none where it has neither."""
+    if (directory / WEIGHTS).exists() or not (directory / INDEX).exists():
+        return [directory / WEIGHTS] if (directory / WEIGHTS).exists() else []
+    names = sorted(set(_places(directory).values()))
+    for name in names:
         if Path(name).name != name:
             raise CheckpointError(f"{directory / INDEX} names a shard outside its folder: {name!r}.")
         if not (directory / name).exists():
             raise CheckpointError(f"{directory}: the shard {name} that the index names is not there.")
-        tensors |= _read_file(directory / name)
+    return [directory / name for name in names]
+
+
+def _places(directory: Path) -> dict[str, str]:
+    """Which shard holds each tensor, as the index says."""
+    places = read_json(directory / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(f"{directory / INDEX} has no weight_map.")
+    return {name: str(place) for name, place in places.items()}
+
+
+def _read_shards(directory: Path) -> dict[str, Tensor]:
+    places = _places(directory)
+    tensors: dict[str, Tensor] = {}
+    found: dict[str, str] = {}
+    for path in weight_files(directory):
+        for name, value in read_safetensors(path)[0].items():
+            if name in found:
+                raise CheckpointError(
+                    f"{directory}: the tensor {name!r} is in two shards, {found[name]} and {path.name}."
+                )
+            if places.get(name, path.name) != path.name:
+                raise CheckpointError(
+                    f"{directory}: the index says that {name!r} is in {places[name]}, but it is in {path.name}."
+                )
+            tensors[name], found[name] = value, path.name
     missing = sorted(set(places) - set(tensors))
     if missing:
         raise CheckpointError(
             f"{directory}: the shards lack {len(missing)} tensors of the index, such as {missing[0]!r}."
         )
-    return tensors
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    if not os.access(path, os.R_OK):  # safetensors says of such a file that it is not there
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or truncated, or no safetensors file: {error}") from error
-    check_file(path)
     return tensors

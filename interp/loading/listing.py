@@ -7,7 +7,7 @@ from pathlib import Path
 
 from interp.config import ModelConfig
 from interp.errors import CheckpointError
-from interp.loading.checkpoint import family_of, has_weights, read_json
+from interp.loading.checkpoint import has_weights, read_config
 from interp.loading.packaged import PACKAGED, find, models_folder, refused
 from interp.loading.sources import EMBEDDED, embedded_models
 
@@ -46,7 +46,7 @@ def _embedded() -> Iterator[Listed]:
 
 
 def _packaged() -> Iterator[Listed]:
-    from interp.loading.gguf import read_config  # loading the library costs a quarter of a second
+    from interp.loading.gguf import read_config as read_gguf  # loading the library costs a quarter of a second
 
     for name, model in PACKAGED.items():
         try:
@@ -56,7 +56,7 @@ def _packaged() -> Iterator[Listed]:
             continue
         if path is not None:
             place = "in the cache" if path.parent == models_folder() else "installed"
-            yield _listed(name, place, partial(read_config, path), path.stat().st_size, model.licence)
+            yield _listed(name, place, partial(read_gguf, path), path.stat().st_size, model.licence)
 
 
 def _cached() -> Iterator[Listed]:
@@ -96,9 +96,7 @@ def _listed(
 
 
 def _of_directory(folder: Path) -> ModelConfig:
-    settings = read_json(folder / "config.json")
-    config: ModelConfig = family_of(settings.get("model_type"), str(folder)).read_config(settings, str(folder))
-    return config
+    return read_config(folder)[1]
 
 
 def _size(folder: Path) -> int:
@@ -110,5 +108,5 @@ def _licence(folder: Path) -> str | None:
     from huggingface_hub import metadata_load
 
     card = folder / "README.md"
-    said = metadata_load(card) if card.exists() else None
+    said = metadata_load(card) if card.is_file() else None
     return None if said is None or "license" not in said else str(said["license"])

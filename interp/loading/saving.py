@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.config import ModelConfig
 from interp.errors import CheckpointError, ConfigError, InterpError, nearest
-from interp.files import write_whole
+from interp.files import make_folder, write_whole
 from interp.loading.checkpoint import WEIGHTS
 from interp.loading.exact import check_held
 from interp.loading.families import FAMILIES
@@ -45,10 +45,7 @@ def save_directory(model: Transformer, directory: str | os.PathLike[str], format
     settings, tensors = _in_format(model, state, format)
     settings |= {"torch_dtype": str(model.dtype).removeprefix("torch.")}
     folder = Path(directory)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InterpError(f"the folder {folder} cannot be made: {error.strerror or error}.") from error
+    make_folder(folder)
     _check_others(model, folder)
     write_whole(folder / "config.json", lambda path: path.write_text(json.dumps(settings, indent=2) + "\n"))
     write_whole(folder / WEIGHTS, lambda path: save_file(_own_memory(tensors), path, metadata={"format": "pt"}))

@@ -11,6 +11,7 @@ import torch
 from interp.errors import CheckpointError, nearest
 from interp.loading.bridge import from_bridge, is_bridge
 from interp.loading.checkpoint import load_directory
+from interp.loading.finite import check_cast
 from interp.loading.hub import MODELS, fetch, is_hub_id
 from interp.loading.memory import from_transformers, is_transformers_model
 from interp.loading.packaged import PACKAGED, need, refused
@@ -38,6 +39,7 @@ def load(
     device: torch.device | str = "cpu",
     revision: str | None = None,
     tokenizer: object = None,
+    copy: bool = False,
 ) -> Transformer:
     """A model ready to be opened up: in evaluation mode, its weights taking no gradients.
 
@@ -54,10 +56,13 @@ def load(
         revision: of a hub model: branch, tag or commit.
         tokenizer: for prompts given as text, instead of the source's own (a `transformers` model has none): a fast tokenizer of
             `transformers`, one of the `tokenizers` library, an `interp.Tokenizer`, or a directory with a tokenizer's files.
+        copy: copy the weights into memory. Else those of a safetensors file that has the dtype asked for are its bytes, mapped: quick,
+            but the file may not be written to as long as the model is used (replacing or deleting it is fine). Where a result is made,
+            a file that was written to is an error.
 
     Raises:
-        CheckpointError: a source that is none of these, a checkpoint that is absent, damaged, foreign or a pickle, or a device that
-            this machine does not have.
+        CheckpointError: a source that is none of these, a checkpoint that is absent, damaged, foreign or a pickle, weights that
+            are infinite in the dtype asked for, or a device that this machine does not have.
     """
     dtype = torch.float32 if dtype is None else dtype
     place = _device(device)
@@ -79,7 +84,15 @@ def load(
             f"cannot load a {type(source).__module__}.{type(source).__name__}: expected a name, a checkpoint directory, a "
             "transformers model, or a TransformerLens TransformerBridge to a GPT-2."
         )
-    return model.to(device=place, dtype=dtype)
+    before = model.dtype
+    model = model.to(device=place, dtype=dtype)
+    if torch.finfo(dtype).max < torch.finfo(before).max:
+        check_cast(model.state_dict(), f"{model.name} as {dtype}")
+    if copy and model.mapped is not None:
+        for weight in model.parameters():
+            weight.data = weight.data.clone() if model.mapped.holds(weight) else weight.data
+        model.mapped = None
+    return model
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from tokenizers import AddedToken, models
 from tokenizers import Tokenizer as Backend
 
 from interp.errors import CheckpointError
-from interp.files import write_whole
+from interp.files import regular, write_whole
+from interp.strict_json import parse
 from interp.tokenizer.byte_pairs import byte_pairs, set_prefix
 from interp.tokenizer.opening import opening_of, set_opening
 from interp.tokenizer.tokenizer import Tokenizer
@@ -47,6 +48,7 @@ def read(directory: Path) -> Tokenizer | None:
     backend = _backend(directory, settings)
     if backend is None:
         return None
+    _check_bos(backend, settings, directory)
     _add_tokens(backend, settings, directory)
     bos, eos = (_named(settings, name, backend) for name in ("bos_token", "eos_token"))
     opening = opening_of(backend)
@@ -80,7 +82,7 @@ def write(tokenizer: Tokenizer, backend: Backend, directory: Path) -> None:
         **special,
         "added_tokens_decoder": added,
     }
-    write_whole(directory / WHOLE, lambda path: backend.save(str(path)))
+    write_whole(directory / WHOLE, lambda path: path.write_text(backend.to_str(pretty=True), encoding="utf-8"))
     write_whole(directory / CONFIG, lambda path: path.write_text(json.dumps(settings, indent=2) + "\n"))
     if (directory / GENERATION).exists() or set(tokenizer.stops) - {tokenizer.eos}:
         generation = _object(directory / GENERATION) | {"eos_token_id": list(tokenizer.stops)}
@@ -91,11 +93,13 @@ def _backend(directory: Path, settings: dict[str, Any]) -> Backend | None:
     whole, vocab, merges = (directory / name for name in VOCABULARIES)
     try:
         if whole.exists():
-            backend = Backend.from_file(str(whole))
+            backend = Backend.from_file(str(regular(whole)))
             _check_ids(backend, _listed(whole), directory)
             set_prefix(backend, settings)
         elif vocab.exists() and merges.exists():
-            backend = byte_pairs(models.BPE.from_file(str(vocab), str(merges)), settings, str(directory))
+            backend = byte_pairs(
+                models.BPE.from_file(str(regular(vocab)), str(regular(merges))), settings, str(directory)
+            )
         elif vocab.exists() or merges.exists():
             raise CheckpointError(f"{directory}: vocab.json and merges.txt belong together, and one is missing.")
         else:
@@ -127,6 +131,20 @@ def _settings(directory: Path) -> dict[str, Any]:
     return settings | {"added_tokens_decoder": added}
 
 
+def _check_bos(backend: Backend, settings: dict[str, Any], directory: Path) -> None:
+    """Raise CheckpointError where BOS is to be put before every text and no token is called so: one added now was never trained."""
+    named = settings.get("bos_token", DEFAULT)
+    if settings.get("add_bos_token") is not True or named is None:
+        return
+    content, listed = _token(named).content, settings["added_tokens_decoder"]
+    added = [one.get("content") for one in listed.values() if isinstance(one, dict)] if isinstance(listed, dict) else []
+    if backend.token_to_id(content) is None and content not in added:
+        raise CheckpointError(
+            f"{directory / CONFIG}: add_bos_token is true, but bos_token {content!r} is no token of the vocabulary. Name one that is, or "
+            "set add_bos_token to false."
+        )
+
+
 def _add_tokens(backend: Backend, settings: dict[str, Any], directory: Path) -> None:
     """Add what the settings list to the tokenizer, at the ids that they say; then special tokens that have none, at the end."""
     listed = settings["added_tokens_decoder"]
@@ -149,7 +167,7 @@ def _add_tokens(backend: Backend, settings: dict[str, Any], directory: Path) -> 
 
 def _listed(path: Path) -> list[tuple[str, int]]:
     """The added tokens that a tokenizer.json lists, and their ids."""
-    text = path.read_text(encoding="utf-8")
+    text = regular(path).read_text(encoding="utf-8")
     start = re.search(r'"added_tokens"\s*:\s*(?=\[)', text)
     listed = json.JSONDecoder().raw_decode(text, start.end())[0] if start else []
     return [(token["content"], token["id"]) for token in listed]
@@ -215,7 +233,7 @@ def _object(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse(regular(path).read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):

@@ -127,7 +127,7 @@ def _optimizer(model: Transformer) -> torch.optim.AdamW:
 def _tokenizer(path: Path, seed: int) -> Backend:
     if not path.exists():
         trained = train_tokenizer(VOCABULARY, TOKENIZER_DOCUMENTS, seed)
-        write_whole(path, lambda temporary: trained.save(str(temporary)))
+        write_whole(path, lambda temporary: temporary.write_text(trained.to_str(pretty=True), encoding="utf-8"))
     return Backend.from_file(str(path))
 
 

@@ -68,7 +68,7 @@ def _kinds(given: Settings, n_layers: int) -> list[str]:
     if kinds is None:
         types = given.get("attention_types", EACH_OTHER, null=EACH_OTHER)
         try:
-            kinds = [kind for group, times in types for _ in range(times) for kind in group]
+            kinds = [kind for group, times in types for _ in range(min(times, n_layers + 1)) for kind in group]
         except (TypeError, ValueError):
             kinds = types
     known = isinstance(kinds, (list, tuple)) and all(isinstance(kind, str) and kind in KINDS for kind in kinds)

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import CheckpointError
-from interp.loading.finite import check_tensors
+from interp.loading.finite import check_cast, check_tensors
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 ALIGNMENT = 32  # of a tensor's data, where general.alignment says no other
@@ -106,7 +106,9 @@ class Container:
                     raise CheckpointError(f"{self.path} is truncated: {name} is not whole.")
                 piece = torch.from_numpy(np.require(_weights(content, stored.type), requirements="W"))
                 check_tensors({name: piece}, str(self.path))
-                flat[first * block : first * block + piece.numel()] = piece
+                cast = flat[first * block : first * block + piece.numel()]
+                cast[:] = piece
+                check_cast({name: cast}, str(self.path))
         return weights
 
     def kinds(self) -> dict[str, int]:
