@@ -65,11 +65,9 @@ def keep_open() -> None:
     """Let one browser draw every figure of this process from now on, instead of one for each: a tenth of the time where there are many."""
     import kaleido
 
-    options = {"plotlyjs": defaults.plotlyjs, "mathjax": defaults.mathjax}  # kaleido takes them where its browser opens
-    kaleido.start_sync_server(silence_warnings=True, **{name: value for name, value in options.items() if value})
-    warnings.filterwarnings(
-        "ignore", "The kopts argument is ignored", UserWarning
-    )  # said of those same options, for each figure
+    options = {} if defaults.plotlyjs is None else {"plotlyjs": defaults.plotlyjs}
+    kaleido.start_sync_server(silence_warnings=True, mathjax=False, **options)  # else it takes MathJax from the net
+    warnings.filterwarnings("ignore", "The kopts argument is ignored", UserWarning)  # they are these
 
 
 def _installed() -> str | None:
