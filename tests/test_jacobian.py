@@ -250,6 +250,27 @@ def test_participation_of_every_place_equals_that_of_the_dense_jacobian():
     )
 
 
+def test_participation_is_estimated_by_random_directions():
+    model, tokens = tiny(), random_tokens(1, 5)
+    exact = participation(model, tokens)
+    drawn = [participation(model, tokens, probes=24, seed=seed) for seed in range(40)]
+    for name in ("participation", "log_rms_gain"):
+        found = np.stack([one[name].to_numpy() for one in drawn])
+        errors = np.stack([one[f"{name}_standard_error"].to_numpy() for one in drawn])
+        truth = exact[name].to_numpy()
+        assert (np.isnan(found) == np.isnan(truth)).all()
+        off = (found.mean(0) - truth) / (found.std(0) / math.sqrt(len(drawn)))
+        assert np.nanmax(np.abs(off)) < 5  # no bias to speak of
+        spread = np.nanmean(errors, 0) / found.std(0)
+        assert 0.7 < np.nanmin(spread) <= np.nanmax(spread) < 1.6
+        within = np.abs(found - truth) < 2 * errors
+        assert within[~np.isnan(found)].mean() > 0.88
+    assert "24 random directions" in analyses.plot(drawn[0]).layout.title.text
+    assert drawn[0].attrs["seed"] == "0"
+    with pytest.raises(InterpError, match="probes must be at least 8"):
+        participation(model, tokens, probes=7)
+
+
 @pytest.mark.parametrize("place", [{"position": 5}, {"position": -6}, {"layer": 3}])
 def test_participation_of_places_that_are_not_there(place):
     with pytest.raises(InterpError, match="layers are 0 to 2 and positions 0 to 4"):

@@ -38,9 +38,16 @@ def plot_participation(result: xr.Dataset, *, prompt: int = 0) -> go.Figure:
     fig.update_xaxes(title="source", tickangle=-60, **ticks)
     fig.update_yaxes(dtick=max(1, len(layers) // 6), showgrid=False)
     fig.update_yaxes(title="stream entering layer", col=1)
+    title = f"From each place to the output at position {target} ({ticks['ticktext'][target]}) · {model_name(result)}"
+    if "participation_standard_error" in one:
+        probes = json.loads(result.attrs["parameters"])["probes"]
+        error = float((one["participation_standard_error"] / one["participation"]).median())
+        title += (
+            f"<br><sup>estimated by {probes} random directions; median standard error of the ratio {error:.0%}</sup>"
+        )
     fig.update_layout(
         template=TEMPLATE,
-        title=f"From each place to the output at position {target} ({ticks['ticktext'][target]}) · {model_name(result)}",
+        title=title,
         width=1040,
         height=440,
         margin={"t": 92, "b": 90},

@@ -16,7 +16,7 @@ ABOUT = "about"
 
 def write_arrays(result: xr.Dataset, path: Path) -> None:
     """Numbers as a numpy archive, text and attributes as JSON in it: every value comes back to the bit."""
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    arrays: dict[str, np.ndarray] = {}
     variables = []
     for number, (name, variable) in enumerate(result.variables.items()):
         values = variable.to_numpy()
@@ -50,7 +50,7 @@ def read_arrays(path: Path) -> xr.Dataset:
     return xr.Dataset(values, attrs=about["attrs"]).set_coords(coordinates)
 
 
-def _texts(texts: Any, shape: list[int]) -> np.ndarray[Any, Any]:
+def _texts(texts: Any, shape: list[int]) -> np.ndarray:
     whole = np.empty(tuple(shape), dtype=object)
     whole[...] = texts
     return whole
