@@ -10,16 +10,15 @@ from scipy import stats
 from torch import Tensor
 
 from analyses.cascade.directions import KINDS, Directions
-from analyses.cascade.gain import gain
+from analyses.cascade.injection import Injected, inject
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
-from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 
-FEWEST = 3
+WHO, FEWEST = "cascade.compare_directions", 3
 """Prompts below which there is no test."""
 
 
@@ -55,21 +54,23 @@ def compare_directions(
     """
     given: dict[str, Directions] = {kind: kind for kind in kinds if kind != "isotropic"}
     if taken := set(own or {}) & {*KINDS, *given}:
-        raise InterpError(
-            f"cascade.compare_directions: names {sorted(taken)} are those of kinds of directions; choose others."
-        )
+        raise InterpError(f"{WHO}: names {sorted(taken)} are those of kinds of directions; choose others.")
     given |= dict(own or {})
     if not given:
-        raise InterpError("cascade.compare_directions: give a kind of direction to compare with isotropic ones.")
+        raise InterpError(f"{WHO}: give a kind of direction to compare with isotropic ones.")
     common: dict[str, Any] = {
         "dose": dose, "layer": layer, "n_directions": n_directions, "seed": seed, "bos": bos, "max_bytes": max_bytes, "progress": progress,
     }  # fmt: skip
-    base = gain(model, prompts, **common)["log_gain"].to_numpy()[:, -1]
-    ratio = np.stack(
-        [gain(model, prompts, directions=one, **common)["log_gain"].to_numpy()[:, -1] - base for one in given.values()]
-    )
+    base = inject(model, prompts, who=WHO, **common)
+    others = {name: inject(model, prompts, directions=one, who=WHO, **common) for name, one in given.items()}
+    return describe_directions(model, base, others, seed)
+
+
+def describe_directions(model: Transformer, base: Injected, others: Mapping[str, Injected], seed: int) -> xr.Dataset:
+    """The result of `compare_directions` from injections that are made already, of isotropic directions and of others by name."""
+    ratio = np.stack([one.log_gain[:, -1] - base.log_gain[:, -1] for one in others.values()])
     long_name = "ln of the gain over that of isotropic directions"
-    p = np.full(len(given), np.nan)
+    p = np.full(len(others), np.nan)
     if ratio.shape[1] >= FEWEST:
         p = np.asarray(stats.ttest_1samp(ratio, 0.0, axis=1).pvalue)
     variables: dict[str, Variable] = {
@@ -77,20 +78,21 @@ def compare_directions(
         "p": (("direction_kind",), p, "p of a mean of 0", "1"),
         "p_holm": (("direction_kind",), holm(p), "p of a mean of 0, corrected for the number of kinds", "1"),
     }
-    tokens = left_aligned(model.to_tokens(prompts, bos=bos))
+    tokens = base.tokens
     if len(tokens) > 1:
         variables |= over_prompts("log_ratio", ratio.T, ("direction_kind",), long_name, "nats")
     return make(
         "cascade_directions",
         variables,
         {
-            "direction_kind": list(given),
+            "direction_kind": list(others),
             **({"bound": ["lower", "upper"]} if len(tokens) > 1 else {}),
             **token_coords(model, tokens),
         },
         model=model,
         prompts={"prompt": tokens},
-        parameters={"dose": dose, "layer": layer, "n_directions": n_directions, "kinds": list(given), "bos": bos},
+        parameters={name: value for name, value in base.parameters.items() if name != "directions"}
+        | {"kinds": list(others)},
         seed=seed,
     )
 

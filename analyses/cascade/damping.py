@@ -56,7 +56,7 @@ def damping(
 
 def describe_damping(model: Transformer, free: Injected, held: Injected, seed: int) -> xr.Dataset:
     """The result of `damping` from injections that are made already, with the scales free and held."""
-    logs = {"log_gain": _log_gain(free), "log_gain_frozen": _log_gain(held)}
+    logs = {"log_gain": free.log_gain, "log_gain_frozen": held.log_gain}
     logs["log_damping"] = logs["log_gain"] - logs["log_gain_frozen"]
     described = {
         "log_gain": "mean ln G",
@@ -81,10 +81,3 @@ def describe_damping(model: Transformer, free: Injected, held: Injected, seed: i
         parameters=free.parameters,
         seed=seed,
     )
-
-
-def _log_gain(found: Injected) -> np.ndarray:
-    """Mean ln G of each prompt, [prompt, layer]."""
-    logs = (found.total.double() / found.total[..., :1].double()).log() / 2
-    by_prompt: np.ndarray = found.by_prompt(logs).nanmean((1, 2)).cpu().numpy()
-    return by_prompt

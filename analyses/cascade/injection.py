@@ -5,6 +5,7 @@ from functools import partial
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -73,6 +74,13 @@ class Injected:
     def on_site(self) -> Float[Tensor, "place direction layer"]:
         """The energy at the position of the injection."""
         return self.energies[torch.arange(len(self.places)), :, :, self.places[:, 1]]
+
+    @property
+    def log_gain(self) -> Float[np.ndarray, "prompt layer"]:
+        """Mean over injections and directions of ln G, G the size of the whole disturbance against the injected one."""
+        logs = (self.total.double() / self.total[..., :1].double()).log() / 2
+        means: np.ndarray = self.by_prompt(logs).nanmean((1, 2)).cpu().numpy()
+        return means
 
     def by_prompt(self, values: Float[Tensor, "place ..."]) -> Float[Tensor, "prompt injection ..."]:
         """Values of each place, laid out by prompt and position from `first` on; NaN where a prompt has none."""

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from analyses import cascade
 from analyses.attribution import direct_logit_attribution
+from analyses.cascade.contrast import describe_directions
 from analyses.cascade.damping import describe_damping
 from analyses.cascade.gain import describe_gain
 from analyses.cascade.injection import Injected, check_request, inject
@@ -33,6 +34,9 @@ QUICK = ("covariance", "token", "activation", "unembedding")
 
 OF_ONE_PLACE = ("token", "unembedding")
 """Those of them that do not compare places."""
+
+WIDE, PROBES = 256, 64
+"""Directions of the stream beyond which the participation of every place is estimated, and by how many random ones."""
 
 SHOWN = {
     "gain": (
@@ -175,17 +179,18 @@ def _steps_of(
     request: dict[str, Any],
     answers: dict[str, Any] | None,
 ) -> dict[str, Compute]:
-    """How to measure everything of one model, which is made when it is needed; one injection serves three of them."""
+    """How to measure everything of one model, which is made when it is needed; one injection serves four of them."""
     is_sum = config.is_sum
     layer, seed, dose = request["layer"], request["seed"], request["dose"]
     most = seen_directions(config)
 
     @cache
-    def injected(frozen: bool = False) -> Injected:
-        return inject(model(), texts, who="cascade inside", frozen=frozen, **request)
+    def injected(directions: str = "isotropic", frozen: bool = False) -> Injected:
+        return inject(model(), texts, who="cascade inside", directions=directions, frozen=frozen, **request)
 
-    def kinds() -> tuple[str, ...]:
-        return QUICK if len(injected().places) > 1 else OF_ONE_PLACE
+    def directions() -> xr.Dataset:
+        kinds = QUICK if len(injected().places) > 1 else OF_ONE_PLACE
+        return describe_directions(model(), injected(), {kind: injected(kind) for kind in kinds}, seed)
 
     def repair() -> xr.Dataset | None:
         if answers is None or not is_sum:
@@ -198,12 +203,12 @@ def _steps_of(
         "gain": lambda: describe_gain(model(), injected(), seed),
         "cone": lambda: describe_cone(model(), injected(), seed),
         "ledger": lambda: cascade.ledger(model(), texts, others or None, dose=dose, layer=layer, seed=seed) if is_sum else None,
-        "directions": lambda: cascade.compare_directions(model(), texts, kinds=kinds(), **request),
+        "directions": directions,
         "dose": lambda: cascade.dose_response(model(), texts, layer=layer, seed=seed),
         "spectrum": lambda: cascade.jacobian_spectrum(model(), texts, source=(layer, -1), k=None, seed=seed),
-        "participation": lambda: cascade.participation(model(), texts, layer=layer),
+        "participation": lambda: cascade.participation(model(), texts, layer=layer, probes=PROBES if most > WIDE else None, seed=seed),
         "exponents": lambda: cascade.lyapunov(model(), texts, k=min(32, most), seed=seed),
-        "damping": lambda: describe_damping(model(), injected(), injected(True), seed) if config.norm != "none" else None,
+        "damping": lambda: describe_damping(model(), injected(), injected(frozen=True), seed) if config.norm != "none" else None,
         "repair": repair,
     }  # fmt: skip
 
