@@ -32,6 +32,7 @@ from interp.sweep import MAX_BYTES, sweep
 from interp.sweep.interventions import Row
 from interp.sweep.readouts import Position, given_position, positions_of
 from interp.tokenizer import PAD
+from interp.whole_numbers import takes_whole
 
 WHO = "direct_logit_attribution"
 ATTRIBUTED = ("logit_difference", "logit", "log_probability")
@@ -39,6 +40,7 @@ TOLERANCE = 1e-4
 """How far the parts' sum may be from the metric, relative to the largest of the sizes that are summed and 1."""
 
 
+@takes_whole("top_neurons")
 def direct_logit_attribution(
     model: Transformer,
     prompt: Prompt,

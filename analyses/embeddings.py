@@ -13,9 +13,11 @@ from analyses.lenses.reading import candidate_ids
 from analyses.results import Variable, array, make, token_strings
 from interp.errors import ResultError, TokenError
 from interp.model import Transformer
+from interp.whole_numbers import takes_whole
 
 
 @torch.no_grad()
+@takes_whole("top_k", "n_axes")
 def embedding_structure(
     model: Transformer, tokens: Tokens, *, top_k: int | None = None, n_axes: int | None = None
 ) -> xr.Dataset:

@@ -31,6 +31,7 @@ from interp.prompts import Prompted, as_ids
 from interp.scopes import Scope, Scopes
 from interp.tokenizer import PAD, Tokenizer
 from interp.view import View, continued, place, whole
+from interp.whole_numbers import whole_number
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -242,7 +243,7 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, Copied):
             self.register_buffer("W_pos", sinusoidal(config.n_ctx, config.d_model), persistent=False)
         self._attached, self._explicit = Scopes(), Scopes()
         if seed is not None:
-            initialise(self, config, seed)
+            initialise(self, config, whole_number(seed, "a seed", ConfigError))
 
     def forward(self, tokens: Integer[Tensor, "batch position"]) -> Float[Tensor, "batch position vocab"]:
         """The logits of the next token at every position.
@@ -292,7 +293,10 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, Copied):
         Raises:
             ConfigError: layers outside 0 <= start <= stop <= n_layers.
         """
-        stop = self.config.n_layers if stop_at_layer is None else stop_at_layer
+        start_at_layer = whole_number(start_at_layer, "start_at_layer", ConfigError)
+        stop = (
+            self.config.n_layers if stop_at_layer is None else whole_number(stop_at_layer, "stop_at_layer", ConfigError)
+        )
         if not 0 <= start_at_layer <= stop <= self.config.n_layers:
             raise ConfigError(
                 f"layers {start_at_layer} to {stop} asked for; need 0 <= start <= stop <= {self.config.n_layers}."

@@ -19,7 +19,7 @@ from analyses.results import Variable, array, make, token_strings
 from interp.errors import InterpError, ResultError, nearest
 from interp.factored import FactoredMatrix, at_least_float32
 from interp.model import Attention, Block, Transformer
-from interp.whole_numbers import Wholes, whole_number, whole_numbers
+from interp.whole_numbers import Wholes, takes_whole, whole_numbers
 
 WAYS = ("Q", "K", "V")
 ROWS = 64
@@ -30,12 +30,14 @@ TOKENS = 4096
 """Tokens whose effective embedding is computed at once."""
 
 
+@takes_whole("layer")
 def ov_circuit(model: Transformer, layer: int) -> FactoredMatrix:
     """W_V W_O of each head of a layer [head, d_model, d_model]: what attending to a stream writes (Elhage et al. 2021)."""
     attention = _attention(model, layer)
     return FactoredMatrix(_each(model, attention.W_V), attention.W_O)
 
 
+@takes_whole("layer")
 def qk_circuit(model: Transformer, layer: int) -> FactoredMatrix:
     """W_Q W_K^T of each head of a layer [head, d_model, d_model]: the score of a query's stream with a key's, before its scale."""
     attention = _attention(model, layer)
@@ -43,6 +45,7 @@ def qk_circuit(model: Transformer, layer: int) -> FactoredMatrix:
 
 
 @torch.no_grad()
+@takes_whole("layer", "head")
 def circuit_slice(
     model: Transformer,
     layer: int,
@@ -147,6 +150,7 @@ def _read_back(model: Transformer) -> Float[Tensor, "d_model d_model"]:
 
 
 @torch.no_grad()
+@takes_whole("layer", "head", "vectors", "top_k")
 def singular_tokens(
     model: Transformer,
     layer: int,
@@ -216,6 +220,7 @@ def singular_tokens(
 
 
 @torch.no_grad()
+@takes_whole("draws", "seed")
 def composition(model: Transformer, *, draws: int = 8, seed: int = 0) -> xr.Dataset:
     """How much each head reads, through its query, key or value, of what each head of a lower layer writes (Elhage et al. 2021).
 
@@ -227,7 +232,7 @@ def composition(model: Transformer, *, draws: int = 8, seed: int = 0) -> xr.Data
         `baseline` and `baseline_deviation` (way), mean and standard deviation of the score of random heads; `excess`, the score less
         the baseline.
     """
-    if whole_number(draws, "composition: draws", InterpError) < 1:
+    if draws < 1:
         raise InterpError(f"composition: draws must be at least 1, got {draws}.")
     config = model.config
     ov = [ov_circuit(model, layer) for layer in range(config.n_layers)]

@@ -18,11 +18,13 @@ from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
+from interp.whole_numbers import takes_whole
 
 FEWEST = 3
 """Prompts below which there is no test."""
 
 
+@takes_whole("layer", "n_directions", "seed")
 def compare_directions(
     model: Transformer,
     prompts: Prompt,

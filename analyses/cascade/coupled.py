@@ -26,7 +26,7 @@ from interp.progress import progress_bar
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 from interp.tokenizer import PAD
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.coupled"
 
@@ -68,6 +68,7 @@ class Coupled:
         return damage
 
 
+@takes_whole("seeds", "steps", "seed", least={"steps": 1})
 def coupled(
     model: Transformer,
     prompts: Prompt,
@@ -168,6 +169,7 @@ def coords_of(model: Transformer, run: Coupled) -> dict[Any, Any]:
     }
 
 
+@takes_whole("seeds", "steps", "seed", least={"steps": 1})
 def couple(
     model: Transformer,
     prompts: Prompt,
@@ -185,7 +187,7 @@ def couple(
 ) -> Coupled:
     """Make the texts of `coupled`, whose arguments and errors these are."""
     Sampling(temperature)  # checks it
-    if whole_number(seeds, f"{WHO}: seeds", InterpError) < 1:
+    if seeds < 1:
         raise InterpError(f"{WHO}: seeds must be at least 1, got {seeds}.")
     seeds = seeds if temperature > 0 else 1
     clean = left_aligned(model.to_tokens(prompts, bos=bos))

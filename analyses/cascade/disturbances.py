@@ -17,7 +17,7 @@ from interp.model import Transformer
 from interp.names import block_name
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import in_64_bits, whole_number
 
 
 class InTokens:
@@ -45,11 +45,17 @@ class Swap(InTokens):
     position: int = -1
     token: str | SupportsIndex | None = None
 
+    def __post_init__(self) -> None:
+        """Raises InterpError for what is no whole number."""
+        object.__setattr__(self, "position", whole_number(self.position, "Swap: position", InterpError))
+        if self.token is not None and not isinstance(self.token, str):
+            object.__setattr__(self, "token", whole_number(self.token, "Swap: a token id"))
+
     def begin(
         self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
     ) -> Int[Tensor, "prompt position"]:
         """The disturbed prompts."""
-        swapped, position = tokens.clone(), whole_number(self.position, f"{who}: position", InterpError)
+        swapped, position = tokens.clone(), self.position
         for row, length in zip(swapped, (tokens != PAD).sum(1).tolist(), strict=True):
             if not -length <= position < length:
                 raise InterpError(
@@ -61,13 +67,7 @@ class Swap(InTokens):
 
     def _instead(self, model: Transformer, prompt: Tensor, at: int, who: str) -> int:
         if self.token is not None:
-            token = (
-                model.to_single_token(self.token)
-                if isinstance(self.token, str)
-                else whole_number(self.token, f"{who}: a token id")
-            )
-            if not 0 <= token < model.config.d_vocab:
-                raise InterpError(f"{who}: token id {token} is out of range: ids are 0 to {model.config.d_vocab - 1}.")
+            token = model.to_single_token(self.token)
             if token == int(prompt[at]):
                 raise InterpError(f"{who}: the token to put in at position {self.position} is there already.")
             return token
@@ -84,10 +84,7 @@ class Swap(InTokens):
 
     def about(self) -> dict[str, Any]:
         """What shaped the numbers, for provenance."""
-        token = (
-            self.token if self.token is None or isinstance(self.token, str) else whole_number(self.token, "a token id")
-        )
-        return {"kind": "swap", "position": self.position, "token": token}
+        return {"kind": "swap", "position": self.position, "token": self.token}
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +104,11 @@ class Nudge:
     vector: Float[Tensor, " d_model"] | None = None
     step: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises InterpError for what is no whole number."""
+        for name in ("layer", "step", "seed"):
+            object.__setattr__(self, name, whole_number(getattr(self, name), f"Nudge: {name}", InterpError))
 
     def begin(
         self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
@@ -160,7 +162,7 @@ class Nudge:
             return (vector if self.dose is None else vector / vector.norm()).expand(len(prompts), -1)
         drawn = {}
         for prompt in sorted(set(prompts.tolist())):
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + prompt)
+            generator = torch.Generator().manual_seed(in_64_bits(self.seed * 1_000_003 + prompt))
             direction = seen(model.config, torch.randn(model.config.d_model, generator=generator, dtype=torch.float64))
             drawn[prompt] = (direction / direction.norm()).to(model.W_E)
         return torch.stack([drawn[prompt] for prompt in prompts.tolist()])

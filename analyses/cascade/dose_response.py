@@ -25,7 +25,7 @@ from interp.sweep import MAX_BYTES, sweep
 from interp.sweep.interventions import Add, Intervention, Row
 from interp.sweep.readouts import EachLayer, positions_of
 from interp.sweep.tangents import LinearNorm
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.dose_response"
 DOSES = tuple(np.logspace(-4, 0.5, 25).tolist())
@@ -35,6 +35,7 @@ NEAR, COSINE = 0.1, 0.95
 
 
 @torch.no_grad()
+@takes_whole("layer", "position", "target", "n_directions", "seed")
 def dose_response(
     model: Transformer,
     prompts: Prompt,
@@ -147,7 +148,7 @@ def _check(model: Transformer, doses: Sequence[float], layer: int) -> None:
             f"{WHO}: doses must be three at least, increasing, and in {model.dtype} not below {smallest:g}; load in float64 for "
             "smaller ones."
         )
-    if not 0 <= whole_number(layer, f"{WHO}: layer", InterpError) < model.config.n_layers:
+    if not 0 <= layer < model.config.n_layers:
         raise InterpError(
             f"{WHO}: layer {layer} is out of range; {model.name} has layers 0 to {model.config.n_layers - 1}."
         )

@@ -17,11 +17,12 @@ from interp.generation import left_aligned
 from interp.geometry import seen, seen_directions
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.lyapunov"
 
 
+@takes_whole("k", "position", "seed")
 def lyapunov(
     model: Transformer,
     prompts: Prompt,
@@ -57,7 +58,7 @@ def lyapunov(
     sites = 1 if position is not None else int(clean.kept.sum(1).min())
     most = sites * seen_directions(model.config)
     k = min(32, most) if k is None else k
-    if not 1 <= whole_number(k, f"{WHO}: k", InterpError) <= most:
+    if not 1 <= k <= most:
         raise InterpError(f"lyapunov: k must be 1 to {most}, the directions of the state; got {k}.")
     found = [
         _whole_state(clean, prompt, k, seed) if position is None else _on_site(clean, prompt, position, k, seed)

@@ -14,11 +14,12 @@ from interp.geometry import basis, seen, seen_directions
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.participation"
 
 
+@takes_whole("position", "layer")
 def participation(
     model: Transformer, prompts: Prompt, *, position: int = -1, layer: int = 0, bos: bool | None = None
 ) -> xr.Dataset:
@@ -43,7 +44,6 @@ def participation(
     """
     config = model.config
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
-    layer, position = (whole_number(one, f"{WHO}: a layer or position", InterpError) for one in (layer, position))
     shortest = int((tokens != PAD).sum(1).min())
     if not 0 <= layer < config.n_layers or not -shortest <= position < shortest:
         raise InterpError(

@@ -25,6 +25,7 @@ from interp.model import Transformer
 from interp.modes import ordinary, recording
 from interp.prompts import listed, rows_of_ids
 from interp.streams import streams
+from interp.whole_numbers import in_64_bits, takes_whole
 
 VALIDATION = 0.1
 """Share of the rows that is kept out of training."""
@@ -54,6 +55,15 @@ class _State:
 
 
 @ordinary()
+@takes_whole(
+    "steps",
+    "rows",
+    "length",
+    "validate_every",
+    "patience",
+    "seed",
+    least={"length": 1, "validate_every": 1, "patience": 1},
+)
 def train_tuned_lens(
     model: Transformer,
     source: str | Path | Sequence[str] | Int[Tensor, "row position"],
@@ -189,7 +199,9 @@ def _batch(tokens: Int[Tensor, "row position"], rows: int, step: int, seed: int)
     chosen = []
     for at in range(step * rows, (step + 1) * rows):
         epoch, place = divmod(at, len(tokens))
-        order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed * 100_003 + epoch + 1))
+        order = torch.randperm(
+            len(tokens), generator=torch.Generator().manual_seed(in_64_bits(seed * 100_003 + epoch + 1))
+        )
         chosen.append(int(order[place]))
     return tokens[chosen]
 
