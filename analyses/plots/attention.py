@@ -10,10 +10,12 @@ from plotly.subplots import make_subplots
 from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, place
 from analyses.plots.theme import FAINT, TEMPLATE, figure
+from interp.whole_numbers import takes_whole
 
 SCALE = "Blues"
 
 
+@takes_whole("layer", "head", "prompt")
 def plot_head(result: xr.Dataset, *, layer: int, head: int, prompt: int = 0) -> go.Figure:
     """One head's pattern, query by key, with the tokens along both axes.
 

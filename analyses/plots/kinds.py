@@ -5,12 +5,13 @@ from functools import cache
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import plotly.graph_objects as go
 import xarray as xr
 
 from interp.errors import ResultError, nearest
+from interp.whole_numbers import takes_whole
 
 Figure = Callable[..., go.Figure]
 F = TypeVar("F", bound=Figure)
@@ -19,9 +20,11 @@ _REGISTERED: dict[str, Figure] = {}
 
 
 def draws(*kinds: str) -> Callable[[F], F]:
-    """Register the decorated function as what draws results of these kinds."""
+    """Register the decorated function as what draws results of these kinds; its whole numbers are read as everywhere."""
 
-    def register(function: F) -> F:
+    def register(drawing: F) -> F:
+        whole = [p.name for p in signature(drawing).parameters.values() if p.annotation in (int, int | None)]
+        function = cast(F, takes_whole(*whole)(drawing))
         for kind in kinds:
             if kind in _REGISTERED:
                 raise ValueError(f"results of kind {kind!r} are drawn by {_REGISTERED[kind].__name__} already.")

@@ -13,6 +13,7 @@ from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, named, place, short
 from analyses.plots.theme import SEQUENTIAL, TEMPLATE, figure
 from interp.errors import ResultError, nearest
+from interp.whole_numbers import is_one, whole_numbers
 
 Color = Literal["probability", "entropy", "rank", "kl"]
 TITLES = {"logit_lens": "Logit lens", "tuned_lens": "Tuned lens"}
@@ -74,7 +75,7 @@ def plot_lens_pair(
     Raises:
         ResultError: a prompt or colour that is not there, or no layer in common.
     """
-    chosen = (prompt, prompt) if isinstance(prompt, int) else prompt
+    chosen = whole_numbers(prompt, "plot_lens_pair: a prompt", ResultError) * (2 if is_one(prompt) else 1)
     shared = np.intersect1d(first["layer"], second["layer"])
     if len(shared) == 0:
         raise ResultError("plot_lens_pair: the results have no layer in common.")

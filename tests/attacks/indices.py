@@ -5,7 +5,7 @@ Run by itself, as users run it: the tests' type checks would refuse most of this
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import xarray as xr
 import analyses
 import interp
 from analyses import cascade
-from interp import Add, Apply, Intervention, ModelConfig, Patch, Row, Scale, Set, Transformer
+from interp import Intervention, ModelConfig, Row, Set, Transformer
 from interp.errors import InterpError
 from interp.sweep.readouts import LogitDifference, Logits
 
@@ -178,8 +178,9 @@ def model_calls() -> Iterator[Place]:
     )
     yield Place(
         "ModelConfig.windowed_layers",
-        lambda v: list(replace(CONFIG, window=2, windowed_layers=v).to_dict()["windowed_layers"]),
+        lambda v: list(replace(CONFIG, window=2, windowed_layers=v).to_dict()["windowed_layers"] or []),
         [1],
+        optional=True,
     )
     for name, good in (("max_new_tokens", 3), ("top_k", 2), ("seed", 5)):
         yield Place(
@@ -239,7 +240,7 @@ def patching() -> Iterator[Place]:
                     ("activation_patching", "wrong"),
                 ),
                 last=5 if argument == "position" else None,
-                lowest={"position": None, "window": 1, "draws": 1, "subject": None, "controls": 1}.get(argument, 0),
+                lowest={"position": None, "window": 1, "draws": 1, "subject": None, "controls": 0}.get(argument, 0),
                 texts=argument in ("answer", "wrong", "subject"),
             )
     yield Place(
@@ -334,15 +335,11 @@ def lenses_and_attention() -> Iterator[Place]:
         )
     patterns = analyses.attention_patterns(MODEL, TOKENS)
     for name in ("prompt", "layer", "head"):
-        yield Place(
-            f"attention_viewer.{name}", lambda v, name=name: bool(analyses.attention_viewer(patterns, **{name: v})), 1
-        )
-        yield Place(
-            f"plot(attention).{name}",
-            lambda v, name=name: analyses.plot(patterns, **({"layer": 0} | {name: v})).to_json(),
-            1,
-            optional=True,
-        )
+        viewer = lambda v, name=name: bool(analyses.attention_viewer(patterns, **{name: v}))  # noqa: E731
+        yield Place(f"attention_viewer.{name}", viewer, 1)
+    for name in ("prompt", "layer"):
+        drawn = lambda v, name=name: analyses.plot(patterns, **{name: v}).to_dict()["layout"]["title"]  # noqa: E731
+        yield Place(f"plot(attention).{name}", drawn, 1, optional=name == "layer")
 
 
 def inside() -> Iterator[Place]:
@@ -366,7 +363,9 @@ def inside() -> Iterator[Place]:
             {"layer": 1, "n_directions": 2, "seed": 3},
         ),
         "dose_response": (
-            lambda **k: cascade.dose_response(MODEL, ONE, **({"doses": [0.01, 0.1, 0.3], "n_directions": 1} | k)),
+            lambda **k: cascade.dose_response(
+                MODEL, ONE, **({"doses": [0.01, 0.1, 0.3], "n_directions": 1, "position": 2} | k)
+            ),
             {"layer": 1, "position": 3, "target": 4, "n_directions": 2, "seed": 3},
         ),
         "jacobian_spectrum": (
@@ -428,9 +427,9 @@ def outside() -> Iterator[Place]:
         "survival": (lambda **k: cascade.survival(MODEL, TOKENS, **(few | k)), {"seeds": 2, "steps": 2, "seed": 3}),
         "temperature_sweep": (
             lambda **k: cascade.temperature_sweep(
-                MODEL, TOKENS, **({"temperatures": (0.5, 1.0, 2.0), "lengths": (2, 3), "seeds": 1} | k)
+                MODEL, TOKENS, **({"temperatures": (0.5, 0.7, 1.0, 1.5, 2.0), "lengths": (4, 5, 6), "seeds": 1} | k)
             ),
-            {"lengths": [2, 4], "seeds": 2, "seed": 3},
+            {"lengths": [4, 6, 8], "seeds": 2, "seed": 3},
         ),
         "reproduction": (
             lambda **k: cascade.reproduction(MODEL, TOKENS, **({"sources": 2, "horizon": 2} | k)),
@@ -472,7 +471,11 @@ def bad_values(place: Place) -> Iterator[Any]:
         yield from SEVERAL
     if not place.optional:
         yield None
-    if place.lowest is not None and not place.pairs:
+    if (
+        place.lowest is not None
+        and not place.pairs
+        and (not place.name.endswith(".seed") or place.name == "ablate_heads.seed")
+    ):
         yield [place.lowest - 1] if listed else place.lowest - 1
 
 
@@ -490,8 +493,8 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def faults(place: Place) -> Iterator[str]:
-    """What is wrong with a place."""
+def faults(place: Place, brief: bool) -> Iterator[str]:
+    """What is wrong with a place; briefly, with one other form of its good value."""
     try:
         expected = place.call(place.good)
     except Exception as error:  # noqa: BLE001
@@ -508,15 +511,15 @@ def faults(place: Place) -> Iterator[str]:
             yield f"{place.name}: {value!r} is silent"
     if isinstance(place.good, torch.Tensor):
         return
-    forms: Iterable[Callable[[Any], Any]] = LISTED if isinstance(place.good, list) else FORMS
-    equal = [form(place.good) for form in forms]
-    if place.last is not None:
-        listed = isinstance(place.good, list)
-        expected_last = place.call([place.last] if listed else place.last)
-        for value in ([-1],) if listed else (-1, np.int64(-1), torch.tensor(-1)):
-            yield from differs(place, value, expected_last, values_only=True)
-    for value in equal:
-        yield from differs(place, value, expected)
+    several = isinstance(place.good, list)
+    forms = LISTED if several else FORMS
+    number = sum(map(ord, place.name)) % len(forms)
+    for form in forms[number : number + 1] if brief else forms:
+        yield from differs(place, form(place.good), expected)
+    if place.last is not None and not brief:
+        last = place.call([place.last] if several else place.last)
+        for value in ([-1],) if several else (-1, np.int64(-1), torch.tensor(-1)):
+            yield from differs(place, value, last, values_only=True)
 
 
 def differs(place: Place, value: Any, expected: Any, values_only: bool = False) -> Iterator[str]:
@@ -531,17 +534,14 @@ def differs(place: Place, value: Any, expected: Any, values_only: bool = False) 
         yield f"{place.name}: {value!r} gives something else"
 
 
-def main(chosen: str = "") -> int:
-    """Print every fault; their number."""
+def main(how: str, chosen: str = "") -> int:
+    """Print every fault and, at the end, how many places were tried; the number of faults."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    count = 0
-    for place in places():
-        if chosen in place.name:
-            for fault in faults(place):
-                print(fault)  # noqa: T201
-                count += 1
-    return count
+    asked = [place for place in places() if chosen in place.name]
+    found = [fault for place in asked for fault in faults(place, how == "brief")]
+    print(*found, f"{len(asked)} places", sep="\n")  # noqa: T201
+    return len(found)
 
 
 if __name__ == "__main__":
