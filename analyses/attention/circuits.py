@@ -19,6 +19,7 @@ from analyses.results import Variable, array, make, token_strings
 from interp.errors import InterpError, ResultError, nearest
 from interp.factored import FactoredMatrix, at_least_float32
 from interp.model import Attention, Block, Transformer
+from interp.spectra import eigenvalues, qr
 from interp.whole_numbers import Wholes, takes_whole, whole_numbers
 
 WAYS = ("Q", "K", "V")
@@ -135,8 +136,9 @@ def copying_scores(model: Transformer, *, embedding: str = "effective") -> Float
     found = []
     for layer in range(model.config.n_layers):
         ov = ov_circuit(model, layer).then(raw if layer == 0 else above).precise()
-        wrong = ~torch.isfinite(ov.right @ ov.left).flatten(1).all(1)[:, None, None]  # eigenvalues of these would raise
-        values = FactoredMatrix(ov.left.masked_fill(wrong, 0.0), ov.right.masked_fill(wrong, 0.0)).eigenvalues()
+        inner = ov.right @ ov.left  # [head, d_head, d_head], with the eigenvalues of the whole that are not 0
+        wrong = ~torch.isfinite(inner).flatten(1).all(1)[:, None, None]
+        values = eigenvalues(inner.masked_fill(wrong, 0.0), "copying_scores: an OV circuit")
         found.append(values.real.sum(-1) / values.abs().sum(-1))  # 0 / 0 where there is nothing
     return torch.stack(found)
 
@@ -184,11 +186,10 @@ def singular_tokens(
     top_k = min(8, model.config.d_vocab) if top_k is None else top_k
     if not 1 <= vectors <= rank or not 1 <= top_k <= model.config.d_vocab:
         raise InterpError(f"singular_tokens: vectors must be 1 to {rank} and top_k 1 to {model.config.d_vocab}.")
-    if not bool(torch.isfinite(matrix.left).all() and torch.isfinite(matrix.right).all()):
-        raise ResultError(
-            f"singular_tokens: the weights of head {layer}.{head} are not finite, so they have no directions."
-        )
-    u, values, v = matrix.svd()
+    try:
+        u, values, v = matrix.svd()
+    except ResultError as error:
+        raise ResultError(f"singular_tokens: of head {layer}.{head}: {error}") from error
     every = torch.arange(model.config.d_vocab, device=model.device)
     embedded = at_least_float32(_read(model, layer, every, embedding, "singular_tokens"))
     read = embedded @ u[:, :vectors]
@@ -273,8 +274,8 @@ def composition(model: Transformer, *, draws: int = 8, seed: int = 0) -> xr.Data
 def _overlaps(write: FactoredMatrix, read: FactoredMatrix) -> Float[Tensor, "writer reader"]:
     """|A B| / (|A| |B|) of every pair: |A B|^2 is the inner product of A^T A with B B^T, which are made a few rows at a time."""
     write, read = write.precise(), read.precise()
-    _, left_r = torch.linalg.qr(write.left)
-    _, right_r = torch.linalg.qr(read.right.mT)
+    _, left_r = qr(write.left, "composition: an OV circuit")
+    _, right_r = qr(read.right.mT, "composition: the circuit of a head that reads")
     rows, columns = left_r @ write.right, read.left @ right_r.mT  # [writer, inner, d_model], [reader, d_model, inner]
     total: Any = 0
     for start in range(0, rows.shape[-1], ROWS):

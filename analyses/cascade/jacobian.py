@@ -17,6 +17,7 @@ from interp.generation import left_aligned
 from interp.geometry import basis, seen_directions
 from interp.model import Transformer
 from interp.prompts import Prompt
+from interp.spectra import svd
 from interp.sweep import MAX_BYTES
 from interp.whole_numbers import is_one, takes_whole, whole_numbers
 
@@ -178,7 +179,7 @@ def _numbers(forward: Map, backward: Map, top: Singular, noise: Tensor) -> dict[
 def _whole(linear: Linear, at: int, to: int, k: int | None) -> tuple[Singular, dict[str, Tensor]]:
     """Singular values and numbers of the block as a matrix."""
     matrix = linear.dense(at, to).double()
-    u, values, vh = torch.linalg.svd(matrix)
+    u, values, vh = svd(matrix, "jacobian_spectrum: the derivative", whole=True)
     count, vectors = (len(values), min(VECTORS, len(values))) if k is None else (k, k)
     rows = basis(linear.run.model.config, matrix)
     residual = (matrix @ vh[:count].mT - u[:, :count] * values[:count]).norm(dim=0) / values[:count].clamp(
