@@ -197,7 +197,7 @@ def couple(
     parameters = {
         "disturbance": disturbance.about(), "seeds": seeds, "steps": steps, "temperature": temperature, "bos": bos,
     }  # fmt: skip
-    kept = Kept(folder, request_of(model, [clean, other], parameters, seed))
+    kept = Kept(folder, request_of(model, [clean, other], parameters | {"use_cache": use_cache}, seed))
     pairs = min(LARGEST_PART, max_bytes // _bytes_per_pair(model, clean.shape[1] + steps))
     together = max(1, pairs // seeds)
     parts = []
@@ -216,9 +216,9 @@ def couple(
 
 
 def request_of(model: Transformer, prompts: Sequence[Tensor], parameters: dict[str, Any], seed: int) -> dict[str, Any]:
-    """What kept parts depend on."""
-    about = {"model": model.weight_hash(), "prompts": [rows.tolist() for rows in prompts], "seed": seed}
-    return about | {"parameters": parameters}
+    """What kept parts depend on, besides the memory that bounds how much runs together."""
+    about = {"model": model.weight_hash(), "config": model.config.to_dict(), "device": str(model.device)}
+    return about | {"prompts": [rows.tolist() for rows in prompts], "seed": seed, "parameters": parameters}
 
 
 def _bytes_per_pair(model: Transformer, length: int) -> int:

@@ -1,10 +1,13 @@
 """What makes two generations begin apart."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, SupportsIndex
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -106,7 +109,12 @@ class Nudge:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises InterpError for what is no whole number."""
+        """Raises InterpError for what is no whole number, and for a vector that is none."""
+        if self.vector is not None and not isinstance(self.vector, Tensor):
+            try:
+                object.__setattr__(self, "vector", torch.from_numpy(np.array(self.vector, dtype=float)))
+            except (TypeError, ValueError) as error:
+                raise InterpError(f"Nudge: the vector must hold numbers [d_model]: {error}.") from error
         for name in ("layer", "step", "seed"):
             object.__setattr__(self, name, whole_number(getattr(self, name), f"Nudge: {name}", InterpError))
 
@@ -118,14 +126,17 @@ class Nudge:
             raise InterpError(
                 f"{who}: a nudge at layer {self.layer}, step {self.step}: layers are 0 to {model.config.n_layers - 1}, steps from 0."
             )
-        if self.dose is not None and not 0 < self.dose < float("inf"):
-            raise InterpError(f"{who}: the dose of a nudge must be positive, got {self.dose:g}.")
+        real = isinstance(self.dose, Real | None) and not isinstance(self.dose, bool)
+        if not real or (self.dose is not None and not 0 < self.dose < float("inf")):
+            raise InterpError(f"{who}: the dose of a nudge must be a positive number, got {self.dose!r}.")
         if self.vector is None and self.dose is None:
             raise InterpError(f"{who}: a nudge needs a dose, a vector, or both.")
         if self.vector is not None and tuple(self.vector.shape) != (model.config.d_model,):
             raise InterpError(
                 f"{who}: the vector has shape {tuple(self.vector.shape)}; expected ({model.config.d_model},)."
             )
+        if self.vector is not None and not 0 < float(self.vector.double().norm()) < float("inf"):
+            raise InterpError(f"{who}: the vector of a nudge must have a direction and be finite.")
         return tokens
 
     @contextmanager
@@ -169,15 +180,11 @@ class Nudge:
 
     def about(self) -> dict[str, Any]:
         """What shaped the numbers, for provenance."""
-        vector = "random" if self.vector is None else "given"
-        return {
-            "kind": "nudge",
-            "layer": self.layer,
-            "dose": self.dose,
-            "vector": vector,
-            "step": self.step,
-            "seed": self.seed,
-        }
+        about = {"kind": "nudge", "layer": self.layer, "dose": self.dose, "step": self.step, "seed": self.seed}
+        if self.vector is None:
+            return about | {"vector": "random"}
+        numbers = self.vector.detach().double().cpu().contiguous().numpy().tobytes()
+        return about | {"vector": "given", "vector_sha256": hashlib.sha256(numbers).hexdigest()}
 
 
 @dataclass(frozen=True, eq=False)

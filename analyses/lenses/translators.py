@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from analyses.results import as_json
 from interp.errors import CheckpointError
 from interp.files import write_whole
 from interp.model import Transformer
@@ -72,7 +73,7 @@ def save_lens(lens: TunedLens, path: str | Path, *, overwrite: bool = False) -> 
         "format": FORMAT,
         "weight_hash": lens.weight_hash,
         "dtype": lens.dtype,
-        "about": json.dumps(dict(lens.about)),
+        "about": as_json(dict(lens.about)),
     }
     write_whole(Path(path), lambda temporary: save_file(tensors, temporary, metadata=metadata), overwrite=overwrite)
 

@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from analyses.lenses.translators import TunedLens, save_lens
+from analyses.results import as_json
 from interp.errors import CheckpointError, InterpError, TokenError
 from interp.files import check_free, write_whole
 from interp.finite import not_finite
@@ -119,8 +120,9 @@ def train_tuned_lens(
         **{"validate_every": validate_every, "patience": patience, "seed": seed},
     }
     lens = TunedLens.identity(model, about)
+    request = json.loads(as_json(about | {"weight_hash": lens.weight_hash, "config": model.config.to_dict()}))
     beside = None if path is None else path.with_name(path.name + ".training")
-    state = _resumed(beside, lens)
+    state = _resumed(beside, lens, request)
     if state is None:
         before = _divergences(model, lens, held_out, rows)
         if not all(math.isfinite(one) for one in before):
@@ -137,7 +139,7 @@ def train_tuned_lens(
             if state.step % validate_every == 0 or state.step == steps:
                 _validate(state, _divergences(model, _lens_of(lens, state), held_out, rows))
                 if beside is not None:
-                    _keep(beside, lens, state)
+                    _keep(beside, state, request)
             bar.update(task, completed=state.step, kl=state.best)
     best = replace(
         lens,
@@ -268,27 +270,33 @@ def _validate(state: _State, divergences: list[float]) -> None:
         state.waited += 1
 
 
-def _keep(path: Path, lens: TunedLens, state: _State) -> None:
+def _keep(path: Path, state: _State, request: dict[str, Any]) -> None:
     metadata = {
-        "training": json.dumps(dict(lens.about) | {"weight_hash": lens.weight_hash}),
+        "training": json.dumps(request),
         "state": json.dumps({"step": state.step, "best": state.best, "waited": state.waited, "history": state.history}),
     }
     tensors = {name: value.cpu() for name, value in state.tensors.items()}
     write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
-def _resumed(path: Path | None, lens: TunedLens) -> _State | None:
-    """The kept state of the same training; None where there is none."""
+def _resumed(path: Path | None, lens: TunedLens, request: dict[str, Any]) -> _State | None:
+    """The kept state of the same training; None where there is none. Raises CheckpointError for a damaged file, or another training's."""
     if path is None or not path.exists():
         return None
-    with safe_open(path, framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if json.loads(metadata["training"]) != dict(lens.about) | {"weight_hash": lens.weight_hash}:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        training, kept = json.loads(metadata["training"]), json.loads(metadata["state"])
+        history = [(step, divergences) for step, divergences in kept["history"]]
+        moved = {name: tensors[name].to(lens.weight.device) for name in _begun(lens, [0.0]).tensors}
+        state = _State(moved, kept["step"], kept["best"], kept["waited"], history)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"train_tuned_lens: {path} is no state of a training, or is damaged ({error}). Delete it to begin anew."
+        ) from error
+    if training != request:
         raise CheckpointError(
             f"train_tuned_lens: {path} keeps the state of another training (other model, text or settings). Finish that one by the "
             "same call, or delete the file."
         )
-    kept = json.loads(metadata["state"])
-    history = [(step, divergences) for step, divergences in kept["history"]]
-    moved = {name: value.to(lens.weight.device) for name, value in tensors.items()}
-    return _State(moved, kept["step"], kept["best"], kept["waited"], history)
+    return state
