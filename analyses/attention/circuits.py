@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.results import Variable, array, make, token_strings
-from interp.errors import InterpError, ResultError, nearest
+from interp.errors import InterpError, ResultError, is_known, nearest
 from interp.factored import FactoredMatrix, at_least_float32
 from interp.model import Attention, Block, Transformer
 from interp.spectra import eigenvalues, qr
@@ -97,7 +97,7 @@ def effective_embedding(model: Transformer, tokens: Int[Tensor, " token"]) -> Fl
 
 
 def _check_embedding(embedding: str, who: str) -> None:
-    if embedding not in EMBEDDINGS:
+    if not is_known(embedding, EMBEDDINGS):
         raise InterpError(f"{who}: unknown embedding {embedding!r}. {nearest(embedding, EMBEDDINGS)}")
 
 
@@ -310,7 +310,7 @@ def _attention(model: Transformer, layer: int) -> Attention:
 
 
 def _one(model: Transformer, layer: int, head: int, circuit: str) -> FactoredMatrix:
-    if circuit not in ("ov", "qk"):
+    if not is_known(circuit, ("ov", "qk")):
         raise InterpError(f"unknown circuit {circuit!r}. {nearest(circuit, ('ov', 'qk'))}")
     whole = (ov_circuit if circuit == "ov" else qk_circuit)(model, layer)
     if not 0 <= head < model.config.n_heads:

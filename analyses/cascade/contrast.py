@@ -13,7 +13,7 @@ from analyses.cascade.directions import KINDS, Directions
 from analyses.cascade.gain import gain
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
-from interp.errors import InterpError
+from interp.errors import InterpError, is_known, nearest
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
@@ -55,6 +55,10 @@ def compare_directions(
     Raises:
         InterpError: a name that is taken, no kind beside `isotropic`, or as `gain`.
     """
+    if unknown := [kind for kind in kinds if not is_known(kind, KINDS)]:
+        raise InterpError(
+            f"cascade.compare_directions: unknown directions {unknown[0]!r}. {nearest(unknown[0], KINDS)}"
+        )
     given: dict[str, Directions] = {kind: kind for kind in kinds if kind != "isotropic"}
     if taken := set(own or {}) & {*KINDS, *given}:
         raise InterpError(

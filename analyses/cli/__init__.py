@@ -1,6 +1,7 @@
 """The `interp` command, a file for each part. Heavy imports happen inside the commands, so that help appears at once."""
 
 import sys
+from io import TextIOWrapper
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,7 +26,13 @@ from analyses.cli.app import app
 
 
 def main() -> None:
-    """Run the command. Bad input is told in one message on standard error, with exit status 1."""
+    """Run the command. Bad input is told in one message on standard error, with exit status 1.
+
+    What the terminal's encoding does not have is printed by its number.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except ValueError as error:

@@ -73,6 +73,12 @@ def refuse(why: str, **options: object) -> None:
         raise typer.BadParameter(f"{', '.join(told)} {why}")
 
 
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether an option that has a default was written out."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
 def deliver(
     result: "xr.Dataset",
     table: "Table",

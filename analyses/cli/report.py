@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyses.cli.app import Force, Model, SaveAll, app, free, free_folder, refuse, save_all, seed_option
+from analyses.cli.app import Force, Model, SaveAll, app, free, free_folder, refuse, save_all, seed_option, was_given
 from analyses.cli.parts import check_whole, goes_on, parts_of
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ PAIRS = 32
 
 @app.command()
 def report(
+    context: typer.Context,
     prompt: Annotated[
         str | None, typer.Argument(help="The text to look into. Default: a prompt pair made for smalltown.")
     ] = None,
@@ -58,6 +59,7 @@ def report(
     Finished parts are kept in OUT.parts until all is done: after a stop, or where something failed, the same command goes on from there.
     """
     asked = {"command": "report", **locals()}
+    del asked["context"]
     from analyses.plots.browser import browser
     from analyses.report import collect, summary, write
     from analyses.report.saved import load_folder, write_saved
@@ -70,10 +72,13 @@ def report(
             raise typer.BadParameter("--results takes no PROMPT: what is shown is saved already")
         refuse(
             "not with --results: what is shown is saved already",
-            corrupt=corrupt, answer=answer, wrong=wrong, head=head, cascade=cascade, save=save,
+            corrupt=corrupt, answer=answer, wrong=wrong, cascade=cascade, save=save,
+            **{name: asked[name] for name in ("model", "seed") if was_given(context, name)},
         )  # fmt: skip
     if prompt is None:
         refuse("given without PROMPT", corrupt=corrupt, answer=answer, wrong=wrong)
+    if head is not None and not re.fullmatch(r"[0-9]+\.[0-9]+", head):
+        raise typer.BadParameter(f"--head is LAYER.HEAD, such as 3.1; got {head!r}")
     printed = out.with_suffix(".pdf") if pdf else None
     force = force or goes_on(asked, out, printed, save)
     free(out, printed, force=force)
@@ -81,11 +86,9 @@ def report(
     if pdf:
         browser()
     if results is not None:
-        write_saved(load_folder(results), out, overwrite=force)
+        write_saved(load_folder(results), out, head=head, overwrite=force)
         _tell(out, printed, force)
         return
-    if head is not None and not re.fullmatch(r"\d+\.\d+", head):
-        raise typer.BadParameter(f"--head is LAYER.HEAD, such as 3.1; got {head!r}")
     own = prompt is not None
     if prompt is None:
         prompt, corrupt = DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt

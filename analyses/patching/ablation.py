@@ -14,7 +14,7 @@ from analyses.patching.metrics import METRICS, MetricReadout, Truth
 from analyses.patching.pairs import read_answers
 from analyses.patching.replacements import averages_for
 from analyses.results import Variable, make, token_coords
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, is_known, nearest
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.names import block_name
@@ -79,7 +79,7 @@ def ablate_heads(
     every = [(layer, head) for layer in range(config.n_layers) for head in range(config.n_heads)]
     chosen = heads_of(config, heads, WHO)
     rest = [head for head in every if head not in chosen]
-    if replacement not in REPLACEMENTS:
+    if not is_known(replacement, REPLACEMENTS):
         raise InterpError(f"{WHO}: unknown replacement {replacement!r}. {nearest(replacement, REPLACEMENTS)}")
     if controls < 0 or (controls and len(rest) < len(chosen)):
         raise InterpError(

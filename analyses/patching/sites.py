@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, is_known, nearest
 from interp.model import Transformer
 from interp.names import block_name
 from interp.sweep.interventions import Change, Intervention
@@ -45,7 +45,7 @@ class Site:
         who: str,
     ) -> "Site":
         """Raises InterpError for a site, window or layer that the model does not have."""
-        if name not in SITES:
+        if not is_known(name, SITES):
             raise InterpError(f"{who}: site {name!r} is not supported. {nearest(name, list(SITES))}")
         config = model.config
         if block_name(0, SITES[name]) not in model.hook_points:

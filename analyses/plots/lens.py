@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, named, place, short
 from analyses.plots.theme import SEQUENTIAL, TEMPLATE, figure
-from interp.errors import ResultError, nearest
+from interp.errors import ResultError, is_known, nearest
 from interp.whole_numbers import is_one, whole_numbers
 
 Color = Literal["probability", "entropy", "rank", "kl"]
@@ -114,7 +114,7 @@ def _one(result: xr.Dataset, prompt: int) -> xr.Dataset:
 
 def check_color(color: str) -> None:
     """Raise ResultError for a colour that no lens has."""
-    if color not in get_args(Color):
+    if not is_known(color, get_args(Color)):
         raise ResultError(f"a lens has no colour {color!r}. {nearest(color, get_args(Color))}")
 
 

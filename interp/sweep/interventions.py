@@ -79,7 +79,9 @@ class Intervention:
     neurons: Wholes | None = None
 
     def __post_init__(self) -> None:
-        """Raises HookError for what is no whole number."""
+        """Raises HookError for what is no name, and what is no whole number."""
+        if not isinstance(self.name, str):
+            raise HookError(f"sweep: a hook point is named by text; got {self.name!r}.")
         if self.positions is not None and not isinstance(self.positions, slice):
             positions = whole_numbers(self.positions, f"sweep: a position at {self.name}", HookError)
             object.__setattr__(self, "positions", positions)
