@@ -114,8 +114,7 @@ BEFORE_LOADING = [
     ("tasks ioj", "Did you mean 'ioi'"),
     ("tasks --pairs 0", "--pairs"),
     ("get gpt22", "neither a packaged model"),
-    ("generate Mary --model my:model/v1", "nor can the hub have it"),
-    ("get my:model/v1", "nor can the hub have it"),
+    ("get my+model/v1", "nor can the hub have it"),
 ]
 
 BEFORE_RUNNING = [

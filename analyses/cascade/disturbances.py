@@ -128,15 +128,17 @@ class Nudge:
             )
         real = isinstance(self.dose, Real | None) and not isinstance(self.dose, bool)
         if not real or (self.dose is not None and not 0 < self.dose < float("inf")):
-            raise InterpError(f"{who}: the dose of a nudge must be a positive number, got {self.dose!r}.")
+            raise InterpError(f"{who}: the dose of a nudge must be positive, got {self.dose!r}.")
         if self.vector is None and self.dose is None:
             raise InterpError(f"{who}: a nudge needs a dose, a vector, or both.")
         if self.vector is not None and tuple(self.vector.shape) != (model.config.d_model,):
             raise InterpError(
                 f"{who}: the vector has shape {tuple(self.vector.shape)}; expected ({model.config.d_model},)."
             )
-        if self.vector is not None and not 0 < float(self.vector.double().norm()) < float("inf"):
-            raise InterpError(f"{who}: the vector of a nudge must have a direction and be finite.")
+        if self.vector is not None:
+            length = float(self.vector.double().norm())
+            if not length < float("inf") or (length == 0 and self.dose is not None):
+                raise InterpError(f"{who}: the vector of a nudge must be finite, and with a dose have a direction.")
         return tokens
 
     @contextmanager

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyses.cli.app import Force, Model, SaveAll, app, free, free_folder, refuse, save_all, seed_option, was_given
+from analyses.cli.app import MODEL, Force, SaveAll, app, free, free_folder, refuse, save_all, seed_option
 from analyses.cli.parts import check_whole, goes_on, parts_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ PAIRS = 32
 
 @app.command()
 def report(
-    context: typer.Context,
     prompt: Annotated[
         str | None, typer.Argument(help="The text to look into. Default: a prompt pair made for smalltown.")
     ] = None,
@@ -35,7 +34,7 @@ def report(
     wrong: Annotated[
         str | None, typer.Option(help="The token to compare it with. Default: the top prediction after CORRUPT.")
     ] = None,
-    model: Model = "smalltown",
+    model: Annotated[str | None, typer.Option(help=MODEL, show_default="smalltown")] = None,
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
     head: Annotated[
         str | None, typer.Option(help="LAYER.HEAD whose pattern is shown large. Default: chosen by its attention.")
@@ -51,7 +50,7 @@ def report(
     ] = None,
     save: SaveAll = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="Also print the page to PDF, through Chrome or Chromium.")] = False,
-    seed: Annotated[int, seed_option("Of the injected directions and of the random-init twin.")] = 0,
+    seed: Annotated[int | None, seed_option("Of the injected directions and of the random-init twin.", "0")] = None,
     force: Force = False,
 ) -> None:
     """Write one HTML page about a prompt: predictions, logit lens, attention, patching, cascade.
@@ -59,7 +58,6 @@ def report(
     Finished parts are kept in OUT.parts until all is done: after a stop, or where something failed, the same command goes on from there.
     """
     asked = {"command": "report", **locals()}
-    del asked["context"]
     from analyses.plots.browser import browser
     from analyses.report import collect, summary, write
     from analyses.report.saved import load_folder, write_saved
@@ -72,8 +70,7 @@ def report(
             raise typer.BadParameter("--results takes no PROMPT: what is shown is saved already")
         refuse(
             "not with --results: what is shown is saved already",
-            corrupt=corrupt, answer=answer, wrong=wrong, cascade=cascade, save=save,
-            **{name: asked[name] for name in ("model", "seed") if was_given(context, name)},
+            corrupt=corrupt, answer=answer, wrong=wrong, model=model, cascade=cascade, save=save, seed=seed,
         )  # fmt: skip
     if prompt is None:
         refuse("given without PROMPT", corrupt=corrupt, answer=answer, wrong=wrong)
@@ -93,7 +90,7 @@ def report(
     if prompt is None:
         prompt, corrupt = DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt
         answer, wrong = DEFAULT_PAIR.answer, DEFAULT_PAIR.wrong
-    loaded = load(model)
+    loaded, seed = load("smalltown" if model is None else model), 0 if seed is None else seed
     shown = None if head is None else head_of(head, loaded.config.n_layers, loaded.config.n_heads)
     outside = _outside(loaded, prompt, corrupt, own, seed) if cascade else None
     with parts_of(out) as parts:
