@@ -127,10 +127,12 @@ class ModelConfig:
             if value is None and type(None) in kinds:
                 continue
             if int in kinds:
-                value = whole_number(value, f"ModelConfig.{field.name}", ConfigError)
-                if value < 1:
-                    raise ConfigError(f"ModelConfig.{field.name} must be a positive whole number, got {value!r}.")
-                object.__setattr__(self, field.name, value)
+                try:
+                    number = whole_number(value, field.name, ConfigError, least=1)
+                except ConfigError:
+                    said = f"ModelConfig.{field.name} must be a positive whole number, got {value!r}."
+                    raise ConfigError(said) from None
+                object.__setattr__(self, field.name, number)
             if float in kinds and not (isinstance(value, (int, float)) and 0 < value < float("inf")):
                 raise ConfigError(f"ModelConfig.{field.name} must be positive, got {value!r}.")
             if bool in kinds and not isinstance(value, bool):
