@@ -1,7 +1,7 @@
 """The tokens that prompts are asked about."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, SupportsIndex, cast
+from collections.abc import Sequence
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from interp.errors import TokenError
 from interp.finite import not_finite
 from interp.model import Transformer
-from interp.whole_numbers import is_one, whole_number
+from interp.whole_numbers import is_one, one_or_several, whole_number
 
 Tokens = str | SupportsIndex | Sequence[str | SupportsIndex] | np.ndarray | Tensor
 """Text that is one token, or an id; one for all prompts, or one for each, as a list, an array or a tensor."""
@@ -19,7 +19,8 @@ Tokens = str | SupportsIndex | Sequence[str | SupportsIndex] | np.ndarray | Tens
 
 def answer_ids(model: Transformer, role: str, given: Tokens, pairs: int, who: str) -> Int[Tensor, " pair"]:
     """The id of each pair's answer. Raises TokenError for several tokens, ids out of range, or not one for each pair."""
-    tokens = [given] * pairs if isinstance(given, str) or is_one(given) else list(cast(Iterable[Any], given))
+    one = isinstance(given, str) or is_one(given)
+    tokens = [given] * pairs if one else one_or_several(given, f"{who}: {role}")
     if len(tokens) != pairs:
         raise TokenError(f"{who}: {len(tokens)} values of {role} for {pairs} pairs; give one, or one per pair.")
     ids = [

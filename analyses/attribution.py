@@ -19,7 +19,7 @@ from analyses.patching.pairs import read_answers
 from analyses.patching.replacements import averages_for
 from analyses.results import Variable, make, token_coords
 from interp.decompose import check_sum, reader_of
-from interp.errors import InterpError, ResultError, nearest
+from interp.errors import InterpError, ResultError, is_known, nearest
 from interp.finite import not_finite
 from interp.generation import left_aligned
 from interp.metrics import entropy, log_probabilities
@@ -32,6 +32,7 @@ from interp.sweep import MAX_BYTES, sweep
 from interp.sweep.interventions import Row
 from interp.sweep.readouts import Position, given_position, positions_of
 from interp.tokenizer import PAD
+from interp.whole_numbers import takes_whole
 
 WHO = "direct_logit_attribution"
 ATTRIBUTED = ("logit_difference", "logit", "log_probability")
@@ -39,6 +40,7 @@ TOLERANCE = 1e-4
 """How far the parts' sum may be from the metric, relative to the largest of the sizes that are summed and 1."""
 
 
+@takes_whole("top_neurons")
 def direct_logit_attribution(
     model: Transformer,
     prompt: Prompt,
@@ -124,14 +126,15 @@ def direct_logit_attribution(
 
 def check_metric(metric: str | None, ablation: str, *, wrong: object) -> str:
     """The metric that is attributed. Raises InterpError for one, or an ablation, that there is not, or that lacks a wrong answer."""
-    name = metric or ("logit" if wrong is None else "logit_difference")
-    if name not in ATTRIBUTED:
+    default = "logit" if wrong is None else "logit_difference"
+    name = default if metric is None else metric
+    if not is_known(name, ATTRIBUTED):
         raise InterpError(f"{WHO}: metric {name!r} cannot be attributed. {nearest(name, ATTRIBUTED)}")
     if METRICS[name].compares and wrong is None:
         raise InterpError(
             f"{WHO}: the {METRICS[name].long_name} needs a wrong answer to compare with (wrong=, --wrong)."
         )
-    if ablation not in REPLACEMENTS:
+    if not is_known(ablation, REPLACEMENTS):
         raise InterpError(f"{WHO}: unknown ablation {ablation!r}. {nearest(ablation, REPLACEMENTS)}")
     return name
 

@@ -13,9 +13,12 @@ from analyses.lenses.reading import candidate_ids
 from analyses.results import Variable, array, make, token_strings
 from interp.errors import ResultError, TokenError
 from interp.model import Transformer
+from interp.spectra import symmetric
+from interp.whole_numbers import takes_whole
 
 
 @torch.no_grad()
+@takes_whole("top_k", "n_axes")
 def embedding_structure(
     model: Transformer, tokens: Tokens, *, top_k: int | None = None, n_axes: int | None = None
 ) -> xr.Dataset:
@@ -94,7 +97,9 @@ def principal(
 ) -> tuple[Float[Tensor, " d_model"], Float[Tensor, "row axis"]]:
     """Share of the variance of each principal component, the largest first, and the rows' coordinates along the first ones."""
     centred = rows.double() - rows.double().mean(0)
-    variance, axes = torch.linalg.eigh(centred.mT @ centred)  # ascending
+    variance, axes = symmetric(
+        centred.mT @ centred, "embedding_structure: the covariance of the embeddings"
+    )  # ascending
     variance, axes = variance.flip(0).clamp(min=0), axes.flip(1)[:, :n_axes]
     coordinates = centred @ axes
     largest = coordinates.gather(0, coordinates.abs().argmax(0, keepdim=True))

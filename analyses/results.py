@@ -5,6 +5,7 @@ import platform
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def make(
         "weight_hash": model.weight_hash(),
         "tokenizer_hash": tokenizer.hash() if tokenizer else "",
         "prompts": json.dumps({role: _rows(model, tokens) for role, tokens in prompts.items()}),
-        "parameters": json.dumps(dict(parameters), default=_plain),
-        "seed": json.dumps(seed, default=_plain),
+        "parameters": as_json(dict(parameters)),
+        "seed": as_json(seed),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "versions": json.dumps({"python": platform.python_version()} | {name: version(name) for name in VERSIONS}),
@@ -71,14 +72,24 @@ def make(
     return xr.Dataset(data, coords=dict(coords), attrs=attrs)
 
 
+def as_json(values: Any, **layout: Any) -> str:
+    """JSON of arguments, in whatever form users hold numbers; `layout` as for `json.dumps`. Raises ResultError for what has none."""
+    try:
+        return json.dumps(values, default=_plain, **layout)
+    except (TypeError, ValueError) as error:
+        raise ResultError(f"what shaped a result cannot be kept with it: {error}.") from error
+
+
 def _plain(value: Any) -> Any:
-    """A JSON value for what users hold numbers in: numpy's, tensors, ranges and other sequences, paths."""
+    """A JSON value for what users hold numbers in: numpy's, tensors, fractions, ranges and other sequences, paths."""
     if isinstance(value, (np.generic, np.ndarray, Tensor)):
         return value.tolist()
     if isinstance(value, (Sequence, set, frozenset)):
         return list(value)
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Real):
+        return float(value)
     raise TypeError(f"a {type(value).__name__} among the parameters of a result has no JSON value")
 
 

@@ -1,6 +1,7 @@
 """The activations of one run, by name."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from interp.errors import HookError, nearest
 from interp.modes import as_ordinary
 from interp.names import short_name
-from interp.whole_numbers import Wholes, is_one, whole_numbers
+from interp.whole_numbers import Wholes, is_one, whole_number, whole_numbers
 
 
 class ActivationCache(Mapping[str, Tensor]):
@@ -30,7 +31,7 @@ class ActivationCache(Mapping[str, Tensor]):
         self._versions = {name: value._version for name, value in self._values.items()}
 
     def __getitem__(self, key: str | tuple[str, int]) -> Tensor:
-        name = key if isinstance(key, str) else short_name(key[0], key[1], list(self._values))
+        name = key if isinstance(key, str) else self._short(key)
         if name not in self._values:
             raise HookError(f"{name!r} was not cached. {nearest(name, self._values)}")
         value = self._values[name]
@@ -39,6 +40,13 @@ class ActivationCache(Mapping[str, Tensor]):
                 f"the cached value of {name} was changed in place after it was cached. Change a copy: cache[...].clone()."
             )
         return value
+
+    def _short(self, key: Any) -> str:
+        if not isinstance(key, tuple) or len(key) != 2:
+            raise HookError(
+                f'a cache is read by a hook name, or by a point and a layer, such as ("z", 3); got {key!r}.'
+            )
+        return short_name(key[0], whole_number(key[1], "cache: a layer", HookError), list(self._values))
 
     def __contains__(self, key: object) -> bool:
         return key in self._values
@@ -60,20 +68,19 @@ class ActivationCache(Mapping[str, Tensor]):
     def at(self, positions: Wholes | slice) -> "ActivationCache":
         """The values at some positions; of attention, the rows of these queries, with all their keys.
 
-        One position keeps its axis, with length 1. Slices are views of the same memory.
+        One position keeps its axis, with length 1. Slices are views of the same memory. Raises HookError where nothing stands there.
         """
+        one = not isinstance(positions, slice) and is_one(positions)
         index = (
             positions if isinstance(positions, slice) else whole_numbers(positions, "cache.at: a position", HookError)
         )
-        if not isinstance(index, slice) and is_one(positions):
-            index = slice(index[0], index[0] + 1 or None)
         sliced: dict[str, Tensor] = {}
         made: dict[int, Tensor] = {}
         for name in self:
             value, axes = self[name], self._axes[name]
             axis = axes.index("query" if "query" in axes else "position")
             if id(value) not in made:
-                made[id(value)] = value[(slice(None),) * axis + (index,)]
+                made[id(value)] = value[(slice(None),) * axis + (_within(index, value.shape[axis], one),)]
             sliced[name] = made[id(value)]
         return ActivationCache(sliced, self._axes)
 
@@ -96,3 +103,16 @@ class ActivationCache(Mapping[str, Tensor]):
 
     def __repr__(self) -> str:
         return f"ActivationCache({len(self)} names, {self.nbytes / 1e6:.1f} MB)"
+
+
+def _within(index: slice | list[int], length: int, one: bool) -> slice | list[int]:
+    """The same, if it chooses something of that many positions."""
+    chosen = range(length)[index] if isinstance(index, slice) else index
+    wrong = [position for position in chosen if not -length <= position < length]
+    if wrong or not chosen:
+        raise HookError(
+            f"cache.at: {index} chooses no position: there are {length}, 0 to {length - 1}, or -1 to {-length} from the end."
+            if not wrong
+            else f"cache.at: there is no position {wrong[0]}: there are {length}, 0 to {length - 1}, or -1 to {-length} from the end."
+        )
+    return slice(chosen[0], chosen[0] + 1 or None) if one else index

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from interp.errors import ConfigError
+from interp.whole_numbers import whole_number, whole_numbers
 
 Activation = Literal["gelu", "gelu_new", "relu", "silu"]
 Positions = Literal["learned", "sinusoidal", "rotary", "alibi", "none"]
@@ -16,7 +17,6 @@ MLPKind = Literal["plain", "gated", "none"]
 QKNorm = Literal["none", "head", "whole"]
 RotaryScaling = Literal["none", "linear", "llama3"]
 
-LARGEST = 2**63 - 1
 
 CHOICES = {
     "activation": Activation,
@@ -122,15 +122,19 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.windowed_layers is not None:  # JSON has a list; a configuration is hashable
-            object.__setattr__(self, "windowed_layers", tuple(self.windowed_layers))
+            layers = whole_numbers(self.windowed_layers, "ModelConfig.windowed_layers: a layer", ConfigError)
+            object.__setattr__(self, "windowed_layers", tuple(layers))
         for field in fields(self):
             value, kinds = getattr(self, field.name), get_args(field.type) or (field.type,)
             if value is None and type(None) in kinds:
                 continue
-            if int in kinds and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST):
-                raise ConfigError(
-                    f"ModelConfig.{field.name} must be a positive whole number of 64 bits, got {value!r}."
-                )
+            if int in kinds:
+                try:
+                    number = whole_number(value, field.name, ConfigError, least=1)
+                except ConfigError:
+                    said = f"ModelConfig.{field.name} must be a positive whole number of 64 bits, got {value!r}."
+                    raise ConfigError(said) from None
+                object.__setattr__(self, field.name, number)
             if float in kinds and not (isinstance(value, (int, float)) and 0 < value <= sys.float_info.max):
                 raise ConfigError(f"ModelConfig.{field.name} must be positive, got {value!r}.")
             if bool in kinds and not isinstance(value, bool):

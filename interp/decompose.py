@@ -11,6 +11,7 @@ from interp.errors import ConfigError
 from interp.model import Transformer
 from interp.names import block_name
 from interp.norms import Norm
+from interp.whole_numbers import takes_whole
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def check_sum(model: Transformer, who: str) -> None:
         )
 
 
+@takes_whole("layer")
 def decompose(
     model: Transformer, cache: ActivationCache, *, layer: int | None = None, heads: bool = False
 ) -> Decomposition:

@@ -1,7 +1,8 @@
 """The errors a user can cause. Each says the operation, what was expected, what came, and the fix."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class InterpError(ValueError):
@@ -28,10 +29,15 @@ class ResultError(InterpError):
     """A result that cannot be made, saved, read or drawn."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def is_known(name: Any, valid: Container[str]) -> bool:
+    """Whether something is one of the valid names; what is no text is none of them, also where it cannot be looked up."""
+    return isinstance(name, str) and name in valid
+
+
+def nearest(name: Any, valid: Iterable[str]) -> str:
     """A clause that suggests the valid names closest to `name`, or lists a few where none is close."""
     choices = list(valid)
-    close = get_close_matches(name, choices, n=3, cutoff=0.5)
+    close = get_close_matches(name, choices, n=3, cutoff=0.5) if isinstance(name, str) else []
     if close:
         return "Did you mean " + " or ".join(repr(c) for c in close) + "?"
     shown = ", ".join(repr(c) for c in choices[:8])

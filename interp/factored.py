@@ -7,6 +7,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.spectra import eigenvalues, qr, svd
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,25 +59,28 @@ class FactoredMatrix:
         return squared.sqrt()
 
     def eigenvalues(self) -> Complex[Tensor, "*batch inner"]:
-        """Those of a square matrix that are not zero by its rank: the eigenvalues of `right @ left`."""
+        """Those of a square matrix that are not zero by its rank: the eigenvalues of `right @ left`. Raises ResultError where it is not
+        finite."""
         if self.left.shape[-2] != self.right.shape[-1]:
             raise ConfigError(
                 f"FactoredMatrix.eigenvalues: the matrix is not square ({self.left.shape[-2]} x {self.right.shape[-1]})."
             )
         whole = self.precise()
-        values: Tensor = torch.linalg.eigvals(_product(whole.right, whole.left))
-        return values
+        return eigenvalues(_product(whole.right, whole.left), "FactoredMatrix.eigenvalues: the matrix")
 
     def svd(
         self,
     ) -> tuple[
         Float[Tensor, "*batch rows inner"], Float[Tensor, "*batch inner"], Float[Tensor, "*batch columns inner"]
     ]:
-        """U, S, V with `U diag(S) V^T` the matrix; the singular values that are not zero by its rank, largest first."""
-        whole = self.precise()
-        left_q, left_r = torch.linalg.qr(whole.left)
-        right_q, right_r = torch.linalg.qr(whole.right.mT)
-        u, s, vh = torch.linalg.svd(_product(left_r, right_r.mT))
+        """U, S, V with `U diag(S) V^T` the matrix; the singular values that are not zero by its rank, largest first.
+
+        Raises ResultError where it is not finite.
+        """
+        whole, what = self.precise(), "FactoredMatrix.svd: the matrix"
+        left_q, left_r = qr(whole.left, what)
+        right_q, right_r = qr(whole.right.mT, what)
+        u, s, vh = svd(_product(left_r, right_r.mT), what)
         return _product(left_q, u), s, _product(right_q, vh.mT)
 
 

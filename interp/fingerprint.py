@@ -91,13 +91,14 @@ class Fingerprinted(nn.Module):
         for name, weight in weights.items():
             content.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
             content.update(_bytes(weight))
-        if self._hashed is None or self._hashed[0] != content.digest():
+        kept = self._hashed
+        if kept is None or kept[0] != content.digest():
             digest = hashlib.sha256()
             for name, weight in weights.items():
                 digest.update(f"{name} {tuple(weight.shape)} {asked}".encode())
                 digest.update(_bytes(weight.to(asked)))
-            self._hashed = content.digest(), digest.hexdigest()
-        return self._hashed[1]
+            self._hashed = kept = content.digest(), digest.hexdigest()
+        return kept[1]
 
 
 def _bytes(weight: Tensor) -> memoryview:

@@ -21,7 +21,7 @@ from interp.metrics import scaled
 from interp.names import Selection
 from interp.prompts import Prompt
 from interp.tokenizer import PAD, Tokenizer
-from interp.whole_numbers import Wholes, is_one, whole_number, whole_numbers
+from interp.whole_numbers import Wholes, is_one, one_or_several, whole_number, whole_numbers
 
 
 @runtime_checkable
@@ -81,8 +81,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if not isinstance(self.temperature, Real) or not 0 <= self.temperature < float("inf"):
             raise TokenError(f"generate: temperature must be 0 (greedy) or positive, got {self.temperature!r}.")
-        if self.top_k is not None and whole_number(self.top_k, "generate: top_k") < 1:
-            raise TokenError(f"generate: top_k must be at least 1, got {self.top_k!r}.")
+        if self.top_k is not None:
+            object.__setattr__(self, "top_k", whole_number(self.top_k, "generate: top_k", least=1))
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise TokenError(f"generate: top_p must be above 0 and at most 1, got {self.top_p!r}.")
 
@@ -294,7 +294,8 @@ def appended(tokens: Int[Tensor, "batch position"], following: Int[Tensor, " bat
 def _stops(model: Decoder, stop: Any) -> list[int]:
     """The ids of tokens to stop at. Raises TokenError for a text of several tokens, or an id that the model does not have."""
     try:
-        return [model.to_single_token(token) for token in ([stop] if isinstance(stop, str) or is_one(stop) else stop)]
+        tokens = [stop] if isinstance(stop, str) else one_or_several(stop, "generate: a token to stop at")
+        return [model.to_single_token(token) for token in tokens]
     except TokenError as error:
         raise TokenError(f"generate: a row can stop only at a single token: {error}") from error
 

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.config import ModelConfig
+from interp.spectra import svd
 
 
 def mean_is_seen(config: ModelConfig) -> bool:
@@ -29,5 +30,5 @@ def basis(config: ModelConfig, like: Tensor) -> Float[Tensor, "seen d_model"]:
     if mean_is_seen(config):
         return unit.to(like)
     centred = seen(config, unit)
-    orthonormal: Tensor = torch.linalg.svd(centred)[2][: seen_directions(config)]
+    orthonormal: Tensor = svd(centred, "what is seen of the stream", whole=True)[2][: seen_directions(config)]
     return orthonormal.to(like)

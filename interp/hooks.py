@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from interp.errors import HookError
 from interp.modes import ordinary
 from interp.names import Selection, select
+from interp.scopes import Scope, Scopes
 
 HookFunction = Callable[[Tensor, "HookPoint"], Tensor | None]
 """Called with a copy of the value and its hook point; returns a replacement, or None to keep (the possibly edited) copy."""
@@ -22,12 +25,14 @@ class Listener:
 
     Attributes:
         reads_only: the function leaves the value alone, so it needs no copy.
+        scope: the block, beyond whose context nothing is heard.
         fired: whether it was called; in `backward_hooks`, whether the gradient came.
     """
 
-    def __init__(self, function: HookFunction, reads_only: bool) -> None:
+    def __init__(self, function: HookFunction, reads_only: bool, scope: Scope) -> None:
         self.function = function
         self.reads_only = reads_only
+        self.scope = scope
         self.fired = False
 
     def hear(self, value: Tensor, point: "HookPoint") -> Tensor:
@@ -38,8 +43,10 @@ class Listener:
             return value
         # A hook may edit in place: on a copy, so that nothing that was cached before changes with it.
         copy = value.clone()
+        told = _POSITIONS.get()
         returned = self.function(copy, point)
-        return copy if returned is None else point.checked(returned, value)
+        _POSITIONS.set(told)  # the function may have run the model itself
+        return point.checked(copy if returned is None else returned, value)
 
     def leave(self) -> None:
         """Called when the `with` block ends."""
@@ -48,14 +55,14 @@ class Listener:
 class BackwardListener(Listener):
     """Waits for the gradient of the value that it hears."""
 
-    def __init__(self, function: HookFunction) -> None:
-        super().__init__(function, reads_only=False)
+    def __init__(self, function: HookFunction, scope: Scope) -> None:
+        super().__init__(function, False, scope)
         self._handles: list[RemovableHandle] = []
 
     def hear(self, value: Tensor, point: "HookPoint") -> Tensor:
         want_gradient(value, point)
-        hear = super().hear
-        handle = value.register_hook(lambda gradient: hear(gradient, point))  # type: ignore[no-untyped-call]
+        hear, context = super().hear, copy_context()  # on an accelerator the gradient comes in a thread of torch's own
+        handle = value.register_hook(lambda gradient: context.copy().run(hear, gradient, point))  # type: ignore[no-untyped-call]
         self._handles.append(handle)
         return value
 
@@ -71,25 +78,35 @@ class HookPoint:
     Attributes:
         name: the full hook name.
         axes: what the axes of its value mean, in order (see `interp.names.AXES`).
-        positions: [batch, position], the absolute positions of the tokens that the run now under way computes; while
-            decoding, those of the new tokens only. None before the first run with a listener.
     """
 
     def __init__(self, name: str, axes: tuple[str, ...]) -> None:
         self.name = name
         self.axes = axes
-        self.positions: Tensor | None = None
-        self._listeners: list[Listener] = []
+        self._listeners: dict[Listener, None] = {}  # of all contexts; a dict's single steps need no lock
+
+    @property
+    def positions(self) -> Tensor | None:
+        """[batch, position], the absolute positions of the tokens that the run now under way computes; while decoding, those of the new
+        tokens only. None where nobody listens, or nothing has run since."""
+        return _POSITIONS.get().get(self)
 
     @property
     def active(self) -> bool:
-        """Whether anybody listens. The model skips values that exist only to be listened to."""
-        return bool(self._listeners)
+        """Whether anybody listens in this context. The model skips values that exist only to be listened to."""
+        return bool(self._listeners) and bool(self._heard())
 
     def __call__(self, value: Tensor) -> Tensor:
-        for listener in self._listeners:
-            value = listener.hear(value, self)
+        if self._listeners:
+            for listener in self._heard():
+                value = listener.hear(value, self)
         return value
+
+    def _heard(self) -> list[Listener]:
+        return [listener for listener in list(self._listeners) if listener.scope.here]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "HookPoint":
+        return HookPoint(self.name, self.axes)
 
     def checked(self, returned: Any, value: Tensor) -> Tensor:
         """What a hook returned, if the model can go on with it. Raises HookError where it is no tensor like `value`."""
@@ -107,7 +124,11 @@ class HookPoint:
         return returned
 
     def __repr__(self) -> str:
-        return f"HookPoint({self.name!r}, axes={self.axes}, listeners={len(self._listeners)})"
+        return f"HookPoint({self.name!r}, axes={self.axes}, listeners={len(self._heard())})"
+
+
+_POSITIONS: ContextVar[Mapping[HookPoint, Tensor]] = ContextVar("positions", default=MappingProxyType({}))
+"""Where the values of the run stand that this context has under way, by the points that are listened to."""
 
 
 class Points(dict[str, HookPoint]):
@@ -121,12 +142,14 @@ class Hooked:
     """What a model with hook points can do. The model fills `hook_points`, name to point, in forward order."""
 
     hook_points: dict[str, HookPoint]
+    _attached: Scopes
 
     def tell_positions(self, positions: Tensor) -> None:
         """Let every hook point with a listener know where the values of this run stand."""
-        for point in self.hook_points.values():
-            if point.active:
-                point.positions = positions
+        if self._attached:
+            self._attached.check_run()
+            told = {point: positions for point in self.hook_points.values() if point.active}
+            _POSITIONS.set({**_POSITIONS.get(), **told})
 
     @contextmanager
     def hooks(self, functions: Mapping[str, HookFunction] | Iterable[tuple[Selection, HookFunction]]) -> Iterator[None]:
@@ -141,7 +164,9 @@ class Hooked:
             HookError: a name or pattern that matches nothing; a return of another shape, dtype or device; at the end
                 of the block, a hook that never fired (for instance one above `stop_at_layer`).
 
-        Blocks nest; each takes away only its own hooks, also on an exception.
+        Blocks nest; each takes away only its own hooks, also on an exception. Hooks act in the context that attached them, a thread or an
+        asyncio task, and in those that were begun within the block with a copy of it (tasks, `asyncio.to_thread`); a thread of its own or
+        of a pool does not hear them. A generator that suspends within the block leaves them attached, where it ran, until it ends.
 
         Example:
             >>> with model.hooks({"blocks.2.hook_resid_pre": lambda value, hook: value * 0}):
@@ -189,26 +214,29 @@ class Hooked:
             yield store
 
     @contextmanager
-    def _listening(self, requests: list[tuple[Selection, Callable[[], Listener]]], purpose: str) -> Iterator[None]:
+    def _listening(self, requests: list[tuple[Selection, Callable[[Scope], Listener]]], purpose: str) -> Iterator[None]:
         attached: list[tuple[HookPoint, Listener]] = []
-        available = list(self.hook_points)
+        available, scope = list(self.hook_points), Scope()
         for selection, make in requests:
-            attached += [(self.hook_points[name], make()) for name in select(selection, available, purpose)]
+            attached += [(self.hook_points[name], make(scope)) for name in select(selection, available, purpose)]
         if not attached:
             raise HookError(f"{purpose}: no hooks were given.")
-        try:
-            for point, listener in attached:
-                point._listeners.append(listener)
-            yield
-        finally:
-            for point, listener in attached:
-                point._listeners.remove(listener)
-                listener.leave()
+        with self._attached.entered(scope):
+            try:
+                for point, listener in attached:
+                    point._listeners[listener] = None
+                yield
+            finally:
+                for point, listener in attached:
+                    point._listeners.pop(listener, None)
+                    listener.leave()
+                _POSITIONS.set({point: told for point, told in _POSITIONS.get().items() if point.active})
         silent = [point.name for point, listener in attached if not listener.fired]
         if silent:
             raise HookError(
                 f"{purpose}: {', '.join(silent[:5])}{' and others' if len(silent) > 5 else ''} never fired. "
-                "The model was not run inside the block, or did not reach this layer, or (backward) no gradient came this way."
+                "The model was not run inside the block, or in another thread or task, or did not reach this layer, or (backward) no "
+                "gradient came this way."
             )
 
 

@@ -29,8 +29,10 @@ from interp.names import Selection, block_name, hook_axes
 from interp.norms import head_norms, norm_or_nothing
 from interp.positions import Rotary, sinusoidal, turned
 from interp.prompts import Prompted, as_ids
+from interp.scopes import Scope, Scopes
 from interp.tokenizer import PAD, Tokenizer
 from interp.view import View, continued, place, whole
+from interp.whole_numbers import whole_number
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -233,9 +235,9 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, Copied):
             self.b_U = nn.Parameter(torch.empty(config.d_vocab)) if config.unembed_bias else None
         if config.positions == "sinusoidal":
             self.register_buffer("W_pos", sinusoidal(config.n_ctx, config.d_model), persistent=False)
-        self._explicit_attention = False
+        self._attached, self._explicit = Scopes(), Scopes()
         if seed is not None:
-            initialise(self, config, seed)
+            initialise(self, config, whole_number(seed, "a seed", ConfigError))
 
     def forward(self, tokens: Integer[Tensor, "batch position"]) -> Float[Tensor, "batch position vocab"]:
         """The logits of the next token at every position.
@@ -285,14 +287,17 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, Copied):
         Raises:
             ConfigError: layers outside 0 <= start <= stop <= n_layers.
         """
-        stop = self.config.n_layers if stop_at_layer is None else stop_at_layer
+        start_at_layer = whole_number(start_at_layer, "start_at_layer", ConfigError)
+        stop = (
+            self.config.n_layers if stop_at_layer is None else whole_number(stop_at_layer, "stop_at_layer", ConfigError)
+        )
         if not 0 <= start_at_layer <= stop <= self.config.n_layers:
             raise ConfigError(
                 f"layers {start_at_layer} to {stop} asked for; need 0 <= start <= stop <= {self.config.n_layers}."
             )
         new = residual.shape[1]
         view = whole(self.config, residual, real) if past is None else continued(self.config, past, new, residual.dtype)
-        view = replace(view, explicit=self._explicit_attention)
+        view = replace(view, explicit=self._explicit.here)
         self.tell_positions(view.positions)
         for block in self.blocks[start_at_layer:stop]:
             residual = block(residual, view)
@@ -301,11 +306,8 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, Copied):
     @contextmanager
     def explicit_attention(self) -> Iterator[None]:
         """Within the block, compute scores and pattern one by one: fused kernels have no forward-mode derivative (jvp) and no vmap rule."""
-        before, self._explicit_attention = self._explicit_attention, True
-        try:
+        with self._explicit.entered(Scope()):
             yield
-        finally:
-            self._explicit_attention = before
 
     def unembed(self, residual: Stream) -> Float[Tensor, "batch position vocab"]:
         """The logits of a stream that leaves the last block: the final norm, where there is one, then `to_logits`."""

@@ -128,6 +128,8 @@ def short_name(point: str, layer: int, available: Sequence[str]) -> str:
 
     Raises HookError where the layer has no such point, or has several (the two layer norms).
     """
+    if not isinstance(point, str):
+        raise HookError(f"a hook point is named by text, such as 'z' or 'resid_pre'; got {point!r}.")
     prefix = f"blocks.{layer}."
     in_layer = [name for name in available if name.startswith(prefix)]
     if not in_layer:
@@ -156,7 +158,7 @@ def select(selection: Selection, available: Sequence[str], purpose: str) -> list
         if not chosen:
             raise HookError(f"{purpose}: the predicate matches none of the {len(available)} hook points.")
     else:
-        patterns = list(selection)
+        patterns = list(selection) if isinstance(selection, Iterable) else [selection]
         if not patterns:
             raise HookError(f"{purpose}: the list of hook names is empty. Pass None for all of them.")
         chosen = set().union(*(_matching(pattern, available, purpose) for pattern in patterns))
@@ -164,6 +166,8 @@ def select(selection: Selection, available: Sequence[str], purpose: str) -> list
 
 
 def _matching(pattern: str, available: Sequence[str], purpose: str) -> set[str]:
+    if not isinstance(pattern, str):
+        raise HookError(f"{purpose}: hook points are chosen by name; got {pattern!r}, {type(pattern).__name__}.")
     if pattern in available:
         return {pattern}
     chosen = {name for name in available if fnmatchcase(name, pattern)}

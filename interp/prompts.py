@@ -34,7 +34,8 @@ def listed(prompt: Any) -> Any:
         return torch.from_numpy(
             np.array(prompt, dtype=np.int64)
         )  # a copy: torch takes no array of another byte order or that is read-only
-    if isinstance(prompt, (bytes, Mapping, Set)) or not isinstance(prompt, Iterable):
+    one = not isinstance(prompt, Iterable) or getattr(prompt, "ndim", 1) == 0
+    if one or isinstance(prompt, (bytes, Mapping, Set)):
         raise TokenError(f"a prompt must be a text, a list of texts, or token ids; got {type(prompt).__name__}.")
     return list(prompt)
 

@@ -81,7 +81,9 @@ BEFORE_LOADING = [
     ("report --save there/results", "is a file"),
     ("report --save there", "is a file"),
     ("report --results nothere", "is no folder of saved results"),
-    ("report --results folder --head 1.1", "--head not with --results"),
+    ("report --results folder --model smalltown", "--model not with --results"),
+    ("report --results folder --seed 0", "--seed not with --results"),
+    ("report --results folder --head one", "--head is LAYER.HEAD"),
     ("report --results folder --cascade", "--cascade not with --results"),
     ("report --pdf", "no Chrome or Chromium was found"),
     ("cascade inside --task ioj", "Did you mean 'ioi'"),
@@ -112,6 +114,7 @@ BEFORE_LOADING = [
     ("tasks ioj", "Did you mean 'ioi'"),
     ("tasks --pairs 0", "--pairs"),
     ("get gpt22", "neither a packaged model"),
+    ("get my+model/v1", "nor can the hub have it"),
 ]
 
 BEFORE_RUNNING = [

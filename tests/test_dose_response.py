@@ -1,13 +1,16 @@
 """Dose-response against blocks that are linear, against whole runs, and against the second-order form."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from conftest import random_tokens, tiny
+from conftest import TINY, random_tokens, tiny
 from test_gain import centred_orthogonal, linear_model
 
 import analyses
 from analyses.cascade import dose_response
+from analyses.cascade.dose_response import _fisher
 from interp.errors import InterpError
 
 DOSES = np.logspace(-5, 0.5, 23).tolist()
@@ -38,6 +41,16 @@ def test_small_doses_have_slope_two_and_the_fisher_form():
     np.testing.assert_allclose(small["linearity"], 1, atol=1e-3)
     assert float(result["linear_range"].min()) > 0
     assert float(result["linear_range"].sel(path="additive").max()) < 3
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "rmsnorm", "logit_cap": 3.0}, {"norm": "none"}])
+def test_the_fisher_form_has_the_derivative_that_torch_finds(options):
+    model = tiny(config=replace(TINY, **options))
+    stream, tangents = torch.randn(16, dtype=torch.float64), torch.randn(3, 16, dtype=torch.float64)
+    p = model.unembed(stream[None, None])[0, 0].softmax(-1)
+    for tangent, found in zip(tangents, _fisher(model, stream, tangents), strict=True):
+        moved = torch.func.jvp(lambda x: model.unembed(x[None, None])[0, 0], (stream,), (tangent,))[1]
+        torch.testing.assert_close(found, (p * moved**2).sum() - (p * moved).sum() ** 2)
 
 
 def test_equals_whole_hooked_runs_on_both_paths():

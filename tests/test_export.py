@@ -150,6 +150,11 @@ def test_a_report_from_saved_results(results, monkeypatch, capsys, tmp_path, sma
     assert status == 0, err
     sections = [re.findall(r"<h2>(.*?)</h2>", (tmp_path / name).read_text()) for name in ("first.html", "again.html")]
     assert sections[0] == sections[1]
+    words = ["report", "--results", folder, "--force", "--out", tmp_path / "again.html", "--head"]
+    assert run(monkeypatch, capsys, *words, "1.1")[0] == 0
+    assert "Head 1.1. A row" in (tmp_path / "again.html").read_text()
+    status, _, err = run(monkeypatch, capsys, *words, "9.9")
+    assert (status, "head '9.9' is not one of this model" in err) == (1, True)
     status, _, err = run(monkeypatch, capsys, "export", folder, "--format", "html", "--out", tmp_path / "exported")
     assert status == 0, err
     assert {path.stem for path in (tmp_path / "exported").glob("*.html")} == {path.stem for path in folder.glob("*.nc")}
@@ -159,6 +164,8 @@ def test_a_report_from_saved_results(results, monkeypatch, capsys, tmp_path, sma
     status, _, err = run(monkeypatch, capsys, "report", "--results", folder, "--out", tmp_path / "part.html")
     assert status == 0, err
     part = (tmp_path / "part.html").read_text()
+    status, _, err = run(monkeypatch, capsys, *words, "1.1")
+    assert (status, "which these results do not make" in err) == (1, True)
     assert part.count('class="plotly-graph-div"') == 2
     assert analyses.load(folder / "lens.nc").attrs["weight_hash"] in part
     assert run(monkeypatch, capsys, "report", "--results", tmp_path / "none", "--out", tmp_path / "x.html")[0] == 1

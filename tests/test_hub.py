@@ -172,3 +172,9 @@ def test_an_adapter_in_the_cache_is_refused_by_name(cache):
     (folder / "snapshots" / COMMIT / "adapter_config.json").write_text('{"base_model_name_or_path": "gpt2"}')
     with pytest.raises(CheckpointError, match=r"holds an adapter \(adapter for gpt2\)"):
         interp.load("somebody/lora")
+
+
+@pytest.mark.parametrize("name", ["my model/v1", "owner/na me", "-owner/name", "owner/..", "own\udcffer/name"])
+def test_what_cannot_be_a_name_of_the_hub_is_named(name):
+    with pytest.raises(CheckpointError, match="no file or directory here, nor can the hub have it"):
+        interp.load(name)

@@ -377,4 +377,4 @@ def test_under_torch_func(positions):
         assert float((u * forward).sum()) == pytest.approx(float((pull(u)[0] * t).sum()), rel=1e-10)
         batch = torch.stack([x, x + t, x - t])
         torch.testing.assert_close(torch.func.vmap(run)(batch), torch.stack([run(row) for row in batch]))
-    assert not model._explicit_attention
+    assert not model._explicit.here

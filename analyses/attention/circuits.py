@@ -16,10 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.results import Variable, array, make, token_strings
-from interp.errors import InterpError, ResultError, nearest
+from interp.errors import InterpError, ResultError, is_known, nearest
 from interp.factored import FactoredMatrix, at_least_float32
 from interp.model import Attention, Block, Transformer
-from interp.whole_numbers import Wholes, whole_number, whole_numbers
+from interp.spectra import eigenvalues, qr
+from interp.whole_numbers import Wholes, takes_whole, whole_numbers
 
 WAYS = ("Q", "K", "V")
 ROWS = 64
@@ -30,12 +31,14 @@ TOKENS = 4096
 """Tokens whose effective embedding is computed at once."""
 
 
+@takes_whole("layer")
 def ov_circuit(model: Transformer, layer: int) -> FactoredMatrix:
     """W_V W_O of each head of a layer [head, d_model, d_model]: what attending to a stream writes (Elhage et al. 2021)."""
     attention = _attention(model, layer)
     return FactoredMatrix(_each(model, attention.W_V), attention.W_O)
 
 
+@takes_whole("layer")
 def qk_circuit(model: Transformer, layer: int) -> FactoredMatrix:
     """W_Q W_K^T of each head of a layer [head, d_model, d_model]: the score of a query's stream with a key's, before its scale."""
     attention = _attention(model, layer)
@@ -43,6 +46,7 @@ def qk_circuit(model: Transformer, layer: int) -> FactoredMatrix:
 
 
 @torch.no_grad()
+@takes_whole("layer", "head")
 def circuit_slice(
     model: Transformer,
     layer: int,
@@ -93,7 +97,7 @@ def effective_embedding(model: Transformer, tokens: Int[Tensor, " token"]) -> Fl
 
 
 def _check_embedding(embedding: str, who: str) -> None:
-    if embedding not in EMBEDDINGS:
+    if not is_known(embedding, EMBEDDINGS):
         raise InterpError(f"{who}: unknown embedding {embedding!r}. {nearest(embedding, EMBEDDINGS)}")
 
 
@@ -132,8 +136,9 @@ def copying_scores(model: Transformer, *, embedding: str = "effective") -> Float
     found = []
     for layer in range(model.config.n_layers):
         ov = ov_circuit(model, layer).then(raw if layer == 0 else above).precise()
-        wrong = ~torch.isfinite(ov.right @ ov.left).flatten(1).all(1)[:, None, None]  # eigenvalues of these would raise
-        values = FactoredMatrix(ov.left.masked_fill(wrong, 0.0), ov.right.masked_fill(wrong, 0.0)).eigenvalues()
+        inner = ov.right @ ov.left  # [head, d_head, d_head], with the eigenvalues of the whole that are not 0
+        wrong = ~torch.isfinite(inner).flatten(1).all(1)[:, None, None]
+        values = eigenvalues(inner.masked_fill(wrong, 0.0), "copying_scores: an OV circuit")
         found.append(values.real.sum(-1) / values.abs().sum(-1))  # 0 / 0 where there is nothing
     return torch.stack(found)
 
@@ -147,6 +152,7 @@ def _read_back(model: Transformer) -> Float[Tensor, "d_model d_model"]:
 
 
 @torch.no_grad()
+@takes_whole("layer", "head", "vectors", "top_k")
 def singular_tokens(
     model: Transformer,
     layer: int,
@@ -180,11 +186,10 @@ def singular_tokens(
     top_k = min(8, model.config.d_vocab) if top_k is None else top_k
     if not 1 <= vectors <= rank or not 1 <= top_k <= model.config.d_vocab:
         raise InterpError(f"singular_tokens: vectors must be 1 to {rank} and top_k 1 to {model.config.d_vocab}.")
-    if not bool(torch.isfinite(matrix.left).all() and torch.isfinite(matrix.right).all()):
-        raise ResultError(
-            f"singular_tokens: the weights of head {layer}.{head} are not finite, so they have no directions."
-        )
-    u, values, v = matrix.svd()
+    try:
+        u, values, v = matrix.svd()
+    except ResultError as error:
+        raise ResultError(f"singular_tokens: of head {layer}.{head}: {error}") from error
     every = torch.arange(model.config.d_vocab, device=model.device)
     embedded = at_least_float32(_read(model, layer, every, embedding, "singular_tokens"))
     read = embedded @ u[:, :vectors]
@@ -216,6 +221,7 @@ def singular_tokens(
 
 
 @torch.no_grad()
+@takes_whole("draws", "seed")
 def composition(model: Transformer, *, draws: int = 8, seed: int = 0) -> xr.Dataset:
     """How much each head reads, through its query, key or value, of what each head of a lower layer writes (Elhage et al. 2021).
 
@@ -227,7 +233,7 @@ def composition(model: Transformer, *, draws: int = 8, seed: int = 0) -> xr.Data
         `baseline` and `baseline_deviation` (way), mean and standard deviation of the score of random heads; `excess`, the score less
         the baseline.
     """
-    if whole_number(draws, "composition: draws", InterpError) < 1:
+    if draws < 1:
         raise InterpError(f"composition: draws must be at least 1, got {draws}.")
     config = model.config
     ov = [ov_circuit(model, layer) for layer in range(config.n_layers)]
@@ -268,8 +274,8 @@ def composition(model: Transformer, *, draws: int = 8, seed: int = 0) -> xr.Data
 def _overlaps(write: FactoredMatrix, read: FactoredMatrix) -> Float[Tensor, "writer reader"]:
     """|A B| / (|A| |B|) of every pair: |A B|^2 is the inner product of A^T A with B B^T, which are made a few rows at a time."""
     write, read = write.precise(), read.precise()
-    _, left_r = torch.linalg.qr(write.left)
-    _, right_r = torch.linalg.qr(read.right.mT)
+    _, left_r = qr(write.left, "composition: an OV circuit")
+    _, right_r = qr(read.right.mT, "composition: the circuit of a head that reads")
     rows, columns = left_r @ write.right, read.left @ right_r.mT  # [writer, inner, d_model], [reader, d_model, inner]
     total: Any = 0
     for start in range(0, rows.shape[-1], ROWS):
@@ -304,7 +310,7 @@ def _attention(model: Transformer, layer: int) -> Attention:
 
 
 def _one(model: Transformer, layer: int, head: int, circuit: str) -> FactoredMatrix:
-    if circuit not in ("ov", "qk"):
+    if not is_known(circuit, ("ov", "qk")):
         raise InterpError(f"unknown circuit {circuit!r}. {nearest(circuit, ('ov', 'qk'))}")
     whole = (ov_circuit if circuit == "ov" else qk_circuit)(model, layer)
     if not 0 <= head < model.config.n_heads:

@@ -17,6 +17,7 @@ from interp.model import Transformer
 from interp.progress import progress_bar
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
+from interp.whole_numbers import takes_whole
 
 MASKS = {
     "previous_token": "attention on the token before",
@@ -34,6 +35,7 @@ SHAPE = {
 
 
 @torch.no_grad()
+@takes_whole("length", "count", "seed")
 def detect_heads(
     model: Transformer,
     prompt: Prompt | None = None,

@@ -14,6 +14,7 @@ from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 from interp.sweep.readouts import Position, given_position
+from interp.whole_numbers import takes_whole
 
 SCORES = (*MASKS, *SHAPE, "copying", "copying_raw", *(f"reads_by_{way}" for way in WAYS))
 """The numbers that the table has of each head."""
@@ -23,6 +24,7 @@ IMPORTANCE = tuple(f"importance_{replacement}" for replacement in REPLACEMENTS)
 
 
 @torch.no_grad()
+@takes_whole("length", "count", "seed")
 def head_table(
     model: Transformer,
     *,

@@ -13,12 +13,14 @@ from analyses.cascade.reproduction import branching_ratio
 from analyses.cascade.survival import runs_of
 from analyses.intervals import ratio_interval, resampled
 from interp.errors import ResultError
+from interp.whole_numbers import takes_whole
 
 RIVALS = ("lognormal", "exponential", "borel")
 FEWEST = 20
 """Avalanches that came to rest below which no law is fitted."""
 
 
+@takes_whole("gap")
 def avalanches(result: xr.Dataset, *, gap: int = 8) -> xr.Dataset:
     """Sizes and durations of the avalanches that a disturbance sets off, and the laws they follow.
 

@@ -23,7 +23,7 @@ from interp.progress import progress_bar
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 from interp.tokenizer import PAD
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.channels"
 CELLS = ("both", "tokens", "activations", "neither")
@@ -33,6 +33,7 @@ ROUNDING = {torch.float64: 1e-8}
 """h above which a run with both channels shut is not the clean one; in coarser types 1e-4."""
 
 
+@takes_whole("seeds", "steps", "seed", least={"steps": 1})
 def channels(
     model: Transformer,
     prompts: Prompt,
@@ -71,7 +72,7 @@ def channels(
             something is left.
     """
     disturbance = disturbance or Nudge(dose=0.5)
-    if not temperature > 0 or whole_number(seeds, f"{WHO}: seeds", InterpError) < 1:
+    if not temperature > 0 or seeds < 1:
         raise InterpError(
             f"{WHO}: temperature and seeds must be positive; greedy texts have no probabilities to compare."
         )

@@ -13,15 +13,17 @@ from analyses.cascade.directions import KINDS, Directions
 from analyses.cascade.injection import Injected, inject
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
-from interp.errors import InterpError
+from interp.errors import InterpError, is_known, nearest
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
+from interp.whole_numbers import takes_whole
 
 WHO, FEWEST = "cascade.compare_directions", 3
 """Prompts below which there is no test."""
 
 
+@takes_whole("layer", "n_directions", "seed")
 def compare_directions(
     model: Transformer,
     prompts: Prompt,
@@ -52,6 +54,10 @@ def compare_directions(
     Raises:
         InterpError: a name that is taken, no kind beside `isotropic`, or as `gain`.
     """
+    if unknown := [kind for kind in kinds if not is_known(kind, KINDS)]:
+        raise InterpError(
+            f"cascade.compare_directions: unknown directions {unknown[0]!r}. {nearest(unknown[0], KINDS)}"
+        )
     given: dict[str, Directions] = {kind: kind for kind in kinds if kind != "isotropic"}
     if taken := set(own or {}) & {*KINDS, *given}:
         raise InterpError(f"{WHO}: names {sorted(taken)} are those of kinds of directions; choose others.")

@@ -26,7 +26,7 @@ from interp.progress import progress_bar
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 from interp.tokenizer import PAD
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.coupled"
 
@@ -68,6 +68,7 @@ class Coupled:
         return damage
 
 
+@takes_whole("seeds", "steps", "seed", least={"steps": 1})
 def coupled(
     model: Transformer,
     prompts: Prompt,
@@ -168,6 +169,7 @@ def coords_of(model: Transformer, run: Coupled) -> dict[Any, Any]:
     }
 
 
+@takes_whole("seeds", "steps", "seed", least={"steps": 1})
 def couple(
     model: Transformer,
     prompts: Prompt,
@@ -185,7 +187,7 @@ def couple(
 ) -> Coupled:
     """Make the texts of `coupled`, whose arguments and errors these are."""
     Sampling(temperature)  # checks it
-    if whole_number(seeds, f"{WHO}: seeds", InterpError) < 1:
+    if seeds < 1:
         raise InterpError(f"{WHO}: seeds must be at least 1, got {seeds}.")
     seeds = seeds if temperature > 0 else 1
     clean = left_aligned(model.to_tokens(prompts, bos=bos))
@@ -195,7 +197,7 @@ def couple(
     parameters = {
         "disturbance": disturbance.about(), "seeds": seeds, "steps": steps, "temperature": temperature, "bos": bos,
     }  # fmt: skip
-    kept = Kept(folder, request_of(model, [clean, other], parameters, seed))
+    kept = Kept(folder, request_of(model, [clean, other], parameters | {"use_cache": use_cache}, seed))
     pairs = min(LARGEST_PART, max_bytes // _bytes_per_pair(model, clean.shape[1] + steps))
     together = max(1, pairs // seeds)
     parts = []
@@ -214,9 +216,9 @@ def couple(
 
 
 def request_of(model: Transformer, prompts: Sequence[Tensor], parameters: dict[str, Any], seed: int) -> dict[str, Any]:
-    """What kept parts depend on."""
-    about = {"model": model.weight_hash(), "prompts": [rows.tolist() for rows in prompts], "seed": seed}
-    return about | {"parameters": parameters}
+    """What kept parts depend on, besides the memory that bounds how much runs together."""
+    about = {"model": model.weight_hash(), "config": model.config.to_dict(), "device": str(model.device)}
+    return about | {"prompts": [rows.tolist() for rows in prompts], "seed": seed, "parameters": parameters}
 
 
 def _bytes_per_pair(model: Transformer, length: int) -> int:

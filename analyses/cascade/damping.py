@@ -11,10 +11,12 @@ from interp.errors import ConfigError
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.damping"
 
 
+@takes_whole("layer", "n_directions", "seed")
 def damping(
     model: Transformer,
     prompts: Prompt,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from analyses.cascade.entering import Clean
 from analyses.cascade.linear import Linear, top_singular
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, is_known, nearest
 from interp.geometry import mean_is_seen, seen
 
 Directions = str | Float[Tensor, "given width"]
@@ -48,9 +48,9 @@ def draw(
                 f"{who}: directions have shape {tuple(vectors.shape)}; expected [direction, {model.config.d_model}]."
             )
         drawn = vectors.expand(len(places), -1, -1)
-    elif directions == "singular":
+    elif is_known(directions, ["singular"]):
         drawn = torch.stack([_singular(clean, layer, place, count, seed) for place in places.tolist()])
-    elif directions in KINDS:
+    elif is_known(directions, KINDS):
         there = seen(model.config, stream)[clean.kept]  # [place, d_model]
         makers: dict[str, Callable[[tuple[int, int]], Tensor]] = {
             "isotropic": lambda size: torch.randn(

@@ -1,10 +1,13 @@
 """What makes two generations begin apart."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, SupportsIndex
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,7 +20,7 @@ from interp.model import Transformer
 from interp.names import block_name
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import in_64_bits, whole_number
 
 
 class InTokens:
@@ -45,11 +48,17 @@ class Swap(InTokens):
     position: int = -1
     token: str | SupportsIndex | None = None
 
+    def __post_init__(self) -> None:
+        """Raises InterpError for what is no whole number."""
+        object.__setattr__(self, "position", whole_number(self.position, "Swap: position", InterpError))
+        if self.token is not None and not isinstance(self.token, str):
+            object.__setattr__(self, "token", whole_number(self.token, "Swap: a token id"))
+
     def begin(
         self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
     ) -> Int[Tensor, "prompt position"]:
         """The disturbed prompts."""
-        swapped, position = tokens.clone(), whole_number(self.position, f"{who}: position", InterpError)
+        swapped, position = tokens.clone(), self.position
         for row, length in zip(swapped, (tokens != PAD).sum(1).tolist(), strict=True):
             if not -length <= position < length:
                 raise InterpError(
@@ -61,13 +70,7 @@ class Swap(InTokens):
 
     def _instead(self, model: Transformer, prompt: Tensor, at: int, who: str) -> int:
         if self.token is not None:
-            token = (
-                model.to_single_token(self.token)
-                if isinstance(self.token, str)
-                else whole_number(self.token, f"{who}: a token id")
-            )
-            if not 0 <= token < model.config.d_vocab:
-                raise InterpError(f"{who}: token id {token} is out of range: ids are 0 to {model.config.d_vocab - 1}.")
+            token = model.to_single_token(self.token)
             if token == int(prompt[at]):
                 raise InterpError(f"{who}: the token to put in at position {self.position} is there already.")
             return token
@@ -84,10 +87,7 @@ class Swap(InTokens):
 
     def about(self) -> dict[str, Any]:
         """What shaped the numbers, for provenance."""
-        token = (
-            self.token if self.token is None or isinstance(self.token, str) else whole_number(self.token, "a token id")
-        )
-        return {"kind": "swap", "position": self.position, "token": token}
+        return {"kind": "swap", "position": self.position, "token": self.token}
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +108,16 @@ class Nudge:
     step: int = 0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises InterpError for what is no whole number, and for a vector that is none."""
+        if self.vector is not None and not isinstance(self.vector, Tensor):
+            try:
+                object.__setattr__(self, "vector", torch.from_numpy(np.array(self.vector, dtype=float)))
+            except (TypeError, ValueError) as error:
+                raise InterpError(f"Nudge: the vector must hold numbers [d_model]: {error}.") from error
+        for name in ("layer", "step", "seed"):
+            object.__setattr__(self, name, whole_number(getattr(self, name), f"Nudge: {name}", InterpError))
+
     def begin(
         self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
     ) -> Int[Tensor, "prompt position"]:
@@ -116,14 +126,19 @@ class Nudge:
             raise InterpError(
                 f"{who}: a nudge at layer {self.layer}, step {self.step}: layers are 0 to {model.config.n_layers - 1}, steps from 0."
             )
-        if self.dose is not None and not 0 < self.dose < float("inf"):
-            raise InterpError(f"{who}: the dose of a nudge must be positive, got {self.dose:g}.")
+        real = isinstance(self.dose, Real | None) and not isinstance(self.dose, bool)
+        if not real or (self.dose is not None and not 0 < self.dose < float("inf")):
+            raise InterpError(f"{who}: the dose of a nudge must be positive, got {self.dose!r}.")
         if self.vector is None and self.dose is None:
             raise InterpError(f"{who}: a nudge needs a dose, a vector, or both.")
         if self.vector is not None and tuple(self.vector.shape) != (model.config.d_model,):
             raise InterpError(
                 f"{who}: the vector has shape {tuple(self.vector.shape)}; expected ({model.config.d_model},)."
             )
+        if self.vector is not None:
+            length = float(self.vector.double().norm())
+            if not length < float("inf") or (length == 0 and self.dose is not None):
+                raise InterpError(f"{who}: the vector of a nudge must be finite, and with a dose have a direction.")
         return tokens
 
     @contextmanager
@@ -160,22 +175,18 @@ class Nudge:
             return (vector if self.dose is None else vector / vector.norm()).expand(len(prompts), -1)
         drawn = {}
         for prompt in sorted(set(prompts.tolist())):
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + prompt)
+            generator = torch.Generator().manual_seed(in_64_bits(self.seed * 1_000_003 + prompt))
             direction = seen(model.config, torch.randn(model.config.d_model, generator=generator, dtype=torch.float64))
             drawn[prompt] = (direction / direction.norm()).to(model.W_E)
         return torch.stack([drawn[prompt] for prompt in prompts.tolist()])
 
     def about(self) -> dict[str, Any]:
         """What shaped the numbers, for provenance."""
-        vector = "random" if self.vector is None else "given"
-        return {
-            "kind": "nudge",
-            "layer": self.layer,
-            "dose": self.dose,
-            "vector": vector,
-            "step": self.step,
-            "seed": self.seed,
-        }
+        about = {"kind": "nudge", "layer": self.layer, "dose": self.dose, "step": self.step, "seed": self.seed}
+        if self.vector is None:
+            return about | {"vector": "random"}
+        numbers = self.vector.detach().double().cpu().contiguous().numpy().tobytes()
+        return about | {"vector": "given", "vector_sha256": hashlib.sha256(numbers).hexdigest()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,8 @@ from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES, sweep
 from interp.sweep.interventions import Add, Intervention, Row
 from interp.sweep.readouts import EachLayer, positions_of
-from interp.whole_numbers import whole_number
+from interp.sweep.tangents import LinearNorm
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.dose_response"
 DOSES = tuple(np.logspace(-4, 0.5, 25).tolist())
@@ -34,6 +35,7 @@ NEAR, COSINE = 0.1, 0.95
 
 
 @torch.no_grad()
+@takes_whole("layer", "position", "target", "n_directions", "seed")
 def dose_response(
     model: Transformer,
     prompts: Prompt,
@@ -146,7 +148,7 @@ def _check(model: Transformer, doses: Sequence[float], layer: int) -> None:
             f"{WHO}: doses must be three at least, increasing, and in {model.dtype} not below {smallest:g}; load in float64 for "
             "smaller ones."
         )
-    if not 0 <= whole_number(layer, f"{WHO}: layer", InterpError) < model.config.n_layers:
+    if not 0 <= layer < model.config.n_layers:
         raise InterpError(
             f"{WHO}: layer {layer} is out of range; {model.name} has layers 0 to {model.config.n_layers - 1}."
         )
@@ -239,11 +241,14 @@ def _fisher(
 ) -> Float[Tensor, " direction"]:
     """t^T F t for the derivative t of the logits along each tangent: its variance under the prediction."""
 
-    def logits(x: Tensor) -> Tensor:
-        return model.unembed(x[None, None])[0, 0]
-
-    moved = torch.stack([torch.func.jvp(logits, (stream,), (tangent,))[1] for tangent in tangents]).double()
-    p = log_probabilities(logits(stream)).double().exp()
+    wide = torch.promote_types(stream.dtype, torch.float32)
+    logits = model.unembed(stream[None, None])[0, 0]
+    # not torch's forward mode, whose levels all threads share
+    normed = LinearNorm(model.ln_final, stream[None].to(wide)).push(tangents[:, None].to(wide), slice(0, 1))[:, 0]
+    moved = (normed @ model.W_U.to(wide)).double()
+    if model.config.logit_cap is not None:
+        moved = moved * (1 - (logits.double() / model.config.logit_cap) ** 2)
+    p = log_probabilities(logits).double().exp()
     variance: Tensor = (p * moved**2).sum(-1) - (p * moved).sum(-1) ** 2
     return variance.cpu()
 

@@ -12,8 +12,10 @@ from analyses.results import make, token_coords
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
+from interp.whole_numbers import takes_whole
 
 
+@takes_whole("layer", "n_directions", "seed")
 def gain(
     model: Transformer,
     prompts: Prompt,

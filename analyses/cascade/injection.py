@@ -24,7 +24,6 @@ from interp.sweep import MAX_BYTES, sweep
 from interp.sweep.interventions import Add, Intervention, Patch, Row
 from interp.sweep.readouts import EachLayer
 from interp.tokenizer import PAD
-from interp.whole_numbers import whole_number
 
 SMALLEST_DOSE = {torch.float32: 1e-4, torch.float64: 1e-10}
 """Below this dose the difference of two runs is mostly rounding: float32 rounds 4e-7 to 6e-7 of |x| in each layer."""
@@ -225,11 +224,11 @@ def check_request(model: Transformer, dose: float | None, layer: int, n_directio
             f"{who}: dose {dose:g} is out of range; in {model.dtype} it must be at least {smallest:g}, below which rounding "
             "drowns the difference. Load the model in float64 for smaller doses."
         )
-    if not 0 <= whole_number(layer, f"{who}: layer", InterpError) < model.config.n_layers:
+    if not 0 <= layer < model.config.n_layers:
         raise InterpError(
             f"{who}: layer {layer} is out of range; {model.name} has layers 0 to {model.config.n_layers - 1}."
         )
-    if whole_number(n_directions, f"{who}: n_directions", InterpError) < 1:
+    if n_directions < 1:
         raise InterpError(f"{who}: n_directions must be at least 1, got {n_directions}.")
 
 

@@ -1,6 +1,7 @@
 """The spectrum of the Jacobian from one place of the stream to another: how many directions grow, and by how much."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from interp.generation import left_aligned
 from interp.geometry import basis, seen_directions
 from interp.model import Transformer
 from interp.prompts import Prompt
+from interp.spectra import svd
 from interp.sweep import MAX_BYTES
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import is_one, takes_whole, whole_numbers
 
 PROBES = 32
 
@@ -28,6 +30,7 @@ Place = tuple[int, int]
 """Layer, whose entering stream is meant (n_layers: the one that leaves the last), and position; negative positions count from the end."""
 
 
+@takes_whole("k", "probes", "seed")
 def jacobian_spectrum(
     model: Transformer,
     prompts: Prompt,
@@ -65,11 +68,11 @@ def jacobian_spectrum(
         ResultError: the iteration does not converge.
     """
     config = model.config
-    target = (config.n_layers, -1) if target is None else target
+    source, target = _place(source), (config.n_layers, -1) if target is None else _place(target)
     most = seen_directions(config)
-    if whole_number(probes, "jacobian_spectrum: probes", InterpError) < 1:
+    if probes < 1:
         raise InterpError(f"jacobian_spectrum: probes must be at least 1, got {probes}.")
-    if k is not None and not 1 <= whole_number(k, "jacobian_spectrum: k", InterpError) <= most:
+    if k is not None and not 1 <= k <= most:
         raise InterpError(f"jacobian_spectrum: k must be 1 to {most}, got {k}.")
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     generator = torch.Generator().manual_seed(seed)
@@ -143,8 +146,15 @@ def jacobian_spectrum(
     )
 
 
+def _place(given: Any) -> Place:
+    pair = [] if is_one(given) else whole_numbers(given, "jacobian_spectrum: a layer or position", InterpError)
+    if len(pair) != 2:
+        raise InterpError(f"jacobian_spectrum: {given!r} is not a place; give (layer, position).")
+    return pair[0], pair[1]
+
+
 def _position(place: Place, length: int, n_layers: int) -> int:
-    layer, position = (whole_number(one, "jacobian_spectrum: a layer or position", InterpError) for one in place)
+    layer, position = place
     if not 0 <= layer <= n_layers or not -length <= position < length:
         raise InterpError(
             f"jacobian_spectrum: {place} is not a place: layers are 0 to {n_layers}, and a prompt has {length} positions."
@@ -169,7 +179,7 @@ def _numbers(forward: Map, backward: Map, top: Singular, noise: Tensor) -> dict[
 def _whole(linear: Linear, at: int, to: int, k: int | None) -> tuple[Singular, dict[str, Tensor]]:
     """Singular values and numbers of the block as a matrix."""
     matrix = linear.dense(at, to).double()
-    u, values, vh = torch.linalg.svd(matrix)
+    u, values, vh = svd(matrix, "jacobian_spectrum: the derivative", whole=True)
     count, vectors = (len(values), min(VECTORS, len(values))) if k is None else (k, k)
     rows = basis(linear.run.model.config, matrix)
     residual = (matrix @ vh[:count].mT - u[:, :count] * values[:count]).norm(dim=0) / values[:count].clamp(

@@ -1,6 +1,5 @@
 """Parts of long work, kept as they are finished, so that a run that is stopped goes on from there."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from analyses.results import as_json
 from interp.errors import InterpError
 from interp.files import make_folder, regular, write_whole
 
@@ -27,10 +27,10 @@ class Kept:
         self._folder = folder
         if folder is None:
             return
-        about, said = folder / "request.json", json.dumps(dict(request), sort_keys=True, indent=1)
+        about, said = folder / "request.json", as_json(dict(request), sort_keys=True, indent=1)
         if folder.exists() and not about.exists() and any(folder.iterdir()):
             raise InterpError(f"{folder} is no folder of kept parts; name another, or an empty one.")
-        if about.exists() and _text(about) != said:
+        if about.exists() and about.read_bytes() != said.encode():
             raise InterpError(
                 f"{folder} holds parts of another request (other model, prompts or options). Name another folder, or delete it."
             )

@@ -26,6 +26,7 @@ from interp.names import block_name
 from interp.norms import Norm
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.ledger"
 
@@ -42,6 +43,7 @@ OUTPUT_SCALE = "output_scale"
 """One part more where a norm stands on what attention writes: because that norm scales it otherwise."""
 
 
+@takes_whole("layer", "position", "seed")
 def ledger(
     model: Transformer,
     prompts: Prompt,

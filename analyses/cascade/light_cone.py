@@ -13,8 +13,10 @@ from analyses.results import Variable, make, token_coords
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
+from interp.whole_numbers import takes_whole
 
 
+@takes_whole("layer", "n_directions", "seed")
 def light_cone(
     model: Transformer,
     prompts: Prompt,

@@ -11,6 +11,7 @@ from analyses.cascade.entering import Clean
 from interp.errors import ResultError
 from interp.geometry import basis, seen
 from interp.model import Transformer
+from interp.spectra import qr, svd
 from interp.sweep.tangents import Linearised
 
 Map = Callable[[Float[Tensor, "vector size"]], Float[Tensor, "vector size"]]
@@ -146,7 +147,7 @@ def top_singular(
     images = [backward(blocks[0])]
     for _ in range(MOST):
         space, image = torch.cat(blocks), torch.cat(images)
-        u, values, right = torch.linalg.svd(image, full_matrices=False)  # rows: space J
+        u, values, right = svd(image, "cascade: the derivative")  # rows: space J
         found = values[:k] > RAREST * values[0]
         values, left, right = values[:k], (u.mT @ space)[:k], right[:k]
         size = values.clamp(min=torch.finfo(values.dtype).tiny)
@@ -171,13 +172,13 @@ def _beyond(rows: Float[Tensor, "vector size"], space: Float[Tensor, "held size"
     size = rows.norm(dim=1).max()
     for _ in range(2):  # twice is enough (Parlett 1980)
         rows = rows - (rows @ space.mT) @ space
-    _, values, vh = torch.linalg.svd(rows, full_matrices=False)
+    _, values, vh = svd(rows, "cascade: the derivative")
     new: Tensor = vh[values > 100 * torch.finfo(rows.dtype).eps * size][: space.shape[1] - len(space)]
     return new
 
 
 def _orthonormal(rows: Float[Tensor, "vector size"]) -> Float[Tensor, "vector size"]:
-    basis: Tensor = torch.linalg.qr(rows.mT)[0]
+    basis: Tensor = qr(rows.mT, "cascade: the derivative")[0]
     return basis.mT
 
 

@@ -17,11 +17,13 @@ from interp.generation import left_aligned
 from interp.geometry import seen, seen_directions
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.whole_numbers import whole_number
+from interp.spectra import qr, singular_values
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.lyapunov"
 
 
+@takes_whole("k", "position", "seed")
 def lyapunov(
     model: Transformer,
     prompts: Prompt,
@@ -57,7 +59,7 @@ def lyapunov(
     sites = 1 if position is not None else int(clean.kept.sum(1).min())
     most = sites * seen_directions(model.config)
     k = min(32, most) if k is None else k
-    if not 1 <= whole_number(k, f"{WHO}: k", InterpError) <= most:
+    if not 1 <= k <= most:
         raise InterpError(f"lyapunov: k must be 1 to {most}, the directions of the state; got {k}.")
     found = [
         _whole_state(clean, prompt, k, seed) if position is None else _on_site(clean, prompt, position, k, seed)
@@ -101,9 +103,9 @@ def _on_site(
         product = matrix @ product
     generator = torch.Generator().manual_seed(seed)
     q = torch.randn(len(product), k, generator=generator, dtype=torch.float64).to(product)
-    return _growth([partial(_applied, matrix) for matrix in matrices], q), torch.linalg.svdvals(product)[
-        :k
-    ].log() / len(matrices)
+    return _growth([partial(_applied, matrix) for matrix in matrices], q), singular_values(
+        product, f"{WHO}: the derivative of all blocks"
+    )[:k].log() / len(matrices)
 
 
 def _applied(matrix: Float[Tensor, "out size"], vectors: Float[Tensor, "vector size"]) -> Float[Tensor, "vector out"]:
@@ -135,9 +137,9 @@ def _whole_state(
 
 
 def _growth(maps: list[Map], begun: Float[Tensor, "size mode"]) -> Float[Tensor, "layer mode"]:
-    q = torch.linalg.qr(begun)[0]
+    q = qr(begun, f"{WHO}: where it begins")[0]
     rows = []
     for forward in maps:
-        q, r = torch.linalg.qr(forward(q.mT).mT)
+        q, r = qr(forward(q.mT).mT, f"{WHO}: what leaves a block")
         rows.append(r.diagonal().abs().log())
     return torch.stack(rows)

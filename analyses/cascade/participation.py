@@ -15,7 +15,7 @@ from interp.geometry import basis, seen, seen_directions
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.participation"
 FEWEST, ERROR = 8, "_standard_error"
@@ -28,6 +28,7 @@ SAMPLED = EXACT | {
 }
 
 
+@takes_whole("position", "layer", "probes", "seed")
 def participation(
     model: Transformer,
     prompts: Prompt,
@@ -64,21 +65,20 @@ def participation(
     """
     config = model.config
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
-    layer, position = (whole_number(one, f"{WHO}: a layer or position", InterpError) for one in (layer, position))
     shortest = int((tokens != PAD).sum(1).min())
     if not 0 <= layer < config.n_layers or not -shortest <= position < shortest:
         raise InterpError(
             f"{WHO}: layers are 0 to {config.n_layers - 1} and positions 0 to {shortest - 1} (or -1 to -{shortest}), "
             f"got layer {layer} and position {position}."
         )
-    if probes is not None and whole_number(probes, f"{WHO}: probes", InterpError) < FEWEST:
+    if probes is not None and probes < FEWEST:
         raise InterpError(f"{WHO}: probes must be at least {FEWEST}, or None for every direction, got {probes}.")
     clean = Clean.of(precise(model), tokens)
     shape = (len(tokens), config.n_layers - layer, tokens.shape[1])
     found = {name: np.full(shape, np.nan) for name in (EXACT if probes is None else SAMPLED)}
     rows = basis(config, clean.entering[0])
     if probes is not None:
-        generator = torch.Generator().manual_seed(whole_number(seed, f"{WHO}: seed", InterpError))
+        generator = torch.Generator().manual_seed(seed)
         rows = torch.randn(probes, len(rows), generator=generator, dtype=torch.float64).to(rows) @ rows
     for prompt, length in enumerate(clean.lengths):
         at = clean.position(prompt, position, WHO)

@@ -25,10 +25,12 @@ from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES, sweep
 from interp.sweep.interventions import Intervention, Row, Set
 from interp.tokenizer import PAD
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.reproduction"
 
 
+@takes_whole("sources", "horizon", "seed")
 def reproduction(
     model: Transformer,
     prompts: Prompt,

@@ -23,11 +23,13 @@ from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 from interp.tokenizer import PAD
+from interp.whole_numbers import takes_whole
 
 AGREED, NEAR = 8, 0.01
 """Equal tokens in a row, and the KL in nats below which each of their distributions must be, that count as having come together again."""
 
 
+@takes_whole("seeds", "steps", "seed", least={"steps": 1})
 def survival(
     model: Transformer,
     prompts: Prompt,

@@ -17,6 +17,7 @@ from interp.model import Transformer
 from interp.progress import progress_bar
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
+from interp.whole_numbers import takes_whole
 
 WHO = "cascade.temperature_sweep"
 TEMPERATURES = (0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 2.5)
@@ -27,6 +28,7 @@ EXPONENTS = np.geomspace(0.3, 6, 60)
 """Values of nu that are tried."""
 
 
+@takes_whole("seeds", "seed", several=["lengths"])
 def temperature_sweep(
     model: Transformer,
     prompts: Prompt,
@@ -66,7 +68,7 @@ def temperature_sweep(
     Raises:
         InterpError: temperatures or lengths that are too few, not rising or not positive. TokenError: texts beyond the context.
     """
-    grid, sizes = np.asarray(temperatures, dtype=float), [int(length) for length in lengths]
+    grid, sizes = np.asarray(temperatures, dtype=float), list(lengths)
     if len(grid) < 5 or not (np.diff(grid) > 0).all() or not grid[0] > 0:
         raise InterpError(f"{WHO}: temperatures must be five at least, rising and positive.")
     if len(sizes) < 3 or not (np.diff(sizes) > 0).all() or sizes[0] < 4:

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from io import TextIOWrapper
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,8 +29,11 @@ from analyses.cli.app import app
 def main() -> None:
     """Run the command. Bad input is told in one message on standard error, with exit status 1.
 
-    A process that is told to end (SIGTERM) tidies up as after Ctrl-C.
+    A process that is told to end (SIGTERM) tidies up as after Ctrl-C. What the terminal's encoding does not have is printed by its number.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()

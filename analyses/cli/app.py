@@ -24,7 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Option(help="An embedded model, a checkpoint directory, or a hub model such as gpt2.")]
+MODEL = "An embedded model, a checkpoint directory, or a hub model such as gpt2."
+Model = Annotated[str, typer.Option(help=MODEL)]
 Save = Annotated[Path | None, typer.Option(help="Also keep the numbers, as a netCDF file.")]
 SaveAll = Annotated[Path | None, typer.Option(help="Also keep the numbers, as netCDF files in this folder.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
@@ -32,9 +33,9 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files."
 LARGEST_SEED = 2**31 - 1
 
 
-def seed_option(of: str) -> Any:
-    """The option of a seed; `of` says what it decides."""
-    return typer.Option(help=of, min=0, max=LARGEST_SEED)
+def seed_option(of: str, shown: str | bool = True) -> Any:
+    """The option of a seed; `of` says what it decides, `shown` what is said of its default."""
+    return typer.Option(help=of, min=0, max=LARGEST_SEED, show_default=shown)
 
 
 def free(*paths: Path | None, force: bool) -> None:

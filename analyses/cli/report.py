@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyses.cli.app import Force, Model, SaveAll, app, free, free_folder, refuse, save_all, seed_option
+from analyses.cli.app import MODEL, Force, SaveAll, app, free, free_folder, refuse, save_all, seed_option
 from analyses.cli.parts import check_whole, goes_on, parts_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def report(
     wrong: Annotated[
         str | None, typer.Option(help="The token to compare it with. Default: the top prediction after CORRUPT.")
     ] = None,
-    model: Model = "smalltown",
+    model: Annotated[str | None, typer.Option(help=MODEL, show_default="smalltown")] = None,
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
     head: Annotated[
         str | None, typer.Option(help="LAYER.HEAD whose pattern is shown large. Default: chosen by its attention.")
@@ -50,7 +50,7 @@ def report(
     ] = None,
     save: SaveAll = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="Also print the page to PDF, through Chrome or Chromium.")] = False,
-    seed: Annotated[int, seed_option("Of the injected directions and of the random-init twin.")] = 0,
+    seed: Annotated[int | None, seed_option("Of the injected directions and of the random-init twin.", "0")] = None,
     force: Force = False,
 ) -> None:
     """Write one HTML page about a prompt: predictions, logit lens, attention, patching, cascade.
@@ -70,10 +70,12 @@ def report(
             raise typer.BadParameter("--results takes no PROMPT: what is shown is saved already")
         refuse(
             "not with --results: what is shown is saved already",
-            corrupt=corrupt, answer=answer, wrong=wrong, head=head, cascade=cascade, save=save,
+            corrupt=corrupt, answer=answer, wrong=wrong, model=model, cascade=cascade, save=save, seed=seed,
         )  # fmt: skip
     if prompt is None:
         refuse("given without PROMPT", corrupt=corrupt, answer=answer, wrong=wrong)
+    if head is not None and not re.fullmatch(r"[0-9]+\.[0-9]+", head):
+        raise typer.BadParameter(f"--head is LAYER.HEAD, such as 3.1; got {head!r}")
     printed = out.with_suffix(".pdf") if pdf else None
     force = force or goes_on(asked, out, printed, save)
     free(out, printed, force=force)
@@ -81,16 +83,14 @@ def report(
     if pdf:
         browser()
     if results is not None:
-        write_saved(load_folder(results), out, overwrite=force)
+        write_saved(load_folder(results), out, head=head, overwrite=force)
         _tell(out, printed, force)
         return
-    if head is not None and not re.fullmatch(r"\d+\.\d+", head):
-        raise typer.BadParameter(f"--head is LAYER.HEAD, such as 3.1; got {head!r}")
     own = prompt is not None
     if prompt is None:
         prompt, corrupt = DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt
         answer, wrong = DEFAULT_PAIR.answer, DEFAULT_PAIR.wrong
-    loaded = load(model)
+    loaded, seed = load("smalltown" if model is None else model), 0 if seed is None else seed
     shown = None if head is None else head_of(head, loaded.config.n_layers, loaded.config.n_heads)
     outside = _outside(loaded, prompt, corrupt, own, seed) if cascade else None
     with parts_of(out) as parts:

@@ -19,13 +19,14 @@ from interp.model import Transformer
 from interp.norms import Norm
 from interp.prompts import Prompt
 from interp.tokenizer import PAD
-from interp.whole_numbers import Wholes, whole_numbers
+from interp.whole_numbers import Wholes, takes_whole, whole_numbers
 
 LARGEST = 64 * 2**20
 """Bytes of logits at once."""
 
 
 @torch.no_grad()
+@takes_whole("top_k")
 def component_lens(
     model: Transformer,
     prompt: Prompt,

@@ -9,10 +9,11 @@ from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.streams import half_steps
-from interp.whole_numbers import Wholes
+from interp.whole_numbers import Wholes, takes_whole
 
 
 @torch.no_grad()
+@takes_whole("top_k")
 def logit_lens(
     model: Transformer,
     prompt: Prompt,

@@ -1,8 +1,8 @@
 """What a lens says at every step of the residual stream, as labelled arrays."""
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from interp.errors import TokenError
 from interp.metrics import pick
 from interp.model import Transformer
 from interp.tokenizer import PAD
-from interp.whole_numbers import Wholes, is_one, whole_number, whole_numbers
+from interp.whole_numbers import Wholes, one_or_several, whole_numbers
 
 LARGEST = 25 * 2**20
 """Bytes of the log-probabilities read at once; as many again are those of the output. The allocator gives blocks below 32 MB out again."""
@@ -132,16 +132,14 @@ def kept_tokens(model: Transformer, top_k: int | None, who: str, default: int = 
     that there are not."""
     if top_k is None:
         return min(default, model.config.d_vocab)
-    if not 1 <= whole_number(top_k, "top_k") <= model.config.d_vocab:
+    if not 1 <= top_k <= model.config.d_vocab:
         raise TokenError(f"{who}: top_k must be between 1 and {model.config.d_vocab}, got {top_k}.")
     return top_k
 
 
 def candidate_ids(model: Transformer, candidates: Tokens) -> Int[Tensor, " candidate"]:
     """The ids of tokens given as texts or ids. Raises TokenError for a text of several tokens, or an id out of range."""
-    given: list[Any] = (
-        [candidates] if isinstance(candidates, str) or is_one(candidates) else list(cast(Iterable[Any], candidates))
-    )
+    given = [candidates] if isinstance(candidates, str) else one_or_several(candidates, "a candidate")
     return torch.tensor([model.to_single_token(token) for token in given], dtype=torch.long, device=model.device)
 
 

@@ -1,6 +1,5 @@
 """The translators of a tuned lens (Belrose et al. 2023, arXiv 2303.08112), and the file that holds them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
+from analyses.results import as_json
 from interp.errors import CheckpointError
 from interp.files import write_whole
 from interp.loading.header import header_of
@@ -75,7 +75,7 @@ def save_lens(lens: TunedLens, path: str | Path, *, overwrite: bool = False) -> 
         "format": FORMAT,
         "weight_hash": lens.weight_hash,
         "dtype": lens.dtype,
-        "about": json.dumps(dict(lens.about)),
+        "about": as_json(dict(lens.about)),
     }
     write_whole(Path(path), lambda temporary: save_file(tensors, temporary, metadata=metadata), overwrite=overwrite)
 

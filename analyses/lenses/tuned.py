@@ -12,10 +12,11 @@ from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.streams import streams
-from interp.whole_numbers import Wholes
+from interp.whole_numbers import Wholes, takes_whole
 
 
 @torch.no_grad()
+@takes_whole("top_k")
 def tuned_lens(
     model: Transformer,
     prompt: Prompt,

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from analyses.lenses.translators import TunedLens, save_lens
+from analyses.results import as_json
 from interp.errors import CheckpointError, InterpError, ResultError, TokenError
 from interp.files import check_free, regular, write_whole
 from interp.finite import not_finite
@@ -26,6 +27,7 @@ from interp.modes import ordinary, recording
 from interp.prompts import listed, rows_of_ids
 from interp.streams import streams
 from interp.strict_json import parse
+from interp.whole_numbers import in_64_bits, takes_whole
 
 VALIDATION = 0.1
 """Share of the rows that is kept out of training."""
@@ -55,6 +57,15 @@ class _State:
 
 
 @ordinary()
+@takes_whole(
+    "steps",
+    "rows",
+    "length",
+    "validate_every",
+    "patience",
+    "seed",
+    least={"length": 1, "validate_every": 1, "patience": 1},
+)
 def train_tuned_lens(
     model: Transformer,
     source: str | Path | Sequence[str] | Int[Tensor, "row position"],
@@ -110,8 +121,9 @@ def train_tuned_lens(
         **{"validate_every": validate_every, "patience": patience, "seed": seed},
     }
     lens = TunedLens.identity(model, about)
+    request = json.loads(as_json(about | {"weight_hash": lens.weight_hash, "config": model.config.to_dict()}))
     beside = None if path is None else path.with_name(path.name + ".training")
-    state = _resumed(beside, lens)
+    state = _resumed(beside, lens, request)
     if state is None:
         before = _divergences(model, lens, held_out, rows)
         if not all(math.isfinite(one) for one in before):
@@ -128,7 +140,7 @@ def train_tuned_lens(
             if state.step % validate_every == 0 or state.step == steps:
                 _validate(state, _divergences(model, _lens_of(lens, state), held_out, rows))
                 if beside is not None:
-                    _keep(beside, lens, state)
+                    _keep(beside, state, request)
             bar.update(task, completed=state.step, kl=state.best)
     best = replace(
         lens,
@@ -190,7 +202,9 @@ def _batch(tokens: Int[Tensor, "row position"], rows: int, step: int, seed: int)
     chosen = []
     for at in range(step * rows, (step + 1) * rows):
         epoch, place = divmod(at, len(tokens))
-        order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed * 100_003 + epoch + 1))
+        order = torch.randperm(
+            len(tokens), generator=torch.Generator().manual_seed(in_64_bits(seed * 100_003 + epoch + 1))
+        )
         chosen.append(int(order[place]))
     return tokens[chosen]
 
@@ -262,33 +276,35 @@ def _validate(state: _State, divergences: list[float]) -> None:
         state.waited += 1
 
 
-def _keep(path: Path, lens: TunedLens, state: _State) -> None:
+def _keep(path: Path, state: _State, request: dict[str, Any]) -> None:
     metadata = {
-        "training": json.dumps(dict(lens.about) | {"weight_hash": lens.weight_hash}),
+        "training": json.dumps(request),
         "state": json.dumps({"step": state.step, "best": state.best, "waited": state.waited, "history": state.history}),
     }
     tensors = {name: value.cpu() for name, value in state.tensors.items()}
     write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
-def _resumed(path: Path | None, lens: TunedLens) -> _State | None:
-    """The kept state of the same training; None where there is none."""
+def _resumed(path: Path | None, lens: TunedLens, request: dict[str, Any]) -> _State | None:
+    """The kept state of the same training; None where there is none. Raises CheckpointError for a damaged file, or another training's."""
     if path is None or not path.exists():
         return None
     try:
         tensors, metadata = read_safetensors(path)
         training, kept = parse(metadata["training"]), parse(metadata["state"])
         history = [(step, divergences) for step, divergences in kept["history"]]
+        device = lens.weight.device
+        moved = {
+            name: tensors[name].to(device, copy=True) for name in _begun(lens, [0.0]).tensors
+        }  # the file is written anew
+        state = _State(moved, kept["step"], kept["best"], kept["waited"], history)
     except (CheckpointError, OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"train_tuned_lens: {path} keeps no state that can be gone on from: {error}. Delete it, and begin anew."
+            f"train_tuned_lens: {path} is no state of a training, or is damaged ({error}). Delete it to begin anew."
         ) from error
-    if training != dict(lens.about) | {"weight_hash": lens.weight_hash}:
+    if training != request:
         raise CheckpointError(
             f"train_tuned_lens: {path} keeps the state of another training (other model, text or settings). Finish that one by the "
             "same call, or delete the file."
         )
-    moved = {
-        name: value.to(lens.weight.device, copy=True) for name, value in tensors.items()
-    }  # the file is written anew
-    return _State(moved, kept["step"], kept["best"], kept["waited"], history)
+    return state

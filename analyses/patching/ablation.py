@@ -14,7 +14,7 @@ from analyses.patching.metrics import METRICS, MetricReadout, Truth
 from analyses.patching.pairs import read_answers
 from analyses.patching.replacements import averages_for
 from analyses.results import Variable, make, token_coords
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, is_known, nearest
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.names import block_name
@@ -23,7 +23,7 @@ from interp.sweep import MAX_BYTES, sweep
 from interp.sweep.interventions import Intervention, Row, Set
 from interp.sweep.readouts import Position, given_position, positions_of
 from interp.tokenizer import PAD
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import takes_whole
 
 WHO = "ablate_heads"
 REPLACEMENTS = ("zero", "mean", "mean_by_position")
@@ -32,6 +32,7 @@ Head = tuple[int, int]
 """Layer and head."""
 
 
+@takes_whole("controls", "seed", least={"seed": 0})
 def ablate_heads(
     model: Transformer,
     prompts: Prompt,
@@ -78,9 +79,9 @@ def ablate_heads(
     every = [(layer, head) for layer in range(config.n_layers) for head in range(config.n_heads)]
     chosen = heads_of(config, heads, WHO)
     rest = [head for head in every if head not in chosen]
-    if replacement not in REPLACEMENTS:
+    if not is_known(replacement, REPLACEMENTS):
         raise InterpError(f"{WHO}: unknown replacement {replacement!r}. {nearest(replacement, REPLACEMENTS)}")
-    if whole_number(controls, f"{WHO}: controls", InterpError) < 0 or (controls and len(rest) < len(chosen)):
+    if controls < 0 or (controls and len(rest) < len(chosen)):
         raise InterpError(
             f"{WHO}: {controls} controls of {len(chosen)} heads from the {len(rest)} others cannot be drawn; use controls=0."
         )

@@ -16,10 +16,12 @@ from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 from interp.sweep.readouts import Position, given_position
+from interp.whole_numbers import takes_whole
 
 WHO = "activation_patching"
 
 
+@takes_whole("window", several=["layers"])
 def activation_patching(
     model: Transformer,
     clean: Prompt,

@@ -26,12 +26,13 @@ from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 from interp.sweep.interventions import Add, Change, Patch
 from interp.sweep.readouts import Position, given_position
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import takes_whole
 
 WHO = "attribution_patching"
 
 
 @ordinary()
+@takes_whole("verify", several=["layers"])
 def attribution_patching(
     model: Transformer,
     clean: Prompt,
@@ -76,7 +77,7 @@ def attribution_patching(
     Raises:
         InterpError: a metric without a gradient, a negative `verify`, or as `activation_patching`.
     """
-    if whole_number(verify, f"{WHO}: verify", InterpError) < 0:
+    if verify < 0:
         raise InterpError(f"{WHO}: verify is the number of cells to check, 0 or more; got {verify}.")
     read = given_position(position, WHO)
     method = Method.of(

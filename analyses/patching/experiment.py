@@ -12,7 +12,7 @@ from analyses.patching.metrics import Metric, MetricReadout, Truth
 from analyses.patching.pairs import Pairs, read_answers, read_pairs
 from analyses.patching.replacements import averages_for, changes, check_replacement, values_of
 from analyses.patching.sites import Site
-from interp.errors import InterpError
+from interp.errors import InterpError, is_known
 from interp.finite import not_finite
 from interp.metrics import log_probabilities
 from interp.model import Transformer
@@ -62,7 +62,7 @@ class Method:
         check_replacement(replacement, where, vector, model, who)
         if direction is None:
             direction = "denoising" if replacement == "resample" else "noising"
-        if direction not in DIRECTIONS:
+        if not is_known(direction, DIRECTIONS):
             raise InterpError(f"{who}: unknown direction {direction!r}; choose denoising or noising.")
         return cls(where, direction, replacement, vector)
 

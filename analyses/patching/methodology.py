@@ -21,6 +21,7 @@ from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 from interp.sweep.readouts import Position, given_position
+from interp.whole_numbers import takes_whole
 
 WHO = "compare_patching"
 METHODS = (
@@ -34,6 +35,7 @@ METHODS = (
 """(direction, replacement, metric): what published studies have chosen between."""
 
 
+@takes_whole("window", several=["layers"])
 def compare_patching(
     model: Transformer,
     clean: Prompt,

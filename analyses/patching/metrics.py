@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, is_known, nearest
 from interp.metrics import kl_divergence, log_probabilities, pick, rank
 from interp.model import Transformer
 from interp.sweep.readouts import AtPosition, Logits
@@ -117,7 +117,7 @@ def metric_of(given: str | Custom) -> Metric:
     if callable(given):
         name = getattr(given, "__name__", "metric")
         return Metric(name, name, "1", 1e-6, lambda logits, prompts, truth: given(logits, prompts + truth.first))
-    if given not in METRICS:
+    if not is_known(given, METRICS):
         raise InterpError(f"patching: unknown metric {given!r}. {nearest(given, list(METRICS))}")
     return METRICS[given]
 

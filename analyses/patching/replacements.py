@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.patching.sites import STREAM, Site
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, is_known, nearest
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.sweep.interventions import Add, Change, Patch
@@ -18,7 +18,7 @@ REPLACEMENTS = ("resample", "zero", "mean", "mean_by_position", "add")
 
 def check_replacement(replacement: str, site: Site, vector: Tensor | None, model: Transformer, who: str) -> None:
     """Raises InterpError where the site cannot take that replacement."""
-    if replacement not in REPLACEMENTS:
+    if not is_known(replacement, REPLACEMENTS):
         raise InterpError(f"{who}: unknown replacement {replacement!r}. {nearest(replacement, list(REPLACEMENTS))}")
     if replacement.startswith("mean") and site.name == "pattern":
         raise InterpError(f"{who}: a mean pattern means nothing, since its keys differ from prompt to prompt.")

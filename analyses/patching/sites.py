@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, is_known, nearest
 from interp.model import Transformer
 from interp.names import block_name
 from interp.sweep.interventions import Change, Intervention
-from interp.whole_numbers import whole_number
 
 STREAM = {name: f"hook_{name}" for name in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")}
 HEADS = {name: f"attn.hook_{name}" for name in ("z", "q", "k", "v", "pattern")}
@@ -46,12 +45,12 @@ class Site:
         who: str,
     ) -> "Site":
         """Raises InterpError for a site, window or layer that the model does not have."""
-        if name not in SITES:
+        if not is_known(name, SITES):
             raise InterpError(f"{who}: site {name!r} is not supported. {nearest(name, list(SITES))}")
         config = model.config
         if block_name(0, SITES[name]) not in model.hook_points:
             raise InterpError(f"{who}: site {name!r}: {model.name} has no such value (mlp={config.mlp!r}).")
-        if not 1 <= whole_number(window, "a window", InterpError) <= config.n_layers:
+        if not 1 <= window <= config.n_layers:
             raise InterpError(f"{who}: a window of {window} layers; the model has {config.n_layers}.")
         chosen = list(range(config.n_layers)) if layers is None else list(layers)
         wrong = [layer for layer in chosen if not 0 <= layer < config.n_layers]

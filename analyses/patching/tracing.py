@@ -23,7 +23,7 @@ from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 from interp.sweep.readouts import Position, given_position, positions_of
 from interp.tokenizer import PAD
-from interp.whole_numbers import Wholes, is_one, whole_numbers
+from interp.whole_numbers import Wholes, is_one, one_or_several, takes_whole, whole_numbers
 
 WHO = "causal_tracing"
 
@@ -31,6 +31,7 @@ Subject = str | Wholes
 """A part of the prompt's text, or token positions: a list, a range, an array, a tensor."""
 
 
+@takes_whole("draws", "window", "seed", several=["layers"])
 def causal_tracing(
     model: Transformer,
     prompt: Prompt,
@@ -157,9 +158,9 @@ def _plain(subject: Any) -> str | list[Any]:
     """A subject or several as text and lists of whole numbers. Raises TokenError for anything else."""
     if isinstance(subject, str):
         return subject
-    if is_one(subject) or all(map(is_one, subject)):
-        return list(whole_numbers(subject, f"{WHO}: a position of the subject"))
-    return [_plain(part) for part in subject]
+    what = f"{WHO}: a position of the subject"
+    parts = one_or_several(subject, what)
+    return whole_numbers(parts, what) if all(map(is_one, parts)) else [_plain(part) for part in parts]
 
 
 def _blurred(

@@ -11,11 +11,13 @@ from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, place
 from analyses.plots.markup import as_text
 from analyses.plots.theme import FAINT, TEMPLATE, figure
+from interp.whole_numbers import takes_whole
 
 SCALE = "Blues"
 
 
 @as_text
+@takes_whole("layer", "head", "prompt")
 def plot_head(result: xr.Dataset, *, layer: int, head: int, prompt: int = 0) -> go.Figure:
     """One head's pattern, query by key, with the tokens along both axes.
 

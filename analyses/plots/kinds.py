@@ -5,13 +5,14 @@ from functools import cache
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import plotly.graph_objects as go
 import xarray as xr
 
 from analyses.plots.markup import as_text
 from interp.errors import InterpError, ResultError, nearest
+from interp.whole_numbers import takes_whole
 
 Figure = Callable[..., go.Figure]
 F = TypeVar("F", bound=Figure)
@@ -20,10 +21,12 @@ _REGISTERED: dict[str, Figure] = {}
 
 
 def draws(*kinds: str) -> Callable[[F], F]:
-    """Register the decorated function as what draws results of these kinds, whose texts it shows as they are."""
+    """Register the decorated function as what draws results of these kinds: it shows their texts as they are, and reads whole numbers as
+    everything does."""
 
     def register(draw: F) -> F:
-        function = as_text(draw)
+        whole = [p.name for p in signature(draw).parameters.values() if p.annotation in (int, int | None)]
+        function = cast(F, as_text(takes_whole(*whole)(draw)))
         for kind in kinds:
             if kind in _REGISTERED:
                 raise ValueError(f"results of kind {kind!r} are drawn by {_REGISTERED[kind].__name__} already.")

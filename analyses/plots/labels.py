@@ -8,6 +8,7 @@ import xarray as xr
 
 from analyses.plots.markup import SIGNS
 from interp.errors import ResultError, nearest
+from interp.whole_numbers import whole_number
 
 LONGEST = 9
 """Characters that a cell of a heatmap holds."""
@@ -69,6 +70,7 @@ def counted(number: int, what: str) -> str:
 
 def place(sizes: Any, dim: str, index: int) -> int:
     """An index along a dimension of a result, checked. Raises ResultError where the result has no such place."""
+    index = whole_number(index, dim, ResultError)
     if not 0 <= index < sizes[dim]:
         raise ResultError(f"{dim} {index} is not in this result. {nearest(str(index), map(str, range(sizes[dim])))}")
     return index

@@ -13,7 +13,8 @@ from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, named, place, short
 from analyses.plots.markup import as_text
 from analyses.plots.theme import SEQUENTIAL, TEMPLATE, figure
-from interp.errors import ResultError, nearest
+from interp.errors import ResultError, is_known, nearest
+from interp.whole_numbers import is_one, whole_numbers
 
 Color = Literal["probability", "entropy", "rank", "kl"]
 TITLES = {"logit_lens": "Logit lens", "tuned_lens": "Tuned lens"}
@@ -76,7 +77,7 @@ def plot_lens_pair(
     Raises:
         ResultError: a prompt or colour that is not there, or no layer in common.
     """
-    chosen = (prompt, prompt) if isinstance(prompt, int) else prompt
+    chosen = whole_numbers(prompt, "plot_lens_pair: a prompt", ResultError) * (2 if is_one(prompt) else 1)
     shared = np.intersect1d(first["layer"], second["layer"])
     if len(shared) == 0:
         raise ResultError("plot_lens_pair: the results have no layer in common.")
@@ -115,7 +116,7 @@ def _one(result: xr.Dataset, prompt: int) -> xr.Dataset:
 
 def check_color(color: str) -> None:
     """Raise ResultError for a colour that no lens has."""
-    if color not in get_args(Color):
+    if not is_known(color, get_args(Color)):
         raise ResultError(f"a lens has no colour {color!r}. {nearest(color, get_args(Color))}")
 
 

@@ -19,7 +19,7 @@ from analyses.plots import plot
 from analyses.plots.browser import check_pictures
 from analyses.plots.sizes import SIZES, fitting, sized
 from analyses.report.html import write_figures
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, is_known, nearest
 from interp.files import check_free, make_folder, write_whole
 
 STATIC = ("png", "svg", "pdf")
@@ -96,7 +96,7 @@ def check_export(
     """
     if unknown := [name for name in formats if name not in FORMATS]:
         raise InterpError(f"export: unknown format {unknown[0]!r}. {nearest(unknown[0], list(FORMATS))}")
-    if size not in SIZES:
+    if not is_known(size, SIZES):
         raise InterpError(f"export: unknown size {size!r}. {nearest(size, list(SIZES))}")
     if twice := [place for number, place in enumerate(places) if place in places[:number]]:
         raise InterpError(f"export: two results are named {twice[0].name}; export them to folders of their own.")

@@ -7,7 +7,7 @@ import xarray as xr
 from rich.table import Table
 
 from analyses.attention.table import IMPORTANCE, SCORES
-from interp.errors import ResultError, nearest
+from interp.errors import ResultError, is_known, nearest
 
 SHOWN = 10
 COLUMNS = (
@@ -50,7 +50,7 @@ def check_sort(sort: str, *, with_task: bool) -> None:
 
 
 def _check(sort: str, scores: Sequence[str]) -> None:
-    if sort not in scores:
+    if not is_known(sort, scores):
         raise ResultError(f"heads have no score {sort!r}. {nearest(sort, scores)}")
 
 

@@ -143,13 +143,11 @@ def outside_steps(
 def outside_asked(model: Transformer, texts: Sequence[str], disturbance: Disturbance, **request: Any) -> dict[str, Any]:
     """All that shapes the numbers besides the model, as JSON values; `request` is what `outside_steps` takes."""
     tokens = left_aligned(model.to_tokens(texts))
-    vector = disturbance.vector if isinstance(disturbance, Nudge) else None
     return {
         "what": WHO,
         "tokens": tokens.tolist(),
         "disturbed": left_aligned(disturbance.begin(model, tokens, WHO)).tolist(),
         "disturbance": disturbance.about(),
-        "vector": None if vector is None else vector.tolist(),
         **request,
     }
 

@@ -10,6 +10,7 @@ from analyses.plots import plot
 from analyses.plots.kinds import kinds
 from analyses.report.html import PROVENANCE, write, write_figures
 from analyses.report.inside import NULL
+from analyses.report.summary import parse_head
 from analyses.results import load
 from interp.errors import InterpError, ResultError
 
@@ -27,18 +28,28 @@ def load_folder(folder: Path) -> dict[str, xr.Dataset]:
     return {file.stem: load(file) for file in files}
 
 
-def write_saved(results: Mapping[str, xr.Dataset], path: Path, *, overwrite: bool = False) -> None:
+def write_saved(
+    results: Mapping[str, xr.Dataset], path: Path, *, head: str | None = None, overwrite: bool = False
+) -> None:
     """The whole page where the results of one report are there, all of one model; else a page of each result's figure and provenance.
 
+    Args:
+        head: LAYER.HEAD whose pattern the whole page shows large; None chooses one.
+
     Raises:
-        ResultError: not one of the results has a figure. InterpError: the file exists and may not be overwritten.
+        ResultError: not one of the results has a figure, or a head that they do not have, or have no page for. InterpError: the file exists
+            and may not be overwritten.
     """
     weights = {
         result.attrs["weight_hash"] for name, result in results.items() if name in WHOLE and not name.endswith(NULL)
     }
     if set(WHOLE) <= set(results) and len(weights) == 1:
-        write(results, path, overwrite=overwrite)
+        write(results, path, head=None if head is None else parse_head(head, results["attention"]), overwrite=overwrite)
         return
+    if head is not None:
+        raise ResultError(
+            f"report: head {head} is shown large on the page of a whole report, which these results do not make; leave it out."
+        )
     shown = {name: result for name, result in results.items() if result.attrs["kind"] in kinds()}
     if not shown:
         raise ResultError("report: none of these results has a figure.")

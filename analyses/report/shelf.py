@@ -1,7 +1,6 @@
 """Results of steps, kept on disk under everything that shapes them."""
 
 import hashlib
-import json
 import os
 import platform
 import re
@@ -21,6 +20,7 @@ from platformdirs import user_cache_path
 
 from analyses.report.arrays import read_arrays, write_arrays
 from analyses.report.steps import Compute
+from analyses.results import as_json
 from interp.errors import InterpError, ResultError
 from interp.files import regular, write_whole
 from interp.model import Transformer
@@ -58,7 +58,7 @@ class Shelf:
         most: int | None = None,
         otherwise: "Shelf | None" = None,
     ) -> None:
-        said = json.dumps(dict(request), sort_keys=True)
+        said = as_json(dict(request), sort_keys=True)
         self.root, self._most, self._otherwise = root, most, otherwise
         self.folder = None if root is None else root / hashlib.sha256(said.encode()).hexdigest()[:32]
         if self.folder is not None:

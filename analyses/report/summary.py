@@ -179,7 +179,14 @@ def parse_head(text: str, attention: xr.Dataset) -> tuple[int, int]:
 def head_of(text: str, layers: int, heads: int) -> tuple[int, int]:
     """The same for a model of so many layers and heads."""
     layer, dot, head = text.partition(".")
-    if dot and layer.isdecimal() and head.isdecimal() and int(layer) < layers and int(head) < heads:
+    if (
+        dot
+        and (layer + head).isascii()
+        and layer.isdecimal()
+        and head.isdecimal()
+        and int(layer) < layers
+        and int(head) < heads
+    ):
         return int(layer), int(head)
     raise ResultError(f"head {text!r} is not one of this model: give LAYER.HEAD, from 0.0 to {layers - 1}.{heads - 1}.")
 

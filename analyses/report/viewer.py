@@ -17,6 +17,7 @@ from analyses.plots.labels import place, visible
 from analyses.report.pages import environment
 from interp.errors import ResultError
 from interp.files import write_whole
+from interp.whole_numbers import takes_whole
 
 LARGE = 2**23
 """Shares of attention beyond which they are kept in 64 steps in place of 256."""
@@ -45,6 +46,7 @@ class Viewer:
         write_whole(Path(path), lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
 
 
+@takes_whole("prompt", "layer", "head")
 def attention_viewer(result: xr.Dataset, *, prompt: int = 0, layer: int = 0, head: int = 0) -> Viewer:
     """Hover a token to see what it attends to, or who attends to it; thumbnails of all heads.
 

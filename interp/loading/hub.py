@@ -42,7 +42,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
         CheckpointError: not cached and not to be had; the message says how to fetch it.
     """
     from huggingface_hub import snapshot_download  # loading it costs a fifth of a second
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository = MODELS.get(name, name)
     for cached in dict.fromkeys((repository, name)):
@@ -52,6 +52,8 @@ def fetch(name: str, revision: str | None = None) -> Path:
             )
         except LocalEntryNotFoundError:
             continue
+        except HFValidationError as error:
+            raise CheckpointError(f"{name!r} is no file or directory here, nor can the hub have it: {error}") from error
         if _can_be_read(directory):
             return directory
     at = f" --revision {revision}" if revision else ""

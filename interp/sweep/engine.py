@@ -8,6 +8,7 @@ and lengths are packed into one, so that every matrix product is a large one; at
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Integer
@@ -21,7 +22,6 @@ from interp.progress import progress_bar
 from interp.sweep.interventions import Edit, Intervention, Row
 from interp.sweep.readouts import EachLayer, Readout
 from interp.sweep.wave import Base, Member, Wave, stage_of
-from interp.whole_numbers import whole_numbers
 
 MAX_BYTES = 512 * 2**20
 """Default bound on the memory that a sweep takes above the model's."""
@@ -168,8 +168,7 @@ def _chunks(
 def _first(change: Intervention, length: int) -> int:
     if change.positions is None or isinstance(change.positions, slice):
         return next(iter(range(length)[change.positions or slice(None)]), length - 1)
-    positions = whole_numbers(change.positions, f"sweep: a position at {change.name}", HookError)
-    return min((position % length for position in positions), default=length - 1)
+    return min((position % length for position in cast(list[int], change.positions)), default=length - 1)
 
 
 def _bytes_per_place(model: Transformer, stages: dict[str, int]) -> int:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from interp.errors import HookError
-from interp.whole_numbers import Wholes, is_one, whole_numbers
+from interp.whole_numbers import Wholes, is_one, whole_number, whole_numbers
 
 Positions = Wholes | slice | None
 """Token positions, counted from 0, or from the end where negative; None is all of them."""
@@ -77,6 +78,19 @@ class Intervention:
     heads: Wholes | None = None
     neurons: Wholes | None = None
 
+    def __post_init__(self) -> None:
+        """Raises HookError for what is no name, and what is no whole number."""
+        if not isinstance(self.name, str):
+            raise HookError(f"sweep: a hook point is named by text; got {self.name!r}.")
+        if self.positions is not None and not isinstance(self.positions, slice):
+            positions = whole_numbers(self.positions, f"sweep: a position at {self.name}", HookError)
+            object.__setattr__(self, "positions", positions)
+        for what in ("heads", "neurons"):
+            given = getattr(self, what)
+            if given is not None:
+                listed = whole_numbers(given, f"sweep: {what} at {self.name}", HookError)
+                object.__setattr__(self, what, listed[0] if is_one(given) else listed)
+
 
 @dataclass(frozen=True, eq=False)
 class Row:
@@ -89,6 +103,16 @@ class Row:
     interventions: Sequence[Intervention] = field(default=())
     prompt: int = 0
     always: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises HookError for what is no number of a prompt, and for what are no interventions."""
+        object.__setattr__(self, "prompt", whole_number(self.prompt, "sweep: a row's prompt", HookError))
+        if isinstance(self.interventions, Intervention):
+            raise HookError("sweep: a row takes a list of interventions; put the one in a list.")
+        changes = tuple(self.interventions)  # which may be an iterator
+        if wrong := [change for change in changes if not isinstance(change, Intervention)]:
+            raise HookError(f"sweep: a row takes a list of interventions; got {type(wrong[0]).__name__} among them.")
+        object.__setattr__(self, "interventions", changes)
 
 
 class Edit:
@@ -178,7 +202,7 @@ def _positions(intervention: Intervention, length: int) -> Tensor:
     given = intervention.positions
     if given is None or isinstance(given, slice):
         return torch.arange(length)[given if given is not None else slice(None)]
-    listed = whole_numbers(given, f"sweep: a position at {intervention.name}", HookError)
+    listed = cast(list[int], given)
     for position in listed:
         if not -length <= position < length:
             raise HookError(
@@ -200,9 +224,9 @@ def _inner(intervention: Intervention, axes: tuple[str, ...], shape: Sequence[in
             continue
         if not fits:
             raise HookError(f"sweep: {intervention.name} has axes {', '.join(axes)}, so {what} cannot be chosen there.")
-        listed = whole_numbers(chosen, f"sweep: {what} at {intervention.name}", HookError)
+        listed = cast(list[int], [chosen] if isinstance(chosen, int) else chosen)
         for index in listed:
             if not 0 <= index < shape[0]:
                 raise HookError(f"sweep: {what} {index} at {intervention.name} is out of range: 0 to {shape[0] - 1}.")
-        return listed[0] if is_one(chosen) else torch.tensor(listed, dtype=torch.long)
+        return chosen if isinstance(chosen, int) else torch.tensor(listed, dtype=torch.long)
     return None

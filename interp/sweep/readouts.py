@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp.errors import TokenError
 from interp.model import Transformer
+from interp.prompts import as_ids, listed, rows_of_ids
 from interp.whole_numbers import is_one, whole_number, whole_numbers
 
 Position = int | np.integer[Any] | Sequence[int] | np.ndarray | Tensor
@@ -69,8 +70,12 @@ class AtPosition:
 
     position: Position = -1
 
+    def __post_init__(self) -> None:
+        """Raises TokenError for what is no position."""
+        object.__setattr__(self, "position", given_position(self.position, "readout"))
+
     def positions(self, length: int, prompt: int) -> Sequence[int]:
-        given = given_position(self.position, "readout")
+        given = cast(int | list[int], self.position)
         if not isinstance(given, int):
             if prompt >= len(given):
                 raise TokenError(f"readout: {len(given)} positions, but there is a prompt {prompt}; give one for each.")
@@ -88,15 +93,39 @@ class Logits(AtPosition):
 
     tokens: Int[Tensor, "prompt k"] | None = None
 
+    def __post_init__(self) -> None:
+        """Raises TokenError for what are no rows of ids."""
+        super().__post_init__()
+        if self.tokens is not None:
+            given = as_ids(rows_of_ids(listed(self.tokens)))
+            if given.ndim != 2:
+                raise TokenError(f"readout: tokens must be ids [prompt, k], got shape {tuple(given.shape)}.")
+            object.__setattr__(self, "tokens", given)
+
     def read(
         self, model: Transformer, normed: Float[Tensor, "row read d_model"], prompts: Int[Tensor, " row"]
     ) -> Float[Tensor, "row k"]:
         if self.tokens is None:
             return model.to_logits(normed)[:, 0]
-        ids = self.tokens.to(prompts.device)[prompts]
+        ids = self._of(model, prompts)
         wide = torch.promote_types(normed.dtype, torch.float32)
         products = (model.W_U.mT[ids].to(wide) @ normed[:, 0, :, None].to(wide))[..., 0]
         return model.finished_logits(products if model.b_U is None else products + model.b_U[ids])
+
+    def _of(self, model: Transformer, prompts: Int[Tensor, " row"]) -> Int[Tensor, "row k"]:
+        """The columns to read of each row. Raises TokenError for ids that the model does not have, or no ids for a prompt."""
+        assert self.tokens is not None
+        low, high = (int(end) for end in torch.aminmax(self.tokens))
+        if low < 0 or high >= model.config.d_vocab:
+            wrong = low if low < 0 else high
+            raise TokenError(
+                f"readout: token id {wrong} is out of range: {model.name} has ids 0 to {model.config.d_vocab - 1}."
+            )
+        if len(prompts) and int(prompts.max()) >= len(self.tokens):
+            raise TokenError(
+                f"readout: {len(self.tokens)} rows of ids, but there is a prompt {int(prompts.max())}; give one for each."
+            )
+        return self.tokens.to(prompts.device)[prompts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +154,15 @@ class LogitDifference(AtPosition):
 
     answer: Int[Tensor, " prompt"]
     wrong: Int[Tensor, " prompt"]
+
+    def __post_init__(self) -> None:
+        """Raises TokenError for what are no ids, or not as many of both."""
+        super().__post_init__()
+        for name in ("answer", "wrong"):
+            ids = whole_numbers(getattr(self, name), f"readout: an id of {name}")
+            object.__setattr__(self, name, torch.tensor(ids, dtype=torch.long))
+        if len(self.answer) != len(self.wrong):
+            raise TokenError(f"readout: {len(self.answer)} answers and {len(self.wrong)} wrong ones; give as many.")
 
     def read(
         self, model: Transformer, normed: Float[Tensor, "row read d_model"], prompts: Int[Tensor, " row"]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.errors import HookError, nearest
+from interp.errors import HookError, is_known, nearest
 from interp.hooks import HookPoint
 from interp.model import Block, Transformer
 from interp.names import block_axes, block_name
@@ -95,7 +95,7 @@ def stage_of(model: Transformer, name: str) -> int:
 
     Raises HookError for a name that the model does not have.
     """
-    if name not in model.hook_points:
+    if not is_known(name, model.hook_points):
         raise HookError(f"sweep: there is no hook point {name!r}. {nearest(name, list(model.hook_points))}")
     if not name.startswith("blocks."):
         return 1 + 2 * model.config.n_layers if name.startswith("ln_final") else 0

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from interp.config import ModelConfig
-from interp.errors import CheckpointError, nearest
+from interp.errors import CheckpointError, is_known, nearest
 from interp.model import Attention, Transformer
 
 VOCABULARY, CONTEXT = 32, 64
@@ -190,6 +190,6 @@ CIRCUITS: dict[str, Callable[[], Transformer]] = {
 
 def circuit(name: str) -> Transformer:
     """A model of `CIRCUITS` by name. Raises CheckpointError for a name that is not one of them."""
-    if name not in CIRCUITS:
+    if not is_known(name, CIRCUITS):
         raise CheckpointError(f"there is no circuit {name!r}. {nearest(name, CIRCUITS)}")
     return CIRCUITS[name]()

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, is_known, nearest
 from interp.tokenizer import Tokenizer
 from interp.zoo.lexicon import CAPITALS, EVENTS, MEN, NAMES, PLACES, PLURALS, THINGS, WOMEN
 from interp.zoo.stories import name_pair
@@ -303,6 +303,6 @@ TASKS: dict[str, Task] = {
 
 def task(name: str) -> Task:
     """The task of that name. Raises InterpError for an unknown one."""
-    if name not in TASKS:
+    if not is_known(name, TASKS):
         raise InterpError(f"unknown task {name!r}. {nearest(name, TASKS)}")
     return TASKS[name]

@@ -1,0 +1,124 @@
+"""Every place where a user gives a name, and everything that is none: each is an InterpError. Run by itself, see `indices.py`."""
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from indices import GAP, MODEL, ONE, TOKENS, TWO
+
+import analyses
+import interp
+from analyses import cascade
+from analyses.cascade import Nudge
+from interp import Intervention, Row, Set
+from interp.errors import InterpError
+from interp.sweep.readouts import Logits
+from interp.zoo import task
+
+NO_NAMES: list[Any] = [
+    3, 2.7, True, None, [], {}, set(), ["nothing"], [["z"]], [3], np.array(["z", "q"]), np.str_("zz"), torch.tensor([1]), b"z", object(),
+    "nothing", "", "\udcff",
+]  # fmt: skip
+
+_, CACHE = MODEL.run_with_cache(ONE)
+LENS = analyses.logit_lens(MODEL, ONE)
+
+
+def patched(**options: Any) -> Any:
+    return analyses.activation_patching(MODEL, ONE, TWO, **(GAP | {"layers": [1]} | options))
+
+
+def swept(name: Any) -> Any:
+    return interp.sweep(MODEL, ONE, [Row([Intervention(name, Set(0.0))])], Logits())
+
+
+def hooked(names: Any) -> None:
+    with MODEL.hooks([(names, lambda value, hook: None)]):
+        MODEL(ONE)
+
+
+NAMES: dict[str, Callable[[Any], Any]] = {
+    "site": lambda v: patched(site=v),
+    "replacement": lambda v: patched(replacement=v),
+    "metric": lambda v: patched(metric=v),
+    "direction or None": lambda v: patched(direction=v),
+    "methods": lambda v: analyses.compare_patching(
+        MODEL, ONE, TWO, **GAP, methods=[(v, "resample", "logit_difference")]
+    ),
+    "ablate_heads.replacement": lambda v: analyses.ablate_heads(
+        MODEL, ONE, heads=[(0, 0)], answer=1, wrong=2, replacement=v
+    ),
+    "ablation": lambda v: analyses.direct_logit_attribution(MODEL, ONE, answer=1, wrong=2, ablation=v),
+    "attributed metric or None": lambda v: analyses.direct_logit_attribution(MODEL, ONE, answer=1, wrong=2, metric=v),
+    "circuit": lambda v: analyses.singular_tokens(MODEL, 0, 0, circuit=v),
+    "embedding": lambda v: analyses.copying_scores(MODEL, embedding=v),
+    "directions": lambda v: cascade.gain(MODEL, TOKENS, directions=v),
+    "kinds": lambda v: cascade.compare_directions(MODEL, TOKENS, kinds=[v]),
+    "color": lambda v: analyses.plot(LENS, color=v),
+    "task": task,
+    "circuit:": lambda v: interp.load(f"circuit:{v}"),
+    "sweep": swept,
+    "run_with_cache or None": lambda v: MODEL.run_with_cache(ONE, v),
+    "hooks or None": hooked,
+    "cache[]": lambda v: CACHE[v],
+    "cache[, layer]": lambda v: CACHE[v, 1],
+    "cache.stack": CACHE.stack,
+    "load": interp.load,
+    "to_tokens": lambda v: (
+        MODEL.to_tokens(v) if not isinstance(v, (list, torch.Tensor)) else MODEL.to_tokens("nothing")
+    ),
+    "disturbance vector or None": lambda v: cascade.coupled(MODEL, TOKENS, Nudge(vector=v), seeds=1, steps=2),
+    "disturbance dose": lambda v: cascade.coupled(
+        MODEL,
+        TOKENS,
+        Nudge(dose=-1 if isinstance(v, (int, float)) and not isinstance(v, bool) else v),
+        seeds=1,
+        steps=2,
+    ),
+}
+
+
+def parameters_in_any_form() -> None:
+    """What is taken is kept with the result, in whatever form it came."""
+    for number in (np.float32(0.5), np.float64(0.5), 0.5):
+        run = cascade.coupled(MODEL, TOKENS, seeds=np.int64(1), steps=torch.tensor(2), temperature=number)
+        assert "0.5" in run.attrs["parameters"]
+        cascade.gain(MODEL, TOKENS, dose=number, n_directions=1)
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"steps": np.int64(1), "rows": 1, "length": 4, "learning_rate": np.float32(0.01)}
+        lens = analyses.train_tuned_lens(MODEL, TOKENS.repeat(4, 1), out=Path(folder) / "lens", **options)
+        analyses.save_lens(lens, Path(folder) / "again")
+    ones = [Nudge(vector=vector).about() for vector in (torch.ones(8), np.ones(8, dtype=int), [1] * 8)]
+    assert ones[0] == ones[1] == ones[2]
+
+
+def main() -> int:
+    """Print every fault; their number."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    found = 0
+    for place, call in NAMES.items():
+        for value in NO_NAMES:
+            if value is None and place.endswith("or None"):
+                continue
+            try:
+                call(value)
+            except InterpError:
+                continue
+            except Exception as error:  # noqa: BLE001
+                said = f"is unnamed: {type(error).__name__}: {str(error)[:120]}"
+            else:
+                said = "is silent"
+            print(f"{place}: {value!r} {said}")  # noqa: T201
+            found += 1
+    parameters_in_any_form()
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main() else 0)
