@@ -30,7 +30,7 @@ class Kept:
         about, said = folder / "request.json", as_json(dict(request), sort_keys=True, indent=1)
         if folder.exists() and not about.exists() and any(folder.iterdir()):
             raise InterpError(f"{folder} is no folder of kept parts; name another, or an empty one.")
-        if about.exists() and about.read_bytes() != said.encode():
+        if about.exists() and _text(about) != said:
             raise InterpError(
                 f"{folder} holds parts of another request (other model, prompts or options). Name another folder, or delete it."
             )
