@@ -16,9 +16,11 @@ from playwright.sync_api import Page, sync_playwright
 
 import interp
 from analyses.plots.browser import browser
+from analyses.report.arrays import read_arrays, write_arrays
 from analyses.report.shelf import TWINS
 from interp import ModelConfig, Transformer
 from interp.errors import InterpError
+from interp.files import write_whole
 from interp.loading import packaged
 from interp.tokenizer import Tokenizer
 
@@ -92,12 +94,28 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, smalltown: Transf
 
 
 @pytest.fixture(scope="session")
-def measured() -> Callable[[str], xr.Dataset]:
-    """A result of each kind that has a figure, measured once."""
+def examples():
+    """What measures a result of each kind that has a figure."""
     from gallery import Examples
 
-    examples = Examples().all()
-    return cache(lambda kind: examples[kind]())
+    return Examples(torch.float64)
+
+
+@pytest.fixture(scope="session")
+def measured(examples, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], xr.Dataset]:
+    """A result of each kind that has a figure, measured once for all workers; in inference mode, which changes nothing."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
+
+    def measure(kind: str) -> xr.Dataset:
+        path = shared / f"{kind}.npz"
+        if not path.exists():
+            with torch.inference_mode():
+                result = examples.all()[kind]()
+            write_whole(path, lambda temporary: write_arrays(result, temporary))
+        return read_arrays(path)
+
+    return cache(measure)
 
 
 @pytest.fixture(scope="session")

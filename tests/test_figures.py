@@ -13,19 +13,13 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-import torch
-from gallery import OTHERS, Examples
+from gallery import OTHERS
 
 import analyses
 from analyses.plots.kinds import kinds
 
 KEPT = Path(__file__).parent / "figures.json"
 NUMBER = re.compile(r"[-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
-
-
-@pytest.fixture(scope="module")
-def examples():
-    return Examples(torch.float64)
 
 
 def words(text: Any) -> str:
@@ -98,9 +92,8 @@ def held(name: str, figure: go.Figure) -> None:
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_it_draws_what_it_drew_and_the_same_after_a_file(kind, examples, tmp_path):
-    with torch.inference_mode():  # which changes nothing, also where gradients are taken
-        result = examples.all()[kind]()
+def test_it_draws_what_it_drew_and_the_same_after_a_file(kind, measured, tmp_path):
+    result = measured(kind)
     assert result.attrs["kind"] == kind
     figure = analyses.plot(result)
     analyses.save(result, tmp_path / "result.nc")
