@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.config import ModelConfig
 from interp.model import Transformer
 from interp.names import block_name
 
@@ -26,9 +27,13 @@ def half_steps(
     for layer in range(model.config.n_layers):
         if model.config.has_two_halves:
             names[f"{layer}.attn"] = block_name(layer, "hook_resid_mid")
-        last = "attn" if model.config.mlp == "none" else "block" if model.config.parallel else "mlp"
-        names[f"{layer}.{last}"] = block_name(layer, "hook_resid_post")
+        names[after_block(model.config, layer)] = block_name(layer, "hook_resid_post")
     return dict(zip(names, _captured(model, tokens, list(names.values())), strict=True))
+
+
+def after_block(config: ModelConfig, layer: int) -> str:
+    """What the stream that leaves a block is called among half steps."""
+    return f"{layer}.{'attn' if config.mlp == 'none' else 'block' if config.parallel else 'mlp'}"
 
 
 def _captured(model: Transformer, tokens: Tensor, names: list[str]) -> list[Tensor]:

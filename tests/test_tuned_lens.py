@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,14 @@ def test_the_identity_is_the_logit_lens():
     for name in ("kl", "entropy", "cross_entropy", "top_probability"):
         np.testing.assert_allclose(found[name], plain[name], atol=1e-12)
     assert found["step"].to_numpy().tolist() == plain["step"].to_numpy().tolist()
+
+
+@pytest.mark.parametrize("options", [{}, {"parallel": True}, {"mlp": "none", "d_mlp": 1}])
+def test_steps_are_named_as_those_of_the_logit_lens(options):
+    model, tokens = tiny(config=replace(TINY, **options)), random_tokens(1, 5)
+    whole = TunedLens(torch.zeros(3, 16, 16), torch.zeros(3, 16), "", "float64")
+    tuned, plain = tuned_lens(model, tokens, lens=whole), analyses.logit_lens(model, tokens)
+    assert tuned["step"].to_numpy().tolist() == plain.sel(layer=tuned["layer"])["step"].to_numpy().tolist()
 
 
 def test_the_translator_comes_before_the_final_norm_and_leaves_the_output_alone():

@@ -11,7 +11,7 @@ from analyses.lenses.translators import TunedLens, load_lens, shipped_lens
 from interp.generation import left_aligned
 from interp.model import Transformer
 from interp.prompts import Prompt
-from interp.streams import streams
+from interp.streams import after_block, streams
 from interp.whole_numbers import Wholes, takes_whole
 
 
@@ -44,8 +44,7 @@ def tuned_lens(
     chosen = _resolved(lens, model)
     tokens = left_aligned(model.to_tokens(prompt, bos=bos))
     n_layers = model.config.n_layers
-    last = "attn" if model.config.mlp == "none" else "mlp"
-    labels = ["embed", *(f"{layer}.{last}" for layer in range(n_layers))]
+    labels = ["embed", *(after_block(model.config, layer) for layer in range(n_layers))]
 
     def decode(number: int, stream: torch.Tensor) -> torch.Tensor:
         translated = stream if number == n_layers else chosen.translate(number, stream)
