@@ -8,13 +8,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
-from transformer_lens.model_bridge import TransformerBridge
 
 import interp
 from interp.loading import save_directory
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 SHAPE = {"n_layers": 12, "d_model": 768, "n_heads": 12, "d_head": 64, "d_mlp": 3072, "n_ctx": 1024, "d_vocab": 50257}
 THREADS = 2
@@ -50,8 +53,10 @@ def peak(run: Callable[[], object]) -> float:
 
 
 @contextmanager
-def both_models(**shape: int) -> Iterator[tuple[interp.Transformer, TransformerBridge]]:
+def both_models(**shape: int) -> Iterator[tuple[interp.Transformer, "TransformerBridge"]]:
     """The same random weights at GPT-2-small shape, in this library and in transformer-lens."""
+    from transformer_lens.model_bridge import TransformerBridge
+
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(THREADS)
