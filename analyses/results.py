@@ -18,7 +18,7 @@ from torch import Tensor
 from analyses.netcdf import read_netcdf
 from analyses.schema import check_schema
 from interp.errors import ResultError, TokenError
-from interp.files import check_free, write_whole
+from interp.files import check_free, regular, write_whole
 from interp.model import Transformer
 from interp.tokenizer import PAD
 
@@ -56,8 +56,8 @@ def make(
     attrs = {
         "kind": kind,
         "schema_version": SCHEMA_VERSION,
-        "model": model.name,
-        "source": model.source,
+        "model": storable(model.name),
+        "source": storable(model.source),
         "model_config": json.dumps(model.config.to_dict()),
         "weight_hash": model.weight_hash(),
         "tokenizer_hash": tokenizer.hash() if tokenizer else "",
@@ -101,6 +101,11 @@ def array(values: Any) -> Any:
     return (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).numpy()
 
 
+def storable(text: str) -> str:
+    """The text as netCDF can hold it: what is no Unicode, as in a folder's name in another encoding, by its number; NUL as its picture."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\u2400")
+
+
 def token_strings(model: Transformer, ids: Any) -> Any:
     """The text of each id of an array, as an array of the same shape; `#id` where the tokenizer has no token for it, or is not there."""
     flat = np.asarray(ids).reshape(-1).tolist()
@@ -122,12 +127,17 @@ def save(result: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> No
     """Write a result as netCDF: whole, or not at all. An existing file is kept unless `overwrite`.
 
     Raises:
-        ResultError: this is no result. InterpError: the file exists or cannot be written.
+        ResultError: this is no result, or holds what netCDF cannot. InterpError: the file exists or cannot be written.
     """
     _check(result, "what is to be saved")
     target = Path(path)
     check_free(target, overwrite=overwrite)
-    content = result.to_netcdf(engine="h5netcdf")  # in memory: HDF5 dies where the disk is full
+    try:
+        content = result.to_netcdf(engine="h5netcdf")  # in memory: HDF5 dies where the disk is full
+    except (
+        Exception
+    ) as error:  # attributes and coordinates of others may be of any kind, and their writers raise any error
+        raise ResultError(f"the result cannot be saved as netCDF: {error or type(error).__name__}") from error
     write_whole(target, lambda temporary: temporary.write_bytes(content), overwrite=overwrite)
 
 
@@ -137,9 +147,14 @@ def load(path: str | Path) -> xr.Dataset:
     Raises ResultError where the file is absent, damaged, no result of this package, or lacks what a result of its kind has; and where it
     takes its numbers from other files.
     """
-    if not Path(path).is_file():
-        found = "it is a folder; name one of its results" if Path(path).is_dir() else "there is no such file"
-        raise ResultError(f"{path} cannot be read: {found}.")
+    try:
+        regular(path)
+    except IsADirectoryError as error:
+        raise ResultError(f"{path} cannot be read: it is a folder; name one of its results.") from error
+    except FileNotFoundError as error:
+        raise ResultError(f"{path} cannot be read: there is no such file.") from error
+    except (OSError, ValueError) as error:  # a name that is too long, with a NUL in it
+        raise ResultError(f"{str(path)[:80]!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     result = read_netcdf(Path(path))
     _check(result, str(path))
     check_schema(result, str(path))
@@ -151,7 +166,7 @@ def _check(result: xr.Dataset, what: str) -> None:
         raise ResultError(f"{what} is no result of this package: it has no kind and schema version.")
     try:
         number = int(result.attrs["schema_version"])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ResultError(f"{what} has a schema version that is no whole number.") from error
     if number > SCHEMA_VERSION:
         raise ResultError(

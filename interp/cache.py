@@ -9,7 +9,7 @@ from torch import Tensor
 from interp.errors import HookError, nearest
 from interp.modes import as_ordinary
 from interp.names import short_name
-from interp.whole_numbers import Wholes, is_one, whole_number, whole_numbers
+from interp.whole_numbers import Wholes, is_one, sliced, whole_number, whole_numbers
 
 
 class ActivationCache(Mapping[str, Tensor]):
@@ -49,7 +49,7 @@ class ActivationCache(Mapping[str, Tensor]):
         return short_name(key[0], whole_number(key[1], "cache: a layer", HookError), list(self._values))
 
     def __contains__(self, key: object) -> bool:
-        return key in self._values
+        return isinstance(key, str) and key in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -107,7 +107,7 @@ class ActivationCache(Mapping[str, Tensor]):
 
 def _within(index: slice | list[int], length: int, one: bool) -> slice | list[int]:
     """The same, if it chooses something of that many positions."""
-    chosen = range(length)[index] if isinstance(index, slice) else index
+    chosen = sliced(index, length, "cache.at") if isinstance(index, slice) else index
     wrong = [position for position in chosen if not -length <= position < length]
     if wrong or not chosen:
         raise HookError(
@@ -115,4 +115,6 @@ def _within(index: slice | list[int], length: int, one: bool) -> slice | list[in
             if not wrong
             else f"cache.at: there is no position {wrong[0]}: there are {length}, 0 to {length - 1}, or -1 to {-length} from the end."
         )
+    if isinstance(chosen, range) and chosen.step < 0:
+        return list(chosen)  # torch slices forwards only
     return slice(chosen[0], chosen[0] + 1 or None) if one else index

@@ -83,7 +83,7 @@ class Sampling:
             raise TokenError(f"generate: temperature must be 0 (greedy) or positive, got {self.temperature!r}.")
         if self.top_k is not None:
             object.__setattr__(self, "top_k", whole_number(self.top_k, "generate: top_k", least=1))
-        if self.top_p is not None and not 0 < self.top_p <= 1:
+        if self.top_p is not None and not (isinstance(self.top_p, Real) and 0 < self.top_p <= 1):
             raise TokenError(f"generate: top_p must be above 0 and at most 1, got {self.top_p!r}.")
 
     def kept(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
@@ -282,8 +282,12 @@ class Recorder:
 
 def left_aligned(tokens: Int[Tensor, "batch position"]) -> Int[Tensor, "batch position"]:
     """The same rows with all padding at the end."""
-    order = (tokens == PAD).to(torch.int8).argsort(dim=1, stable=True)
-    return tokens.gather(1, order)
+    return tokens.gather(1, left_order(tokens))
+
+
+def left_order(tokens: Int[Tensor, "batch position"]) -> Int[Tensor, "batch position"]:
+    """The place of each in rows whose padding then stands at the end."""
+    return (tokens == PAD).to(torch.int8).argsort(dim=1, stable=True)
 
 
 def appended(tokens: Int[Tensor, "batch position"], following: Int[Tensor, " batch"]) -> Int[Tensor, "batch longer"]:

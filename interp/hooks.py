@@ -286,8 +286,23 @@ def want_gradient(value: Tensor, point: HookPoint) -> None:
 
 def _pairs(
     functions: Mapping[str, HookFunction] | Iterable[tuple[Selection, HookFunction]],
-) -> Iterable[tuple[Selection, HookFunction]]:
-    return functions.items() if isinstance(functions, Mapping) else functions
+) -> list[tuple[Selection, HookFunction]]:
+    """Names with their functions. Raises HookError for anything else."""
+    given = functions.items() if isinstance(functions, Mapping) else functions
+    pairs = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not callable(pair[1]):
+            raise HookError(f"hooks: give functions by hook name, or pairs of a name and a function; got {pair!r}.")
+    return [(selection, function) for selection, function in pairs]
+
+
+def check_unhooked(model: Hooked, what: str) -> None:
+    """Raise HookError where hooks are attached: what is kept is known by model and options, and a function has no name among them."""
+    if attached := attached_hooks(model):
+        raise HookError(
+            f"{what}: what is kept would not say that the model has hooks attached ({', '.join(attached[:3])}). Leave the file or folder "
+            "away, or the hooks."
+        )
 
 
 def attached_hooks(model: Hooked) -> list[str]:

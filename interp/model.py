@@ -31,7 +31,7 @@ from interp.positions import Rotary, sinusoidal, turned
 from interp.prompts import Prompted, as_ids
 from interp.scopes import Scope, Scopes
 from interp.tokenizer import PAD, Tokenizer
-from interp.view import View, continued, place, whole
+from interp.view import View, check_stream, continued, place, whole
 from interp.whole_numbers import whole_number
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -285,7 +285,7 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, Copied):
             past: keys and values of the tokens before these, which the blocks add theirs to.
 
         Raises:
-            ConfigError: layers outside 0 <= start <= stop <= n_layers.
+            ConfigError: layers outside 0 <= start <= stop <= n_layers. HookError: a stream that is not this model's in shape or dtype.
         """
         start_at_layer = whole_number(start_at_layer, "start_at_layer", ConfigError)
         stop = (
@@ -295,6 +295,7 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, Copied):
             raise ConfigError(
                 f"layers {start_at_layer} to {stop} asked for; need 0 <= start <= stop <= {self.config.n_layers}."
             )
+        check_stream(residual, self, "run_blocks")
         new = residual.shape[1]
         view = whole(self.config, residual, real) if past is None else continued(self.config, past, new, residual.dtype)
         view = replace(view, explicit=self._explicit.here)

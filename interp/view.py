@@ -1,14 +1,15 @@
 """Which keys each query may see, and where both stand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.config import ModelConfig
+from interp.errors import HookError
 from interp.key_values import KeyValues
 from interp.positions import Rotary, Turns, alibi_bias, turns_at
 
@@ -81,6 +82,42 @@ class View:
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, View], Tensor]
+
+
+@runtime_checkable
+class Wide(Protocol):
+    """A model whose streams have a width, a dtype and a device."""
+
+    config: ModelConfig
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+
+
+def check_stream(residual: Any, model: Wide, who: str, expected: Sequence[int] | None = None) -> None:
+    """Raise HookError where something is no stream [batch, position, d_model] that the model could go on with.
+
+    Args:
+        who: takes it, for the message.
+        expected: its batch and positions, where they are known.
+    """
+    if not isinstance(residual, Tensor):
+        raise HookError(f"{who}: the residual stream must be a tensor, got {type(residual).__name__}.")
+    shape, width = tuple(residual.shape), model.config.d_model
+    if len(shape) != 3 or shape[-1] != width or (expected is not None and shape[:2] != tuple(expected)):
+        wanted = "batch, position" if expected is None else ", ".join(map(str, expected))
+        raise HookError(f"{who}: the residual stream has shape {shape}; expected ({wanted}, {width}).")
+    for what in ("dtype", "device"):
+        found, own = getattr(residual, what), getattr(model, what)
+        if found != own:
+            raise HookError(
+                f"{who}: the residual stream has {what} {found}, the model {own}; convert it with .to(...)."
+            )
 
 
 def whole(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import InterpError, TokenError
+from interp.errors import HookError, InterpError, TokenError
 
 Wholes = SupportsIndex | Sequence[SupportsIndex] | np.ndarray | Tensor
 """One whole number, or several: a list, a range, an array, a tensor."""
@@ -79,6 +79,16 @@ def one_or_several(given: Any, what: str, error: type[InterpError] = TokenError)
 def whole_numbers(given: Any, what: str, error: type[InterpError] = TokenError, *, least: int = -LARGEST) -> list[int]:
     """One or several as a list of Python integers. Raises as `whole_number`."""
     return [whole_number(one, what, error, least=least) for one in one_or_several(given, what, error)]
+
+
+def sliced(given: slice, length: int, what: str, error: type[InterpError] = HookError) -> range:
+    """The indices that a slice chooses of so many. Raises InterpError of the class given for one of anything but whole numbers."""
+    for end in (given.start, given.stop, given.step):
+        if end is not None:
+            whole_number(end, f"{what}: each end of a slice", error)
+    if given.step == 0:
+        raise error(f"{what}: the step of a slice cannot be 0.")
+    return range(length)[given]
 
 
 def in_64_bits(number: int) -> int:

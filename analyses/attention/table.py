@@ -24,7 +24,7 @@ IMPORTANCE = tuple(f"importance_{replacement}" for replacement in REPLACEMENTS)
 
 
 @torch.no_grad()
-@takes_whole("length", "count", "seed")
+@takes_whole("length", "count", "seed", "max_bytes", least={"max_bytes": 1})
 def head_table(
     model: Transformer,
     *,

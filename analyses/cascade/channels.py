@@ -17,6 +17,7 @@ from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError, ResultError
 from interp.generation import Reading, left_aligned
+from interp.hooks import check_unhooked
 from interp.metrics import scaled
 from interp.model import Transformer
 from interp.progress import progress_bar
@@ -33,7 +34,7 @@ ROUNDING = {torch.float64: 1e-8}
 """h above which a run with both channels shut is not the clean one; in coarser types 1e-4."""
 
 
-@takes_whole("seeds", "steps", "seed", least={"steps": 1})
+@takes_whole("seeds", "steps", "seed", "max_bytes", least={"steps": 1, "max_bytes": 1})
 def channels(
     model: Transformer,
     prompts: Prompt,
@@ -84,6 +85,8 @@ def channels(
     parameters = {
         "disturbance": disturbance.about(), "seeds": seeds, "steps": steps, "temperature": temperature, "bos": bos,
     }  # fmt: skip
+    if folder is not None:
+        check_unhooked(model, WHO)
     kept = Kept(folder, request_of(model, [clean, other], parameters, seed))
     per_row = (
         2

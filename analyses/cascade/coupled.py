@@ -20,6 +20,7 @@ from analyses.intervals import RESAMPLES, over_prompts
 from analyses.results import Variable, make, token_coords, token_strings
 from interp.errors import InterpError
 from interp.generation import Reading, Sampling, gumbel, left_aligned
+from interp.hooks import check_unhooked
 from interp.metrics import scaled
 from interp.model import Transformer
 from interp.progress import progress_bar
@@ -68,7 +69,7 @@ class Coupled:
         return damage
 
 
-@takes_whole("seeds", "steps", "seed", least={"steps": 1})
+@takes_whole("seeds", "steps", "seed", "max_bytes", least={"steps": 1, "max_bytes": 1})
 def coupled(
     model: Transformer,
     prompts: Prompt,
@@ -169,7 +170,7 @@ def coords_of(model: Transformer, run: Coupled) -> dict[Any, Any]:
     }
 
 
-@takes_whole("seeds", "steps", "seed", least={"steps": 1})
+@takes_whole("seeds", "steps", "seed", "max_bytes", least={"steps": 1, "max_bytes": 1})
 def couple(
     model: Transformer,
     prompts: Prompt,
@@ -197,6 +198,8 @@ def couple(
     parameters = {
         "disturbance": disturbance.about(), "seeds": seeds, "steps": steps, "temperature": temperature, "bos": bos,
     }  # fmt: skip
+    if folder is not None:
+        check_unhooked(model, WHO)
     kept = Kept(folder, request_of(model, [clean, other], parameters | {"use_cache": use_cache}, seed))
     pairs = min(LARGEST_PART, max_bytes // _bytes_per_pair(model, clean.shape[1] + steps))
     together = max(1, pairs // seeds)

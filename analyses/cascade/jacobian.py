@@ -30,7 +30,7 @@ Place = tuple[int, int]
 """Layer, whose entering stream is meant (n_layers: the one that leaves the last), and position; negative positions count from the end."""
 
 
-@takes_whole("k", "probes", "seed")
+@takes_whole("k", "probes", "seed", "max_bytes", least={"max_bytes": 1})
 def jacobian_spectrum(
     model: Transformer,
     prompts: Prompt,

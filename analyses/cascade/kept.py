@@ -1,6 +1,7 @@
 """Parts of long work, kept as they are finished, so that a run that is stopped goes on from there."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,12 @@ class Kept:
         if folder is None:
             return
         about, said = folder / "request.json", as_json(dict(request), sort_keys=True, indent=1)
-        if folder.exists() and not about.exists() and any(folder.iterdir()):
+        try:
+            there = folder.exists() or folder.is_symlink()
+            foreign = there and (not folder.is_dir() or (not about.exists() and any(folder.iterdir())))
+        except OSError as error:  # a name that is too long, or a folder of others
+            raise InterpError(f"{str(folder)[:80]!r} cannot keep parts: {error.strerror or error}.") from error
+        if foreign:
             raise InterpError(f"{folder} is no folder of kept parts; name another, or an empty one.")
         if about.exists() and _text(about) != said:
             raise InterpError(
@@ -42,10 +48,8 @@ class Kept:
             return compute()
         path = self._folder / f"{name}.safetensors"
         if path.exists():
-            try:
+            with suppress(OSError, SafetensorError):  # damaged: it is written anew
                 return load_file(regular(path))
-            except (OSError, SafetensorError):
-                path.unlink(missing_ok=True)  # damaged
         found = compute()
         make_folder(self._folder)
         write_whole(self._folder / "request.json", lambda about: about.write_text(self._said, encoding="utf-8"))

@@ -29,7 +29,7 @@ AGREED, NEAR = 8, 0.01
 """Equal tokens in a row, and the KL in nats below which each of their distributions must be, that count as having come together again."""
 
 
-@takes_whole("seeds", "steps", "seed", least={"steps": 1})
+@takes_whole("seeds", "steps", "seed", "max_bytes", least={"steps": 1, "max_bytes": 1})
 def survival(
     model: Transformer,
     prompts: Prompt,

@@ -3,6 +3,7 @@
 import signal
 import sys
 from io import TextIOWrapper
+from typing import NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -42,7 +43,15 @@ def main() -> None:
 
         if not isinstance(error, InterpError):
             raise
-        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+        _tell(str(error))
+    except OSError as error:
+        if error.filename is None:  # of no file that the user named
+            raise
+        _tell(f"{str(error.filename)[:200]!r}: {error.strerror or error}.")
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _tell(message: str) -> NoReturn:
+    Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+    sys.exit(1)

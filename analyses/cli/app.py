@@ -57,9 +57,10 @@ def free_folder(folder: Path | None, *, force: bool) -> None:
 
     if folder is None:
         return
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
     if not there.is_dir():
-        raise InterpError(f"{folder} cannot be a folder for results: {there} is a file.")
+        found = "is a file" if there.exists() else "is a link that leads nowhere"
+        raise InterpError(f"{folder} cannot be a folder for results: {there} {found}.")
     for path in sorted(folder.glob("*.nc")):
         check_free(path, overwrite=force, by="--force")
     if not os.access(there, os.W_OK | os.X_OK):

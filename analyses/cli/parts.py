@@ -44,7 +44,8 @@ def _remove(parts: Path) -> None:
 
     if not parts.is_dir():
         return
-    (parts / UNFINISHED).unlink(missing_ok=True)
+    if not (parts / UNFINISHED).is_dir():  # which no command of ours makes
+        (parts / UNFINISHED).unlink(missing_ok=True)
     for folder in parts.iterdir():
         if folder in opened and not folder.is_symlink():
             shutil.rmtree(folder, ignore_errors=True)

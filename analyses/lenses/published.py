@@ -73,7 +73,11 @@ def _check_unembedding(name: str | Path, model: Transformer, recorded: str | Non
 
 def _files(name: str | Path) -> tuple[Path, Path]:
     folder = Path(name)
-    if folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as error:  # a name that is too long
+        raise CheckpointError(f"tuned lens: {str(name)[:80]!r} cannot be read: {error.strerror or error}.") from error
+    if there:
         paths = folder / "config.json", folder / "params.pt"
         for path in paths:
             if not path.exists():

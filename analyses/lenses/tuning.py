@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from analyses.results import as_json
 from interp.errors import CheckpointError, InterpError, ResultError, TokenError
 from interp.files import check_free, regular, write_whole
 from interp.finite import not_finite
+from interp.hooks import check_unhooked
 from interp.loading.safetensors_file import read_safetensors
 from interp.metrics import kl_divergence, log_probabilities
 from interp.model import Transformer
@@ -103,11 +105,12 @@ def train_tuned_lens(
         TokenError: text that gives fewer than two rows, or tokens that the model cannot take.
         CheckpointError: the state beside `out` belongs to another training.
         ResultError: a model whose predictions are no numbers; it names the first hook point that is none. A training that diverges.
-        InterpError: `out` exists or cannot be written.
+        InterpError: `out` exists or cannot be written, or is asked for while hooks are attached.
     """
     path = None if out is None else Path(out)
     if path is not None:
         check_free(path, overwrite=overwrite)
+        check_unhooked(model, "train_tuned_lens")
     check_training(steps=steps, rows=rows, learning_rate=learning_rate)
     tokens = _rows(model, source, length)
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))
@@ -156,9 +159,10 @@ def train_tuned_lens(
 
 def check_training(*, steps: int, rows: int, learning_rate: float) -> None:
     """Raise InterpError for numbers with which nothing can be trained."""
-    if steps < 1 or rows < 1 or not 0 < learning_rate < float("inf"):
+    number = isinstance(learning_rate, Real) and not isinstance(learning_rate, bool)
+    if steps < 1 or rows < 1 or not number or not 0 < learning_rate < float("inf"):
         raise InterpError(
-            f"train_tuned_lens: steps, rows and learning_rate must be positive; got {steps}, {rows} and {learning_rate}."
+            f"train_tuned_lens: steps, rows and learning_rate must be positive; got {steps}, {rows} and {learning_rate!r}."
         )
 
 

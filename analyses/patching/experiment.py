@@ -21,6 +21,8 @@ from interp.sweep import sweep
 from interp.sweep.interventions import Change, Row
 from interp.sweep.readouts import Position
 from interp.tokenizer import PAD
+from interp.view import check_stream
+from interp.whole_numbers import whole_number
 
 DIRECTIONS = ("denoising", "noising")
 
@@ -100,7 +102,10 @@ class Experiment:
         corrupt_stream: Float[Tensor, "pair position d_model"] | None = None,
     ) -> None:
         self.model, self.pairs, self.answers, self.wrongs = model, pairs, answers, wrongs
-        self.max_bytes, self.who, self._corrupt_stream = max_bytes, who, corrupt_stream
+        self.max_bytes = whole_number(max_bytes, f"{who}: max_bytes", InterpError, least=1)
+        self.who, self._corrupt_stream = who, corrupt_stream
+        if corrupt_stream is not None:
+            check_stream(corrupt_stream, model, who, expected=pairs.corrupt.shape)
         self._read_at = pairs.read_at(position, who)
 
     @classmethod

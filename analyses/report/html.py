@@ -133,7 +133,11 @@ def write(
 ) -> None:
     """Render and write a report, whole or not at all. Raises InterpError where the file exists and may not be overwritten."""
     page = render(results, head=head)
-    write_whole(Path(path), lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
+    write_whole(
+        Path(path),
+        lambda temporary: temporary.write_text(page, encoding="utf-8", errors="backslashreplace"),
+        overwrite=overwrite,
+    )
 
 
 def write_figures(
@@ -161,7 +165,11 @@ def write_figures(
             above=Markup(above),
         )
     )
-    write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"), overwrite=overwrite)
+    write_whole(
+        path,
+        lambda temporary: temporary.write_text(page, encoding="utf-8", errors="backslashreplace"),
+        overwrite=overwrite,
+    )
 
 
 def _brief(parameters: str) -> str:

@@ -23,6 +23,7 @@ from analyses.report.steps import Compute
 from analyses.results import as_json
 from interp.errors import InterpError, ResultError
 from interp.files import regular, write_whole
+from interp.hooks import check_unhooked
 from interp.model import Transformer
 
 PACKAGES = ("interp", "analyses")
@@ -139,6 +140,7 @@ def parts_shelf(folder: Path | None, model: Transformer, asked: Mapping[str, Any
     """
     if folder is None:
         return Shelf(None, {})
+    check_unhooked(model, "finished parts")
     about = {"weights": model.weight_hash(), "source": model.source}
     return Shelf(folder, {**_shape(model), **about, **asked})
 

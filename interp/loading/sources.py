@@ -70,7 +70,7 @@ def load(
         raise CheckpointError(f"dtype {dtype} is not supported; choose one of {', '.join(sorted(map(str, DTYPES)))}.")
     if isinstance(tokenizer, (str, os.PathLike)):
         with _permitted():
-            tokenizer = _tokenizer_at(Path(tokenizer).expanduser())
+            tokenizer = _tokenizer_at(_place(os.fspath(tokenizer)))
     if isinstance(source, (str, os.PathLike)):
         given = None if tokenizer is None else Tokenizer.of(tokenizer)
         with _permitted():
@@ -97,11 +97,13 @@ def load(
 
 @contextmanager
 def _permitted() -> Iterator[None]:
-    """Name the file or folder that the system does not let be read."""
+    """Name the file or folder that the system does not let be read, or that cannot be one."""
     try:
         yield
     except PermissionError as error:
         raise CheckpointError(refused(error.filename, error)) from error
+    except OSError as error:
+        raise CheckpointError(f"{str(error.filename)[:80]!r} cannot be read: {error.strerror or error}.") from error
 
 
 def _device(device: object) -> torch.device:
@@ -140,7 +142,7 @@ def _from_name(source: str, revision: str | None, dtype: torch.dtype, tokenizer:
         model = circuit(source.removeprefix(CIRCUIT))
         model.tokenizer = model.tokenizer if tokenizer is None else tokenizer
         return model
-    path = Path(source).expanduser()
+    path = _place(source)
     if path.is_dir():
         return load_directory(path, path.resolve().name, tokenizer)
     if path.exists() or path.suffix.lower() == GGUF:
@@ -153,6 +155,14 @@ def _from_name(source: str, revision: str | None, dtype: torch.dtype, tokenizer:
     raise CheckpointError(
         f"{source!r} is neither an embedded model, a directory, a GGUF file nor a hub id. {nearest(source, known)}"
     )
+
+
+def _place(source: str) -> Path:
+    """The path that a text spells. Raises CheckpointError where it begins with the home of a user that there is not."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError as error:
+        raise CheckpointError(f"{source!r} cannot be read: there is no user of that name.") from error
 
 
 def _from_file(path: Path, name: str, dtype: torch.dtype, tokenizer: Tokenizer | None) -> Transformer:

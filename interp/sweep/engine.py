@@ -6,7 +6,7 @@ and lengths are packed into one, so that every matrix product is a large one; at
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,13 +15,15 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from interp.errors import HookError
-from interp.generation import left_aligned
+from interp.generation import left_aligned, left_order
 from interp.hooks import attached_hooks
 from interp.model import Transformer
 from interp.progress import progress_bar
 from interp.sweep.interventions import Edit, Intervention, Row
 from interp.sweep.readouts import EachLayer, Readout
 from interp.sweep.wave import Base, Member, Wave, stage_of
+from interp.view import check_stream
+from interp.whole_numbers import sliced, takes_whole
 
 MAX_BYTES = 512 * 2**20
 """Default bound on the memory that a sweep takes above the model's."""
@@ -43,6 +45,7 @@ class Swept:
     base: Tensor
 
 
+@takes_whole("max_bytes", least={"max_bytes": 1})
 @torch.no_grad()
 def sweep(
     model: Transformer,
@@ -61,8 +64,8 @@ def sweep(
         rows: what to change in which prompt. Interventions of a row are made together, in the order of the forward pass; of two at
             the same place, the later one acts on what the earlier one made.
         readout: what to read, at the top or of the stream at each layer; see `interp.sweep.readouts`.
-        residual: the stream that enters block 0 in every run of a prompt, in place of the embedding of its tokens; then nothing can
-            be changed at the embedding itself.
+        residual: the stream that enters block 0 in every run of a prompt, in place of the embedding of its tokens, each of which it
+            has a vector for; then nothing can be changed at the embedding itself.
         max_bytes: bound on the memory above that of model, rows and result; one row is always computed at a time, however long.
         progress: what the progress bar on standard error is called; None shows none.
 
@@ -71,15 +74,18 @@ def sweep(
         `always` computed.
 
     Raises:
-        HookError: a hook point, position, head or neuron that does not exist; values that do not fit there; hooks that are attached
-            to the model (a hook would not know the rows); no rows.
+        HookError: a hook point, position, head or neuron that does not exist; values that do not fit there, or a `residual` that does
+            not fit the tokens; hooks that are attached to the model (a hook would not know the rows); no rows, or what is none; a
+            readout that is none, or gives no tensor with a value for each row.
         TokenError: tokens that the model cannot take, or a position to read that a prompt does not have.
     """
-    if not rows:
-        raise HookError("sweep: no rows were given.")
+    rows = _checked(rows, readout)
     if attached := attached_hooks(model):
         raise HookError(f"sweep: the model has hooks attached ({', '.join(attached[:3])}); give them as interventions.")
     real = model.check_tokens(tokens)
+    if residual is not None:
+        check_stream(residual, model, "sweep", expected=tokens.shape)
+        residual = residual if real is None else residual[torch.arange(len(tokens))[:, None], left_order(tokens)]
     tokens, prompts = left_aligned(tokens.long()), len(tokens)
     for number, row in enumerate(rows):
         if not 0 <= row.prompt < prompts:
@@ -119,6 +125,20 @@ def sweep(
                 bar.advance(task, len(chunk))
     assert values is not None
     return Swept(values, torch.cat(base_values))
+
+
+def _checked(rows: Iterable[Row], readout: object) -> list[Row]:
+    """The rows as a list. Raises HookError for what are no rows, and for what reads nothing."""
+    if not isinstance(rows, Iterable):
+        raise HookError(f"sweep: give a list of rows; got {type(rows).__name__}.")
+    listed = list(rows)
+    if not listed:
+        raise HookError("sweep: no rows were given.")
+    if wrong := [row for row in listed if not isinstance(row, Row)]:
+        raise HookError(f"sweep: a list of rows holds Row only; got {type(wrong[0]).__name__} among them.")
+    if isinstance(readout, type) or not isinstance(readout, (Readout, EachLayer)):
+        raise HookError(f"sweep: {readout!r} is no readout; give one, such as Logits().")
+    return listed
 
 
 def _prompt_groups(model: Transformer, lengths: Sequence[int], sites: set[str], max_bytes: int) -> Iterator[slice]:
@@ -166,8 +186,10 @@ def _chunks(
 
 
 def _first(change: Intervention, length: int) -> int:
-    if change.positions is None or isinstance(change.positions, slice):
-        return next(iter(range(length)[change.positions or slice(None)]), length - 1)
+    if change.positions is None:
+        return 0
+    if isinstance(change.positions, slice):
+        return min(sliced(change.positions, length, f"sweep: positions at {change.name}"), default=length - 1)
     return min((position % length for position in cast(list[int], change.positions)), default=length - 1)
 
 

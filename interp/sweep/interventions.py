@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from interp.errors import HookError
-from interp.whole_numbers import Wholes, is_one, whole_number, whole_numbers
+from interp.whole_numbers import Wholes, is_one, sliced, whole_number, whole_numbers
 
 Positions = Wholes | slice | None
 """Token positions, counted from 0, or from the end where negative; None is all of them."""
@@ -79,9 +79,13 @@ class Intervention:
     neurons: Wholes | None = None
 
     def __post_init__(self) -> None:
-        """Raises HookError for what is no name, and what is no whole number."""
+        """Raises HookError for what is no name, no change, and no whole number."""
         if not isinstance(self.name, str):
             raise HookError(f"sweep: a hook point is named by text; got {self.name!r}.")
+        if not isinstance(self.change, Change):
+            raise HookError(
+                f"sweep: the change at {self.name} must be Patch, Set, Add, Scale or Apply; got {self.change!r}."
+            )
         if self.positions is not None and not isinstance(self.positions, slice):
             positions = whole_numbers(self.positions, f"sweep: a position at {self.name}", HookError)
             object.__setattr__(self, "positions", positions)
@@ -147,10 +151,9 @@ class Edit:
         change = self._change
         if isinstance(change, Apply):
             made = change.function(value.clone())
-            if not isinstance(made, Tensor) or made.shape != value.shape or made.dtype != value.dtype:
-                found = f"{tuple(made.shape)} of {made.dtype}" if isinstance(made, Tensor) else type(made).__name__
+            if not isinstance(made, Tensor) or _kind(made) != _kind(value):
                 raise HookError(
-                    f"sweep: the function applied at {self.name} returned {found}; expected {tuple(value.shape)} of {value.dtype}."
+                    f"sweep: the function applied at {self.name} returned {_kind(made)}; expected {_kind(value)}."
                 )
             return made
         operand = self._operand if chosen is None or self._operand is None else self._operand[chosen]
@@ -175,6 +178,10 @@ class Edit:
             return None
         if isinstance(change, Patch):
             expected = (shape[0], length, length) if self.attention else (length, *shape)
+            if not isinstance(change.source, Tensor) or change.source.is_complex():
+                raise HookError(
+                    f"sweep: what is patched in at {self.name} must be a tensor of real numbers, got {_kind(change.source)}."
+                )
             if tuple(change.source.shape) != expected:
                 raise HookError(
                     f"sweep: the value to patch in at {self.name} has shape {tuple(change.source.shape)}; expected {expected}, "
@@ -185,13 +192,31 @@ class Edit:
         rest = torch.empty((1, *shape), device="meta")
         chosen = rest if self._inner is None else rest[:, _on_meta(self._inner)]
         selected = (len(self.positions), *chosen.shape[1:])
-        values = torch.as_tensor(change.values, dtype=self._like.dtype, device=self._like.device)
+        values = self._values(change.values)
         try:
             return values.expand(selected)
         except RuntimeError as error:
             raise HookError(
                 f"sweep: values of shape {tuple(values.shape)} at {self.name} do not broadcast to the selected {selected}."
             ) from error
+
+    def _values(self, given: Any) -> Tensor:
+        """Given numbers as a tensor like the value. Raises HookError for what are none."""
+        try:
+            if torch.as_tensor(given).is_complex():
+                raise TypeError("they are complex")
+            return torch.as_tensor(given, dtype=self._like.dtype, device=self._like.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise HookError(
+                f"sweep: the values at {self.name} must be real numbers or a tensor of them; got {type(given).__name__}: {error}."
+            ) from error
+
+
+def _kind(value: Any) -> str:
+    """For messages, and to compare: what a tensor is apart from its numbers."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{tuple(value.shape)} of {value.dtype} on {value.device}"
 
 
 def _on_meta(inner: int | Tensor) -> int | Tensor:
@@ -200,8 +225,10 @@ def _on_meta(inner: int | Tensor) -> int | Tensor:
 
 def _positions(intervention: Intervention, length: int) -> Tensor:
     given = intervention.positions
-    if given is None or isinstance(given, slice):
-        return torch.arange(length)[given if given is not None else slice(None)]
+    if isinstance(given, slice):
+        given = list(sliced(given, length, f"sweep: positions at {intervention.name}"))
+    if given is None:
+        return torch.arange(length)
     listed = cast(list[int], given)
     for position in listed:
         if not -length <= position < length:

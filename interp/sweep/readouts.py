@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import TokenError
+from interp.errors import HookError, TokenError
 from interp.model import Transformer
 from interp.prompts import as_ids, listed, rows_of_ids
 from interp.whole_numbers import is_one, whole_number, whole_numbers
@@ -98,7 +98,7 @@ class Logits(AtPosition):
         super().__post_init__()
         if self.tokens is not None:
             given = as_ids(rows_of_ids(listed(self.tokens)))
-            if given.ndim != 2:
+            if given.ndim != 2 or given.numel() == 0:
                 raise TokenError(f"readout: tokens must be ids [prompt, k], got shape {tuple(given.shape)}.")
             object.__setattr__(self, "tokens", given)
 
@@ -184,3 +184,20 @@ class EachLayer:
     """
 
     measure: Callable[[Tensor, Tensor], Tensor]
+
+
+def read(readout: Readout, model: Transformer, normed: Tensor, prompts: Tensor) -> Tensor:
+    """What a readout reads of some rows. Raises HookError for what is no value of each."""
+    return _of_each(readout.read(model, normed, prompts), len(normed), "readout", "row")
+
+
+def measured(readout: EachLayer, stream: Tensor, before: Tensor) -> Tensor:
+    """What a readout measures at some places. Raises HookError for what is no value of each."""
+    return _of_each(readout.measure(stream, before), len(stream), "readout of each layer", "place")
+
+
+def _of_each(values: Any, count: int, what: str, of: str) -> Tensor:
+    if not isinstance(values, Tensor) or values.ndim == 0 or len(values) != count:
+        found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise HookError(f"sweep: a {what} must give a tensor with a value for each {of}, of {count}; it gave {found}.")
+    return values

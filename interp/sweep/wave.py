@@ -17,7 +17,7 @@ from interp.model import Block, Transformer
 from interp.names import block_axes, block_name
 from interp.sweep.interventions import Edit
 from interp.sweep.packing import Group, Pack, PackedAttention
-from interp.sweep.readouts import EachLayer, Readout
+from interp.sweep.readouts import EachLayer, Readout, measured, read
 from interp.tokenizer import PAD
 from interp.view import View
 
@@ -67,13 +67,15 @@ class Base:
         values["final"] = final
         if isinstance(readout, EachLayer):
             streams = [values[_kept(model, layer)[0]] for layer in range(model.config.n_layers)]
-            found = [_spread(readout.measure(stream[real], stream[real]), real, width) for stream in [*streams, final]]
+            found = [
+                _spread(measured(readout, stream[real], stream[real]), real, width) for stream in [*streams, final]
+            ]
             return cls(tokens, lengths, values, normed[:, :0], tokens[:, :0], torch.stack(found, dim=1), first)
         read_at = [list(readout.positions(length, first + number)) for number, length in enumerate(lengths)]
         reads = torch.tensor(read_at, device=tokens.device)
         rows = torch.arange(len(tokens), device=tokens.device)
         there = normed[rows[:, None], reads]
-        return cls(tokens, lengths, values, there, reads, readout.read(model, there, first + rows), first)
+        return cls(tokens, lengths, values, there, reads, read(readout, model, there, first + rows), first)
 
 
 def _kept(model: Transformer, layer: int) -> list[str]:
@@ -198,7 +200,7 @@ class Wave:
             return
         pack, x = stream
         before = base[self.prompts[pack.rows], pack.positions]
-        self.traced[pack.rows, layer, pack.positions] = self.readout.measure(x, before)
+        self.traced[pack.rows, layer, pack.positions] = measured(self.readout, x, before)
 
     def _read(self, stream: Packed | None) -> Tensor:
         """The readout of each row; of one that nothing reached, the base run's."""
@@ -220,7 +222,7 @@ class Wave:
         there = self.base.normed[prompts]
         there[slots >= 0] = normed[slots[slots >= 0]]
         touched = (slots >= 0).any(1)
-        values[reached[touched]] = self.readout.read(self.model, there[touched], self.base.first + prompts[touched])
+        values[reached[touched]] = read(self.readout, self.model, there[touched], self.base.first + prompts[touched])
         return values
 
     def _admit(self, stage: int) -> None:
@@ -242,7 +244,7 @@ class Wave:
         if edit.attention:
             length = int(self.lengths[row])
             value = value.transpose(0, 1)[:, :, :length]
-        if self.always[row]:
+        if self.always[row] or len(edit.positions) == 0:
             return edit.positions
         before = edit.select(value, edit.positions)
         differs = (edit.new(before) != before).reshape(len(before), -1).any(1)

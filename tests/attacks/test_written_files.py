@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import analyses
+from analyses import cli
 from analyses.cascade.kept import Kept
-from analyses.cli.app import free
+from analyses.cli.app import free, free_folder
 from analyses.cli.parts import folder_of, parts_of
 from analyses.lenses.translators import TunedLens, save_lens
 from analyses.lenses.tuning import train_tuned_lens
@@ -30,7 +31,7 @@ from analyses.report.export import export
 from analyses.report.html import write_figures
 from analyses.report.shelf import Shelf
 from interp import save_directory
-from interp.errors import InterpError
+from interp.errors import InterpError, ResultError
 from interp.files import UNFINISHED, check_free, temporary_folder, write_whole
 from interp.loading import download
 from interp.loading.packaged import PACKAGED
@@ -94,7 +95,7 @@ def test_a_full_disk_does_not_end_the_process(tmp_path):
     try:
         script = f"""
 import numpy as np, xarray as xr, analyses
-from interp.errors import InterpError
+from interp.errors import InterpError, ResultError
 big = xr.Dataset({{"x": ("y", np.arange(9000.0))}}, attrs={{"kind": "n", "schema_version": 1}})
 try: analyses.save(big, {str(disk / "r.nc")!r})
 except InterpError as error: print(error)
@@ -317,3 +318,87 @@ def test_drawing_leaves_nothing_beside_the_results(tmp_path, monkeypatch):
     assert seen
     assert tmp_path not in seen
     assert not any(folder.exists() for folder in seen)
+
+
+def test_a_folder_in_the_place_of_a_note_stays_and_is_no_traceback(tmp_path):
+    (folder_of(tmp_path / "r.html") / "unfinished.json").mkdir(parents=True)
+    with parts_of(tmp_path / "r.html"):
+        pass
+    assert (folder_of(tmp_path / "r.html") / "unfinished.json").is_dir()
+
+
+@pytest.mark.parametrize("target", ["loop", "nowhere/sub"])
+def test_results_in_a_folder_that_cannot_be_are_refused_before_the_work(target, tmp_path):
+    (tmp_path / "loop").symlink_to(target)
+    with pytest.raises(InterpError, match="is a link that leads nowhere"):
+        free_folder(tmp_path / "loop" / "results", force=True)
+
+
+def test_a_name_that_the_file_system_refuses_is_one_message(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["interp", "cascade", "inside", "A dog", "--save", "a" * 400])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "File name too long" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "made", [os.mkfifo, os.mkdir, lambda path: path.write_bytes(b"\xff"), lambda path: path.symlink_to(path)]
+)
+def test_a_request_that_is_none_is_named(made, tmp_path):
+    Kept(tmp_path / "kept", {}).part("found", lambda: {"a": np.zeros(5)})
+    (tmp_path / "kept" / "request.json").unlink()
+    made(tmp_path / "kept" / "request.json")
+    with pytest.raises(InterpError, match="cannot be read|no folder of kept parts|another request"):
+        Kept(tmp_path / "kept", {})
+
+
+@pytest.mark.parametrize(
+    "made", [os.mkfifo, lambda path: path.write_text("x"), lambda path: path.symlink_to("nowhere")]
+)
+def test_parts_are_kept_in_folders_only(made, tmp_path):
+    made(tmp_path / "there")
+    with pytest.raises(InterpError, match="no folder of kept parts"):
+        Kept(tmp_path / "there", {})
+
+
+@pytest.mark.parametrize("name", ["a\udcff", "a\0b"])
+def test_a_models_name_that_is_no_unicode_can_be_saved_and_drawn(name, tmp_path):
+    model = tiny(dtype=torch.float32)
+    model.name = model.source = name
+    result = analyses.logit_lens(model, random_tokens(1, 4))
+    analyses.save(result, tmp_path / "lens.nc")
+    assert analyses.load(tmp_path / "lens.nc").attrs["model"] == name.replace("\udcff", "\\udcff").replace(
+        "\0", "\u2400"
+    )
+    write_figures([analyses.plot(result)], tmp_path / "lens.html")
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, object(), "\ud800", "a\0b", None, [1, "a"], 10**30, True, b"\xff"])
+def test_an_attribute_that_netcdf_cannot_hold_is_named(value, tmp_path):
+    result = analyses.logit_lens(tiny(dtype=torch.float32), random_tokens(1, 4))
+    result.attrs["note"] = value
+    with pytest.raises(ResultError, match="cannot be saved as netCDF"):
+        analyses.save(result, tmp_path / "lens.nc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_endless_schema_version_is_named(tmp_path):
+    result = analyses.logit_lens(tiny(dtype=torch.float32), random_tokens(1, 4))
+    result.attrs["schema_version"] = float("inf")
+    with pytest.raises(ResultError, match="no whole number"):
+        analyses.save(result, tmp_path / "lens.nc")
+
+
+def test_nothing_is_kept_under_a_key_that_lacks_the_hooks(tmp_path):
+    model, tokens = tiny(), random_tokens(2, 6)
+    zero = {"blocks.0.hook_resid_post": lambda value, hook: value * 0}
+    kept = {"seeds": 1, "steps": 4, "folder": tmp_path / "kept"}
+    with model.hooks(zero):
+        model(tokens)
+        for analysis in (analyses.cascade.coupled, analyses.cascade.channels):
+            with pytest.raises(InterpError, match="hooks attached"):
+                analysis(model, tokens, analyses.cascade.Nudge(), **kept)
+        with pytest.raises(InterpError, match="hooks attached"):
+            train_tuned_lens(model, tokens, out=tmp_path / "lens.safetensors", steps=1)
+    assert list(tmp_path.iterdir()) == []
