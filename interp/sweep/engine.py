@@ -18,6 +18,7 @@ from interp.generation import left_aligned
 from interp.hooks import attached_hooks
 from interp.model import Transformer
 from interp.progress import progress_bar
+from interp.sweep.inputs import axes_of, check_norms, is_input
 from interp.sweep.interventions import Edit, Intervention, Row
 from interp.sweep.readouts import EachLayer, Readout
 from interp.sweep.wave import Base, Member, Wave, stage_of
@@ -86,6 +87,7 @@ def sweep(
             raise HookError(f"sweep: row {number} asks for prompt {row.prompt}; there are {prompts}.")
     names = {change.name for row in rows for change in row.interventions}
     stages = {name: stage_of(model, name) for name in names}
+    check_norms(model, rows)
     if residual is not None and (embeddings := [name for name, stage in stages.items() if stage == 0]):
         raise HookError(f"sweep: {embeddings[0]} cannot be changed where the stream that enters block 0 is given.")
     top = 1 + 2 * model.config.n_layers
@@ -126,9 +128,12 @@ def _prompt_groups(model: Transformer, lengths: Sequence[int], sites: set[str], 
     config, size = model.config, model.W_E.element_size()
     per_token = 4 * config.n_layers * config.d_model * size
     for name in sites:
-        axes = model.hook_points[name].axes
+        axes = axes_of(model, name)
         wide = {"d_mlp": config.d_mlp, "key": max(lengths) * config.n_heads}
         per_token += size * max([config.d_model, *(width for axis, width in wide.items() if axis in axes)])
+        per_token += (
+            3 * size * config.n_heads * config.d_head if is_input(name) else 0
+        )  # queries, keys and values besides
         per_token += size * config.n_heads * config.d_model if name.endswith("hook_result") else 0
     count = max(1, max_bytes // (per_token * max(lengths)))
     for start in range(0, len(lengths), count):
@@ -178,6 +183,7 @@ def _bytes_per_place(model: Transformer, stages: dict[str, int]) -> int:
     heads = (config.n_heads + 2 * config.kv_heads) * config.d_head
     width = 8 * config.d_model + 2 * heads + 3 * config.d_mlp
     width += 2 * config.n_heads * config.d_model * any(name.endswith("hook_result") for name in stages)
+    width += 4 * config.d_model * any(map(is_input, stages))
     return width * model.W_E.element_size()
 
 
@@ -185,7 +191,7 @@ def _member(model: Transformer, base: Base, row: Row, number: int, stages: dict[
     prompt = row.prompt - offset
     edits: dict[int, list[Edit]] = defaultdict(list)
     for change in row.interventions:
-        axes, value = model.hook_points[change.name].axes, base.values[change.name]
+        axes, value = axes_of(model, change.name), base.values[change.name]
         length = base.lengths[prompt]
         attention = "key" in axes
         shape = (value.shape[1], length) if attention else value.shape[2:]

@@ -96,6 +96,8 @@ class Edit:
 
     Attributes:
         positions: [selected], absolute.
+        heads: those that it changes; empty where the value has none.
+        one_head: whether one was chosen by its number, so that the selected values have no axis for it.
     """
 
     def __init__(
@@ -107,6 +109,9 @@ class Edit:
         self.attention = "key" in axes
         self.positions = _positions(intervention, length).to(like.device)
         self._inner = _inner(intervention, axes, shape)
+        has_heads = any(axis in ("head", "kv_head") for axis in axes)
+        self.heads = _listed(self._inner, shape[0]) if has_heads else []
+        self.one_head = has_heads and isinstance(self._inner, int)
         self._operand = self._prepared(shape, length)
 
     @property
@@ -116,7 +121,7 @@ class Edit:
 
     def select(self, value: Tensor, positions: Tensor) -> Tensor:
         """What is selected of a value [position, ...]."""
-        return value[positions] if self._inner is None else value[positions][:, self._inner]
+        return _chosen(value, positions, self._inner)
 
     def new(self, value: Tensor, chosen: Tensor | None = None) -> Tensor:
         """What to put in place of selected values. `chosen` says for which of `positions` they stand; None is all of them."""
@@ -135,15 +140,30 @@ class Edit:
             return value + operand
         return value * operand if isinstance(change, Scale) else operand
 
-    def put(self, value: Tensor, places: Tensor, chosen: Tensor | None = None) -> None:
-        """Change a value [place, ...] where it holds the positions `chosen` (None: all of them), which stand at `places`."""
-        new = self.new(self.select(value, places), chosen)
-        if self._inner is None:
+    def put(
+        self, value: Tensor, places: Tensor, chosen: Tensor | None = None, among: Sequence[int] | None = None
+    ) -> None:
+        """Change a value [place, ...] where it holds the positions `chosen` (None: all of them), which stand at `places`.
+
+        Args:
+            among: the heads that the value has; None is all of the model's.
+        """
+        inner = self._inner if among is None else _renumbered(self._inner, among)
+        new = self.new(_chosen(value, places, inner), chosen)
+        if inner is None:
             value[places] = new
-        elif isinstance(self._inner, int):
-            value[places, self._inner] = new
+        elif isinstance(inner, int):
+            value[places, inner] = new
         else:
-            value[places[:, None], self._inner] = new
+            value[places[:, None], inner] = new
+
+    def put_there(self, value: Tensor, places: Tensor, among: Sequence[int] | None = None) -> None:
+        """The same, where its positions have a place (0 or more) in the value."""
+        chosen = (places >= 0).nonzero()[:, 0]
+        if len(chosen) == len(places):
+            self.put(value, places, among=among)
+        elif len(chosen):
+            self.put(value, places[chosen], chosen, among)
 
     def _prepared(self, shape: Sequence[int], length: int) -> Tensor | None:
         change = self._change
@@ -168,6 +188,28 @@ class Edit:
             raise HookError(
                 f"sweep: values of shape {tuple(values.shape)} at {self.name} do not broadcast to the selected {selected}."
             ) from error
+
+
+def _chosen(value: Tensor, places: Tensor, inner: int | Tensor | None) -> Tensor:
+    """Of a value [place, ...] what is at some places, and there at some indices of the next axis."""
+    if inner is None:
+        return value[places]
+    return value[places, inner] if isinstance(inner, int) else value[places[:, None], inner]
+
+
+def _listed(inner: int | Tensor | None, count: int) -> list[int]:
+    if inner is None:
+        return list(range(count))
+    return [inner] if isinstance(inner, int) else inner.tolist()
+
+
+def _renumbered(inner: int | Tensor | None, among: Sequence[int]) -> int | Tensor | None:
+    """Indices as places in a list of those that are there; where no heads are, as they are."""
+    if inner is None or not among:
+        return inner
+    if isinstance(inner, int):
+        return among.index(inner)
+    return torch.tensor([among.index(index) for index in inner.tolist()], dtype=torch.long)
 
 
 def _on_meta(inner: int | Tensor) -> int | Tensor:
