@@ -178,9 +178,9 @@ class Edit:
                 )
             source = change.source.transpose(0, 1) if self.attention else change.source
             return self.select(source.to(self._like), self.positions)
-        rest = torch.empty((1, *shape), device="meta")
-        chosen = rest if self._inner is None else rest[:, _on_meta(self._inner)]
-        selected = (len(self.positions), *chosen.shape[1:])
+        inner = self._inner
+        chosen = shape if inner is None else shape[1:] if isinstance(inner, int) else (len(inner), *shape[1:])
+        selected = (len(self.positions), *chosen)
         values = torch.as_tensor(change.values, dtype=self._like.dtype, device=self._like.device)
         try:
             return values.expand(selected)
@@ -210,10 +210,6 @@ def _renumbered(inner: int | Tensor | None, among: Sequence[int]) -> int | Tenso
     if isinstance(inner, int):
         return among.index(inner)
     return torch.tensor([among.index(index) for index in inner.tolist()], dtype=torch.long)
-
-
-def _on_meta(inner: int | Tensor) -> int | Tensor:
-    return inner if isinstance(inner, int) else inner.to("meta")
 
 
 def _positions(intervention: Intervention, length: int) -> Tensor:
