@@ -32,6 +32,9 @@ class Source:
         return 0 if self.layer is None else 2 * self.layer + (1 if self.head is not None else 2)
 
 
+INPUT = Source("input")
+
+
 @dataclass(frozen=True)
 class Destination:
     """What one reader reads.
@@ -70,7 +73,7 @@ class Edge:
 
 def sources(config: ModelConfig) -> list[Source]:
     """All 1 + L(H + 1) of them (1 + LH without MLPs), in the order in which they write."""
-    found = [Source("input")]
+    found = [INPUT]
     for layer in range(config.n_layers):
         found += [Source(f"a{layer}.h{head}", layer, head) for head in range(config.n_heads)]
         found += [] if config.mlp == "none" else [Source(f"m{layer}", layer)]

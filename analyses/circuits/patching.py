@@ -122,7 +122,7 @@ def edge_patching(
     return make(
         "edge_patching",
         variables,
-        edge_coords(found) | _coords(runs, dims),
+        edge_coords(found) | pair_coords(runs, dims),
         model=model,
         prompts={"clean": run.pairs.clean, "corrupt": run.pairs.corrupt}
         | ({} if reference_tokens is None else {"reference": reference_tokens}),
@@ -147,13 +147,17 @@ def patch_edges(
             "patching edges", total=sum(runs.lengths if by_position else [1] * len(run.pairs)) * len(found)
         )
         for batch in runs.batches():
+            this, other = (0, 1) if runs.noising else (1, 0)
+            baselines[other, batch.pairs] = batch.read(batch.other).cpu().to(dtype)
+            baselines[this, batch.pairs] = (
+                batch.read(batch.own).cpu().to(dtype)
+            )  # the sweep's own, where there are rows
             for rows, places in _rows(runs, batch, found, number, by_position):
                 swept = sweep(model, batch.tokens, rows, batch.readout, max_bytes=run.max_bytes // 2)
                 index = tuple(torch.tensor(column) for column in zip(*places, strict=True))
                 values[index] = swept.values[:, 0].cpu().to(dtype)
-                baselines[0 if runs.noising else 1, batch.pairs] = swept.base[:, 0].cpu().to(dtype)
+                baselines[this, batch.pairs] = swept.base[:, 0].cpu().to(dtype)
                 bar.advance(task, len(rows))
-            baselines[1 if runs.noising else 0, batch.pairs] = batch.found.cpu().to(dtype)
     return values, baselines
 
 
@@ -165,12 +169,7 @@ def _rows(
 ) -> Iterator[tuple[list[Row], list[Place]]]:
     """The rows of a batch of pairs, destination by destination, as many as are put together at once; and each one's place in the grid."""
     config, rows, places = runs.run.model.config, list[Row](), list[Place]()
-    from_where = list(dict.fromkeys(edge.source for edge in found))
-    size = len(batch.tokens) * batch.tokens.shape[1] * config.d_model * runs.run.model.W_E.element_size()
-    together = max(1, runs.run.max_bytes // 4 // size)
-    for begin in range(0, len(from_where), together):
-        some = from_where[begin : begin + together]
-        moved = {source.name: runs.moved(batch, source) for source in some}
+    for moved in runs.all_moved(batch, found):
         ordered = sorted((edge for edge in found if edge.source.name in moved), key=lambda edge: edge.destination.read)
         by_destination: dict[Destination, list[Edge]] = {}
         for edge in ordered:
@@ -206,7 +205,7 @@ def edge_coords(found: Sequence[Edge]) -> dict[Any, Any]:
     return {name: ("edge", np.array(listed, dtype=object)) for name, listed in names.items()}
 
 
-def _coords(runs: Runs, dims: tuple[str, ...]) -> dict[Any, Any]:
+def pair_coords(runs: Runs, dims: tuple[str, ...]) -> dict[Any, Any]:
     """Positions with the tokens of both prompts, and the answers."""
     run = runs.run
     coords: dict[Any, Any] = {"position": np.arange(runs.width)}

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analyses.circuits.edges import Source
+from analyses.circuits.edges import Edge, Source
 from analyses.circuits.written import Written, averages, bytes_per_token
 from analyses.patching.experiment import Experiment
 from analyses.patching.metrics import Metric, MetricReadout, Truth
@@ -30,9 +30,8 @@ class Batch:
         lengths: of those prompts.
         read_at: where the answer is read in them.
         own: what sources write in those runs.
-        other: what they write in the runs that values come from; None where values are zeros or means.
+        other: what they write in the others.
         readout: of the metric.
-        found: [pair], the metric of the other runs.
     """
 
     pairs: slice
@@ -42,7 +41,12 @@ class Batch:
     own: Written
     other: Written
     readout: MetricReadout
-    found: Float[Tensor, " pair"]
+
+    def read(self, runs: Written) -> Float[Tensor, " pair"]:
+        """The metric of the runs that are changed, or of the others."""
+        return self.readout.read(runs.model, runs.normed, torch.arange(len(runs.normed), device=runs.normed.device))[
+            :, 0
+        ]
 
 
 class Runs:
@@ -96,11 +100,15 @@ class Runs:
         """Tokens of the longest."""
         return self._sides()[0].shape[1]
 
-    def batches(self) -> Iterator[Batch]:
-        """Pairs as many as fit into a quarter of the bound, at least one; each in turn."""
+    def batches(self, share: int = 1) -> Iterator[Batch]:
+        """Pairs as many as fit into a quarter of the bound, at least one, batch by batch.
+
+        Args:
+            share: how many times as much each takes.
+        """
         run, model = self.run, self.run.model
         base, other = self._sides()
-        size = max(1, run.max_bytes // 4 // (3 * bytes_per_token(model) * self.width))
+        size = max(1, run.max_bytes // 4 // (share * 3 * bytes_per_token(model) * self.width))
         base_at, other_at = run.read_at if self.noising else run.read_at[::-1]
         for start in range(0, len(run.pairs), size):
             some = slice(start, min(start + size, len(run.pairs)))
@@ -111,8 +119,7 @@ class Runs:
             wrongs = None if run.wrongs is None else run.wrongs[some]
             truth = Truth(run.answers[some], wrongs, log_p, some.start)
             readout = MetricReadout([self.metric], truth, position=base_at[some])
-            found = readout.read(model, others.normed, torch.arange(len(others.normed), device=model.device))[:, 0]
-            yield Batch(some, base[some], self.lengths[some], base_at[some], own, others, readout, found)
+            yield Batch(some, base[some], self.lengths[some], base_at[some], own, others, readout)
 
     def moved(self, batch: Batch, source: Source) -> Float[Tensor, "pair position d_model"]:
         """What a source writes in the other run less what it writes in this one; 0 beyond the end of a prompt."""
@@ -125,3 +132,13 @@ class Runs:
             mean = self._means[source.name]
             new = (mean if len(mean) == 1 else mean[: own.shape[1]]).expand_as(own)
         return (new - own).masked_fill((batch.tokens == PAD)[:, :, None], 0.0)
+
+    def all_moved(
+        self, batch: Batch, found: Sequence[Edge]
+    ) -> Iterator[dict[str, Float[Tensor, "pair position d_model"]]]:
+        """The same of all sources of some edges, by name: as many as fit into a quarter of the bound, at least one, group by group."""
+        names = list(dict.fromkeys(edge.source for edge in found))
+        size = batch.tokens.numel() * self.run.model.config.d_model * self.run.model.W_E.element_size()
+        together = max(1, self.run.max_bytes // 4 // size)
+        for begin in range(0, len(names), together):
+            yield {source.name: self.moved(batch, source) for source in names[begin : begin + together]}

@@ -31,7 +31,7 @@ class Written:
     """
 
     def __init__(self, model: Transformer, tokens: Int[Tensor, "prompt position"], at: Sequence[int]) -> None:
-        self._model = model
+        self.model = model
         self._values, self.normed = values_of(model, tokens, None, needed(model), at)
 
     def by(self, source: Source) -> Float[Tensor, "prompt position d_model"]:
@@ -40,7 +40,7 @@ class Written:
             return self._values[block_name(0, "hook_resid_pre")]
         if source.head is None:
             return self._values[block_name(source.layer, "hook_mlp_out")]
-        block = cast(Block, self._model.blocks[source.layer])
+        block = cast(Block, self.model.blocks[source.layer])
         result = self._values[block_name(source.layer, "attn.hook_z")][:, :, source.head] @ block.attn.W_O[source.head]
         norm = block.ln1_post
         if not isinstance(norm, Norm):
