@@ -320,3 +320,22 @@ def peers():
             [torch.tensor(pair[role]) for pair in pairs], batch_first=True, padding_value=PAD
         )
     return reference, model
+
+
+def test_figures_show_the_largest_edges_by_name(pairs):
+    model, clean, corrupt, asked = pairs
+    result = analyses.edge_patching(model, clean, corrupt, **asked)
+    figure = analyses.plot(result, top=3)
+    order = np.argsort(-np.abs(result.change_mean.values))[:3][::-1]
+    np.testing.assert_array_equal(figure.data[0].x, result.change_mean.values[order])
+    assert [name.replace("&lt;", "<").replace("&gt;", ">") for name in figure.layout.yaxis.ticktext] == list(
+        result.edge.values[order]
+    )
+    one = analyses.plot(result, top=3, prompt=1)
+    assert np.abs(one.data[0].x).max() == np.abs(result.change[1]).max()
+    by_position = analyses.plot(
+        analyses.edge_patching(model, clean, corrupt, **asked, layers=[1], by_position=True), top=4
+    )
+    assert np.shape(by_position.data[0].z) == (4, 6)
+    with pytest.raises(ResultError, match="top=0"):
+        analyses.plot(result, top=0)

@@ -84,7 +84,9 @@ def test_the_card_and_what_was_measured_before(smollm2, pairs):
     assert measured.first_norm == pytest.approx(22_000, rel=0.01)
     assert measured.first_norm > 50 * measured.other_norm
     kept, today = (
-        re.sub(r"## Continuations.*?## Heads", "## Heads", text, flags=re.S)  # a tie that turns changes all that follows it
+        re.sub(
+            r"## Continuations.*?## Heads", "## Heads", text, flags=re.S
+        )  # a tie that turns changes all that follows it
         for text in (CARD.read_text(), card(smollm2, measured))
     )
     if pairs < PAIRS:  # what is measured of other texts than the pairs of tasks
