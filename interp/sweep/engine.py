@@ -131,9 +131,7 @@ def _prompt_groups(model: Transformer, lengths: Sequence[int], sites: set[str], 
         axes = axes_of(model, name)
         wide = {"d_mlp": config.d_mlp, "key": max(lengths) * config.n_heads}
         per_token += size * max([config.d_model, *(width for axis, width in wide.items() if axis in axes)])
-        per_token += (
-            3 * size * config.n_heads * config.d_head if is_input(name) else 0
-        )  # queries, keys and values besides
+        per_token += 3 * size * config.n_heads * config.d_head * is_input(name)  # queries, keys and values are kept too
         per_token += size * config.n_heads * config.d_model if name.endswith("hook_result") else 0
     count = max(1, max_bytes // (per_token * max(lengths)))
     for start in range(0, len(lengths), count):
@@ -157,7 +155,7 @@ def _chunks(
         first = min((_first(change, length) for change in row.interventions), default=length - 1)
         stage = min((stages[change.name] for change in row.interventions), default=0)
         keyed.append((stage, length, first, number))
-    limit = min(LARGEST_PACK, max_bytes // _bytes_per_place(model, stages))
+    limit = min(LARGEST_PACK, max_bytes // _bytes_per_place(model, rows, stages))
     chunk: list[Member] = []
     places = 0
     for _, length, first, number in sorted(keyed):
@@ -177,14 +175,26 @@ def _first(change: Intervention, length: int) -> int:
     return min((position % length for position in positions), default=length - 1)
 
 
-def _bytes_per_place(model: Transformer, stages: dict[str, int]) -> int:
+def _bytes_per_place(model: Transformer, rows: Sequence[Row], stages: dict[str, int]) -> int:
     """Roughly what a place of the pack takes while its block runs."""
     config = model.config
     heads = (config.n_heads + 2 * config.kv_heads) * config.d_head
     width = 8 * config.d_model + 2 * heads + 3 * config.d_mlp
     width += 2 * config.n_heads * config.d_model * any(name.endswith("hook_result") for name in stages)
-    width += 4 * config.d_model * any(map(is_input, stages))
+    width += 4 * config.d_model * max(_inputs_changed(model, row) for row in rows)
     return width * model.W_E.element_size()
+
+
+def _inputs_changed(model: Transformer, row: Row) -> int:
+    """How many heads and MLPs have an input of their own in a row."""
+    count = 0
+    for change in row.interventions:
+        if is_input(change.name):
+            heads = whole_numbers(
+                [] if change.heads is None else change.heads, f"sweep: heads at {change.name}", HookError
+            )
+            count += len(heads) or model.config.n_heads
+    return count
 
 
 def _member(model: Transformer, base: Base, row: Row, number: int, stages: dict[str, int], offset: int) -> Member:
