@@ -8,6 +8,8 @@ from .attention import head_importance as head_importance
 from .attention import head_table as head_table
 from .attention import singular_tokens as singular_tokens
 from .attribution import direct_logit_attribution as direct_logit_attribution
+from .circuits import edge_attribution as edge_attribution
+from .circuits import edge_patching as edge_patching
 from .embeddings import embedding_structure as embedding_structure
 from .lenses import component_lens as component_lens
 from .lenses import load_lens as load_lens

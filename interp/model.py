@@ -81,8 +81,8 @@ class Attention(HeadWeights):
         if view.past is not None:
             k, v = view.past.extend(self.layer, view.positions, k, v, view.n_keys)
         if view.shared is not None:
-            return view.shared.attend(self.layer, q, k, v, self._attend)
-        return self._attend(q, k, v, view)
+            return view.shared.attend(self.layer, q, k, v, self.weigh)
+        return self.weigh(q, k, v, view)
 
     def output(self, z: Float[Tensor, "batch position head d_head"]) -> Stream:
         """What the heads together write into the stream."""
@@ -95,7 +95,8 @@ class Attention(HeadWeights):
         summed = heard.sum(2) if self.o.bias is None else heard.sum(2) + self.o.bias
         return unless_changed(summed, [(result, heard)], lambda: self.o(z.flatten(2)))
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+    def weigh(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+        """What heads read, from queries, keys and values as they meet: the values, weighted by how well query and key agree."""
         heard = self.hook_attn_scores.active or self.hook_pattern.active
         if view.explicit or heard or self.config.score_cap is not None:
             return self._explicit(q, k, v, view)

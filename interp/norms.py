@@ -32,7 +32,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.hook_scale.active or self.hook_normalized.active):
-            return self.hook_out(self._fused(x))
+            return self.hook_out(self.fused(x))
         axes = tuple(range(-self.weight.ndim, 0))  # the last; of a norm over all heads together, the last two
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         wide = wide - wide.mean(axes, keepdim=True) if self.centres else wide
@@ -41,9 +41,10 @@ class Norm(nn.Module):
         normalized = (wide / heard_scale).to(x.dtype)
         heard = self.hook_normalized(normalized)
         out = heard * self.weight if self.bias is None else heard * self.weight + self.bias
-        return self.hook_out(unless_changed(out, [(scale, heard_scale), (normalized, heard)], lambda: self._fused(x)))
+        return self.hook_out(unless_changed(out, [(scale, heard_scale), (normalized, heard)], lambda: self.fused(x)))
 
-    def _fused(self, x: Tensor) -> Tensor:
+    def fused(self, x: Tensor) -> Tensor:
+        """The same in one kernel, past all hooks."""
         if self.centres:
             return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)

@@ -106,7 +106,7 @@ class Experiment:
         self.who, self._corrupt_stream = who, corrupt_stream
         if corrupt_stream is not None:
             check_stream(corrupt_stream, model, who, expected=pairs.corrupt.shape)
-        self._read_at = pairs.read_at(position, who)
+        self.read_at = pairs.read_at(position, who)
 
     @classmethod
     def of(
@@ -172,10 +172,10 @@ class Experiment:
             both = (swept.base, batch.other) if method.noising else (batch.other, swept.base)
             for side, found in enumerate(both):
                 baselines[:, side, pairs] = found.T.cpu().to(dtype)
-        self._check_finite(metrics, baselines)
+        self.check_finite(metrics, baselines)
         return values, baselines
 
-    def _check_finite(self, metrics: Sequence[Metric], baselines: Float[Tensor, "metric two pair"]) -> None:
+    def check_finite(self, metrics: Sequence[Metric], baselines: Float[Tensor, "metric two pair"]) -> None:
         """Raise ResultError where a baseline is NaN or infinite: no effect could be measured from it."""
         for metric, side, pair in (~torch.isfinite(baselines)).nonzero().tolist():
             role, tokens = ("clean", self.pairs.clean) if side == 0 else ("corrupt", self.pairs.corrupt)
@@ -188,7 +188,7 @@ class Experiment:
         """Run both prompts of some pairs."""
         model, names = self.model, method.site.all_hooks()
         base, source = self._sides(method, pairs)
-        base_at, source_at = (side[pairs] for side in (self._read_at if method.noising else self._read_at[::-1]))
+        base_at, source_at = (side[pairs] for side in (self.read_at if method.noising else self.read_at[::-1]))
         bases, base_normed = values_of(model, *base, names, base_at)
         sources, other_normed = values_of(model, *source, names, source_at)
         log_p = None

@@ -72,12 +72,18 @@ def averages_for(
     if not replacement.startswith("mean"):
         return None
     by_position = replacement == "mean_by_position"
-    if by_position and (there := int((reference != PAD).sum(1).max())) < longest:
+    if by_position:
+        check_reference(reference, longest, who)
+    return means(model, reference, names, by_position)
+
+
+def check_reference(reference: Int[Tensor, "batch position"], longest: int, who: str) -> None:
+    """Raises InterpError where reference prompts are too short for a mean at each position of the longest prompt."""
+    if (there := int((reference != PAD).sum(1).max())) < longest:
         raise InterpError(
             f"{who}: the longest reference prompt has {there} tokens, so there is no mean at position {there}; use 'mean', or longer "
             "references."
         )
-    return means(model, reference, names, by_position)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from .coupled import plot_coupled as plot_coupled
 from .damping import plot_damping as plot_damping
 from .direct import plot_direct as plot_direct
 from .dose_response import plot_dose_response as plot_dose_response
+from .edges import plot_edges as plot_edges
 from .embeddings import plot_embeddings as plot_embeddings
 from .embeddings import plot_positions as plot_positions
 from .external import plot_external as plot_external

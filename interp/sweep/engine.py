@@ -19,11 +19,12 @@ from interp.generation import left_aligned, left_order
 from interp.hooks import attached_hooks
 from interp.model import Transformer
 from interp.progress import progress_bar
+from interp.sweep.inputs import axes_of, check_norms, is_input
 from interp.sweep.interventions import Edit, Intervention, Row
 from interp.sweep.readouts import EachLayer, Readout
 from interp.sweep.wave import Base, Member, Wave, stage_of
 from interp.view import check_stream
-from interp.whole_numbers import sliced, takes_whole
+from interp.whole_numbers import sliced, takes_whole, whole_numbers
 
 MAX_BYTES = 512 * 2**20
 """Default bound on the memory that a sweep takes above the model's."""
@@ -92,6 +93,7 @@ def sweep(
             raise HookError(f"sweep: row {number} asks for prompt {row.prompt}; there are {prompts}.")
     names = {change.name for row in rows for change in row.interventions}
     stages = {name: stage_of(model, name) for name in names}
+    check_norms(model, rows)
     if residual is not None and (embeddings := [name for name, stage in stages.items() if stage == 0]):
         raise HookError(f"sweep: {embeddings[0]} cannot be changed where the stream that enters block 0 is given.")
     top = 1 + 2 * model.config.n_layers
@@ -146,9 +148,10 @@ def _prompt_groups(model: Transformer, lengths: Sequence[int], sites: set[str], 
     config, size = model.config, model.W_E.element_size()
     per_token = 4 * config.n_layers * config.d_model * size
     for name in sites:
-        axes = model.hook_points[name].axes
+        axes = axes_of(model, name)
         wide = {"d_mlp": config.d_mlp, "key": max(lengths) * config.n_heads}
         per_token += size * max([config.d_model, *(width for axis, width in wide.items() if axis in axes)])
+        per_token += 3 * size * config.n_heads * config.d_head * is_input(name)  # queries, keys and values are kept too
         per_token += size * config.n_heads * config.d_model if name.endswith("hook_result") else 0
     count = max(1, max_bytes // (per_token * max(lengths)))
     for start in range(0, len(lengths), count):
@@ -172,7 +175,7 @@ def _chunks(
         first = min((_first(change, length) for change in row.interventions), default=length - 1)
         stage = min((stages[change.name] for change in row.interventions), default=0)
         keyed.append((stage, length, first, number))
-    limit = min(LARGEST_PACK, max_bytes // _bytes_per_place(model, stages))
+    limit = min(LARGEST_PACK, max_bytes // _bytes_per_place(model, rows, stages))
     chunk: list[Member] = []
     places = 0
     for _, length, first, number in sorted(keyed):
@@ -193,20 +196,33 @@ def _first(change: Intervention, length: int) -> int:
     return min((position % length for position in cast(list[int], change.positions)), default=length - 1)
 
 
-def _bytes_per_place(model: Transformer, stages: dict[str, int]) -> int:
+def _bytes_per_place(model: Transformer, rows: Sequence[Row], stages: dict[str, int]) -> int:
     """Roughly what a place of the pack takes while its block runs."""
     config = model.config
     heads = (config.n_heads + 2 * config.kv_heads) * config.d_head
     width = 8 * config.d_model + 2 * heads + 3 * config.d_mlp
     width += 2 * config.n_heads * config.d_model * any(name.endswith("hook_result") for name in stages)
+    width += 4 * config.d_model * max(_inputs_changed(model, row) for row in rows)
     return width * model.W_E.element_size()
+
+
+def _inputs_changed(model: Transformer, row: Row) -> int:
+    """How many heads and MLPs have an input of their own in a row."""
+    count = 0
+    for change in row.interventions:
+        if is_input(change.name):
+            heads = whole_numbers(
+                [] if change.heads is None else change.heads, f"sweep: heads at {change.name}", HookError
+            )
+            count += len(heads) or model.config.n_heads
+    return count
 
 
 def _member(model: Transformer, base: Base, row: Row, number: int, stages: dict[str, int], offset: int) -> Member:
     prompt = row.prompt - offset
     edits: dict[int, list[Edit]] = defaultdict(list)
     for change in row.interventions:
-        axes, value = model.hook_points[change.name].axes, base.values[change.name]
+        axes, value = axes_of(model, change.name), base.values[change.name]
         length = base.lengths[prompt]
         attention = "key" in axes
         shape = (value.shape[1], length) if attention else value.shape[2:]

@@ -124,6 +124,8 @@ class Edit:
 
     Attributes:
         positions: [selected], absolute.
+        heads: those that it changes; empty where the value has none.
+        one_head: whether one was chosen by its number, so that the selected values have no axis for it.
     """
 
     def __init__(
@@ -135,6 +137,9 @@ class Edit:
         self.attention = "key" in axes
         self.positions = _positions(intervention, length).to(like.device)
         self._inner = _inner(intervention, axes, shape)
+        has_heads = any(axis in ("head", "kv_head") for axis in axes)
+        self.heads = _listed(self._inner, shape[0]) if has_heads else []
+        self.one_head = has_heads and isinstance(self._inner, int)
         self._operand = self._prepared(shape, length)
 
     @property
@@ -144,7 +149,7 @@ class Edit:
 
     def select(self, value: Tensor, positions: Tensor) -> Tensor:
         """What is selected of a value [position, ...]."""
-        return value[positions] if self._inner is None else value[positions][:, self._inner]
+        return _chosen(value, positions, self._inner)
 
     def new(self, value: Tensor, chosen: Tensor | None = None) -> Tensor:
         """What to put in place of selected values. `chosen` says for which of `positions` they stand; None is all of them."""
@@ -162,15 +167,30 @@ class Edit:
             return value + operand
         return value * operand if isinstance(change, Scale) else operand
 
-    def put(self, value: Tensor, places: Tensor, chosen: Tensor | None = None) -> None:
-        """Change a value [place, ...] where it holds the positions `chosen` (None: all of them), which stand at `places`."""
-        new = self.new(self.select(value, places), chosen)
-        if self._inner is None:
+    def put(
+        self, value: Tensor, places: Tensor, chosen: Tensor | None = None, among: Sequence[int] | None = None
+    ) -> None:
+        """Change a value [place, ...] where it holds the positions `chosen` (None: all of them), which stand at `places`.
+
+        Args:
+            among: the heads that the value has; None is all of the model's.
+        """
+        inner = self._inner if among is None else _renumbered(self._inner, among)
+        new = self.new(_chosen(value, places, inner), chosen)
+        if inner is None:
             value[places] = new
-        elif isinstance(self._inner, int):
-            value[places, self._inner] = new
+        elif isinstance(inner, int):
+            value[places, inner] = new
         else:
-            value[places[:, None], self._inner] = new
+            value[places[:, None], inner] = new
+
+    def put_there(self, value: Tensor, places: Tensor, among: Sequence[int] | None = None) -> None:
+        """The same, where its positions have a place (0 or more) in the value."""
+        chosen = (places >= 0).nonzero()[:, 0]
+        if len(chosen) == len(places):
+            self.put(value, places, among=among)
+        elif len(chosen):
+            self.put(value, places[chosen], chosen, among)
 
     def _prepared(self, shape: Sequence[int], length: int) -> Tensor | None:
         change = self._change
@@ -189,9 +209,9 @@ class Edit:
                 )
             source = change.source.transpose(0, 1) if self.attention else change.source
             return self.select(source.to(self._like), self.positions)
-        rest = torch.empty((1, *shape), device="meta")
-        chosen = rest if self._inner is None else rest[:, _on_meta(self._inner)]
-        selected = (len(self.positions), *chosen.shape[1:])
+        inner = self._inner
+        chosen = shape if inner is None else shape[1:] if isinstance(inner, int) else (len(inner), *shape[1:])
+        selected = (len(self.positions), *chosen)
         values = self._values(change.values)
         try:
             return values.expand(selected)
@@ -219,8 +239,26 @@ def _kind(value: Any) -> str:
     return f"{tuple(value.shape)} of {value.dtype} on {value.device}"
 
 
-def _on_meta(inner: int | Tensor) -> int | Tensor:
-    return inner if isinstance(inner, int) else inner.to("meta")
+def _chosen(value: Tensor, places: Tensor, inner: int | Tensor | None) -> Tensor:
+    """Of a value [place, ...] what is at some places, and there at some indices of the next axis."""
+    if inner is None:
+        return value[places]
+    return value[places, inner] if isinstance(inner, int) else value[places[:, None], inner]
+
+
+def _listed(inner: int | Tensor | None, count: int) -> list[int]:
+    if inner is None:
+        return list(range(count))
+    return [inner] if isinstance(inner, int) else inner.tolist()
+
+
+def _renumbered(inner: int | Tensor | None, among: Sequence[int]) -> int | Tensor | None:
+    """Indices as places in a list of those that are there; where no heads are, as they are."""
+    if inner is None or not among:
+        return inner
+    if isinstance(inner, int):
+        return among.index(inner)
+    return torch.tensor([among.index(index) for index in inner.tolist()], dtype=torch.long)
 
 
 def _positions(intervention: Intervention, length: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Rows of a sweep on their way up through the layers, beside the run in which nothing is changed."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -15,6 +15,7 @@ from interp.errors import HookError, is_known, nearest
 from interp.hooks import HookPoint
 from interp.model import Block, Transformer
 from interp.names import block_axes, block_name
+from interp.sweep.inputs import ChangedInputs, HeadAlone, all_inputs, input_of, is_input, needed_for, reads_late
 from interp.sweep.interventions import Edit
 from interp.sweep.packing import Group, Pack, PackedAttention
 from interp.sweep.readouts import EachLayer, Readout, measured, read
@@ -59,12 +60,16 @@ class Base:
         width, longest = tokens.shape[1], max(lengths)
         tokens = tokens[:, :longest]
         real = tokens != PAD
+        inputs = [name for name in sites if is_input(name)]
+        sites = [name for name in sites if name not in inputs]
+        sites += [needed for name in inputs for needed in needed_for(model, name)]
         names = {*sites, *(name for layer in range(model.config.n_layers) for name in _kept(model, layer))}
         with model.capture([name for name in model.hook_points if name in names]) as values:
             entering = model.embed(tokens) if residual is None else residual[:, :longest]
             final = model.run_blocks(entering, real=None if bool(real.all()) else real)
             normed = model.ln_final(final)
         values["final"] = final
+        values |= {name: input_of(model, values, name) for name in inputs}
         if isinstance(readout, EachLayer):
             streams = [values[_kept(model, layer)[0]] for layer in range(model.config.n_layers)]
             found = [
@@ -97,8 +102,11 @@ def stage_of(model: Transformer, name: str) -> int:
 
     Raises HookError for a name that the model does not have.
     """
+    inputs = all_inputs(model)
+    if is_known(name, inputs):
+        return 1 + 2 * int(name.split(".")[1]) + reads_late(name)
     if not is_known(name, model.hook_points):
-        raise HookError(f"sweep: there is no hook point {name!r}. {nearest(name, list(model.hook_points))}")
+        raise HookError(f"sweep: there is no hook point {name!r}. {nearest(name, [*model.hook_points, *inputs])}")
     if not name.startswith("blocks."):
         return 1 + 2 * model.config.n_layers if name.startswith("ln_final") else 0
     _, layer, point = name.split(".", 2)
@@ -170,6 +178,7 @@ class Wave:
         """The stream that leaves a block, of the rows that have joined; None before the first."""
         block, halves = cast(Block, self.model.blocks[layer]), (1 + 2 * layer, 2 + 2 * layer)
         base_x, base_k, base_v, base_z = (self.base.values[name] for name in _kept(self.model, layer))
+        self._read_alone(layer)
         self._admit(halves[0])
         heads = None
         if bool(self.mask.any()):
@@ -191,7 +200,7 @@ class Wave:
         pack = self._pack()
         x = pack.gather(stream, base_x, self.prompts)
         z = pack.gather(heads, base_z, self.prompts)
-        with self._hooks(halves[1], pack, None):
+        with self._hooks(halves[1], pack, None, x):
             return pack, block.finish(x[None], z[None])[0]
 
     def _trace(self, layer: int, stream: Packed | None, base: Tensor) -> None:
@@ -224,6 +233,25 @@ class Wave:
         touched = (slots >= 0).any(1)
         values[reached[touched]] = read(self.readout, self.model, there[touched], self.base.first + prompts[touched])
         return values
+
+    def _read_alone(self, layer: int) -> None:
+        """Where a row first differs from the base run in what one head of a block reads, only that head is computed: what it makes of
+        it then changes the row at the next half block, ahead of the row's other edits there."""
+        stage = 1 + 2 * layer
+        joined, of_row = self.mask.any(1).tolist(), defaultdict(list)
+        for row, edit in self.edits[stage]:
+            of_row[row].append(edit)
+        alone = {
+            row
+            for row, edits in of_row.items()
+            if not joined[row] and not self.always[row] and HeadAlone.possible(self.config, edits)
+        }
+        if not alone:
+            return
+        heads = HeadAlone(self.model, layer, self.base.values, self.max_bytes)
+        edits = [(row, edit) for row, edit in self.edits[stage] if row in alone]
+        self.edits[stage] = [(row, edit) for row, edit in self.edits[stage] if row not in alone]
+        self.edits[stage + 1] = heads.read(edits, self.prompts, self.lengths) + self.edits[stage + 1]
 
     def _admit(self, stage: int) -> None:
         """Take into the mask what the edits of a stage change; a row joins only where a value differs from the base run's."""
@@ -286,27 +314,44 @@ class Wave:
             place = stop
         return groups
 
-    def _hooks(self, stage: int, pack: Pack, shared: PackedAttention | None) -> AbstractContextManager[None]:
-        """The edits of a stage, as hooks on packed values."""
+    @contextmanager
+    def _hooks(
+        self, stage: int, pack: Pack, shared: PackedAttention | None, stream: Tensor | None = None
+    ) -> Iterator[None]:
+        """The edits of a stage, as hooks on packed values.
+
+        Args:
+            stream: [place, d_model], what enters the second half of a block.
+        """
         by_name: dict[str, list[tuple[int, Edit]]] = defaultdict(list)
         for row, edit in self.edits[stage]:
             by_name[edit.name].append((row, edit))
-        if not by_name:
-            return nullcontext()
-        return self.model.hooks(
-            {
-                name: partial(_edit_scores, edits, shared)
-                if edits[0][1].attention and shared is not None
-                else partial(_edit_places, edits, pack)
-                for name, edits in by_name.items()
-            }
-        )
+        inputs = {name: by_name.pop(name) for name in list(by_name) if is_input(name)}
+        with ExitStack() as stack:
+            if inputs:
+                block = cast(Block, self.model.blocks[(stage - 1) // 2])
+                changed = ChangedInputs(block, inputs, pack, stream)
+                stack.enter_context(self.model.hooks(changed.hooks()))
+            if by_name:
+                stack.enter_context(
+                    self.model.hooks(
+                        {
+                            name: partial(_edit_scores, edits, shared)
+                            if edits[0][1].attention and shared is not None
+                            else partial(_edit_places, edits, pack)
+                            for name, edits in by_name.items()
+                        }
+                    )
+                )
+            if inputs and changed.arrives_at is not None:
+                stack.enter_context(self.model.hooks({changed.arrives_at: changed.arrive}))
+            yield
 
 
 def _edit_places(edits: Sequence[tuple[int, Edit]], pack: Pack, value: Tensor, hook: HookPoint) -> None:
     """Make the edits in packed values [1, place, ...]."""
     for row, edit in edits:
-        _put(edit, value[0], pack.slots[row, edit.positions])
+        edit.put_there(value[0], pack.slots[row, edit.positions])
 
 
 def _edit_scores(edits: Sequence[tuple[int, Edit]], shared: PackedAttention, value: Tensor, hook: HookPoint) -> None:
@@ -315,13 +360,4 @@ def _edit_scores(edits: Sequence[tuple[int, Edit]], shared: PackedAttention, val
     of_row = {row: number for number, row in enumerate(group.rows.tolist())}
     for row, edit in edits:
         if row in of_row:
-            _put(edit, value[of_row[row]].transpose(0, 1), edit.positions - group.first)
-
-
-def _put(edit: Edit, value: Tensor, places: Tensor) -> None:
-    """Make an edit where its positions have a place (0 or more) in the value."""
-    chosen = (places >= 0).nonzero()[:, 0]
-    if len(chosen) == len(places):
-        edit.put(value, places)
-    elif len(chosen):
-        edit.put(value, places[chosen], chosen)
+            edit.put_there(value[of_row[row]].transpose(0, 1), edit.positions - group.first)

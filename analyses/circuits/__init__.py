@@ -1,0 +1,6 @@
+"""Circuits: which edges between the parts of a model carry the answer?"""
+
+from analyses.circuits.attribution import edge_attribution
+from analyses.circuits.patching import edge_patching
+
+__all__ = ["edge_attribution", "edge_patching"]

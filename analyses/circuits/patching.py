@@ -1,0 +1,217 @@
+"""Edge patching: what the answer loses when one part of the model reads another as it is in a different run."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from analyses.answers import Tokens
+from analyses.circuits.edges import Destination, Edge, edges
+from analyses.circuits.runs import Batch, Runs
+from analyses.from_end import end_coords
+from analyses.intervals import over_prompts
+from analyses.patching.experiment import Experiment
+from analyses.patching.grid import left_out, left_out_variable, normalised
+from analyses.patching.metrics import Custom, metric_of
+from analyses.results import Variable, make, token_coords
+from interp.model import Transformer
+from interp.progress import progress_bar
+from interp.prompts import Prompt
+from interp.sweep import MAX_BYTES, sweep
+from interp.sweep.interventions import Add, Intervention, Row
+from interp.sweep.readouts import Position, given_position
+
+WHO = "edge_patching"
+
+MOST_ROWS = 20_000
+"""Rows that are put together at once."""
+
+
+def edge_patching(
+    model: Transformer,
+    clean: Prompt,
+    corrupt: Prompt,
+    *,
+    answer: Tokens,
+    wrong: Tokens | None = None,
+    sources: Sequence[str] | str | None = None,
+    destinations: Sequence[str] | str | None = None,
+    layers: Sequence[int] | None = None,
+    direction: str = "noising",
+    replacement: str = "resample",
+    metric: str | Custom = "logit_difference",
+    position: Position = -1,
+    by_position: bool = False,
+    reference: Prompt | None = None,
+    smallest_gap: float | None = None,
+    bos: bool | None = None,
+    max_bytes: int = MAX_BYTES,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Patch every edge of the model by itself, exactly, and read how far the answer moves.
+
+    An edge (Wang et al. 2022, arXiv 2211.00593; Conmy et al. 2023, arXiv 2304.14997) is patched by changing what one reader reads, before
+    its norm, by what the source writes in the other run less what it writes in this one. The reader's norm, the reader, and all that
+    reads the reader are computed anew; whatever else reads the source gets it as it was. Gradients estimate this
+    (Syed et al. 2023, arXiv 2310.10348); here nothing is estimated. An edge whose effect is small may still matter where others make up
+    for it, or where its positions cancel each other: see `by_position`.
+
+    Args:
+        clean, corrupt: one prompt each, or as many; each pair of equal token length.
+        answer, wrong: as in `activation_patching`.
+        sources, destinations: names or globs (`input`, `a3.h1`, `a3.*`, `m2`; `a5.h2<q>`, `a5.*<k>`, `m5`, `logits`); None is all. A
+            source or a destination that has no edge to what is chosen on the other side is left out.
+        layers: of the destinations, the logits being in none; None is all and the logits.
+        direction: `noising`, the corrupt run's value into the clean run, which is how circuits are looked for; or `denoising`.
+        replacement: `resample`, the other run's value; `zero`; `mean`, over all positions of the reference prompts together, or
+            `mean_by_position`, each position by itself.
+        metric, position, smallest_gap, bos, progress: as in `activation_patching`.
+        by_position: patch one position at a time, of the source and so of what is read; else all together.
+        reference: prompts over which the means are taken; None is those of the run that values would come from.
+        max_bytes: bound on the memory of the sweep.
+
+    Returns:
+        A Dataset over `edge`, each named `a3.h1->a5.h2<q>` with its `source` and `destination`. `change` (prompt, edge) or (prompt, edge,
+        position), the metric of the patched run less that of the run that is patched, and `effect`, the patched run on a scale of 0 at
+        the corrupt baseline to 1 at the clean one, so that in noising an edge without any has 1. `clean_baseline`, `corrupt_baseline`
+        and `left_out` (prompt), whether these are equal. With several pairs also means, standard errors and 95 % bootstrap intervals over
+        pairs of both; by position, over prompts of unequal length, by `position_from_end`.
+
+    Raises:
+        TokenError, ResultError: as `activation_patching`.
+        ConfigError: a post-norm model, which has no edges.
+        InterpError: a source, destination, layer, direction, replacement or metric that cannot be.
+    """
+    read = given_position(position, WHO)
+    chosen = metric_of(metric)
+    found = edges(model.config, sources=sources, destinations=destinations, layers=layers, who=WHO)
+    run = Experiment.of(
+        model, clean, corrupt, answer=answer, wrong=wrong, metrics=[chosen], position=read, bos=bos, align=False,
+        max_bytes=max_bytes, who=WHO,
+    )  # fmt: skip
+    reference_tokens = None if reference is None else model.to_tokens(reference, bos=bos)
+    from_where = list(dict.fromkeys(edge.source for edge in found))
+    with torch.no_grad():
+        runs = Runs(run, chosen, direction, replacement, reference_tokens, from_where)
+        values, baselines = patch_edges(runs, found, by_position, progress)
+    run.check_finite([chosen], baselines[None])
+    start = baselines[0 if runs.noising else 1].reshape(-1, *[1] * (values.ndim - 1))
+    each = {
+        "change": (values - start, f"{chosen.long_name} of the patched run less that of the run patched", chosen.units),
+        "effect": (
+            normalised(values, baselines, chosen, smallest_gap, WHO),
+            f"share of the way from the corrupt to the clean {chosen.long_name}",
+            "1",
+        ),
+    }
+    dims = ("edge", "position") if by_position else ("edge",)
+    variables: dict[str, Variable] = {n: (("prompt", *dims), value, *said) for n, (value, *said) in each.items()}  # type: ignore[misc]
+    if len(run.pairs) > 1:
+        kept = {"change": None, "effect": ~left_out(baselines).numpy()}
+        for name, (value, long_name, units) in each.items():
+            variables |= over_prompts(
+                name, value.numpy(), dims, long_name, units, kept=kept[name], lengths=runs.lengths
+            )
+    variables["left_out"] = left_out_variable(baselines)
+    for role, baseline in zip(("clean", "corrupt"), baselines, strict=True):
+        variables[f"{role}_baseline"] = (("prompt",), baseline, f"{chosen.long_name} of the {role} run", chosen.units)
+    return make(
+        "edge_patching",
+        variables,
+        edge_coords(found) | pair_coords(runs, dims),
+        model=model,
+        prompts={"clean": run.pairs.clean, "corrupt": run.pairs.corrupt}
+        | ({} if reference_tokens is None else {"reference": reference_tokens}),
+        parameters={
+            "direction": direction, "replacement": replacement, "metric": chosen.name, "position": read,
+            "by_position": by_position, "sources": sources, "destinations": destinations, "layers": layers, "bos": bos,
+        },
+    )  # fmt: skip
+
+
+def patch_edges(
+    runs: Runs, found: Sequence[Edge], by_position: bool, progress: bool
+) -> tuple[Float[Tensor, "pair edge *position"], Float[Tensor, "two pair"]]:
+    """The metric of the run in which an edge is patched, for each; and of the clean and the corrupt run."""
+    run, model = runs.run, runs.run.model
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    sizes = (len(run.pairs), len(found), *([runs.width] if by_position else []))
+    values, baselines = torch.full(sizes, torch.nan, dtype=dtype), torch.empty(2, len(run.pairs), dtype=dtype)
+    number = {edge: place for place, edge in enumerate(found)}
+    with progress_bar(progress) as bar:
+        task = bar.add_task(
+            "patching edges", total=sum(runs.lengths if by_position else [1] * len(run.pairs)) * len(found)
+        )
+        for batch in runs.batches():
+            this, other = (0, 1) if runs.noising else (1, 0)
+            baselines[other, batch.pairs] = batch.read(batch.other).cpu().to(dtype)
+            baselines[this, batch.pairs] = (
+                batch.read(batch.own).cpu().to(dtype)
+            )  # the sweep's own, where there are rows
+            for rows, places in _rows(runs, batch, found, number, by_position):
+                swept = sweep(model, batch.tokens, rows, batch.readout, max_bytes=run.max_bytes // 2)
+                index = tuple(torch.tensor(column) for column in zip(*places, strict=True))
+                values[index] = swept.values[:, 0].cpu().to(dtype)
+                baselines[this, batch.pairs] = swept.base[:, 0].cpu().to(dtype)
+                bar.advance(task, len(rows))
+    return values, baselines
+
+
+Place = tuple[int, ...]
+
+
+def _rows(
+    runs: Runs, batch: Batch, found: Sequence[Edge], number: dict[Edge, int], by_position: bool
+) -> Iterator[tuple[list[Row], list[Place]]]:
+    """The rows of a batch of pairs, destination by destination, as many as are put together at once; and each one's place in the grid."""
+    config, rows, places = runs.run.model.config, list[Row](), list[Place]()
+    for moved in runs.all_moved(batch, found):
+        ordered = sorted((edge for edge in found if edge.source.name in moved), key=lambda edge: edge.destination.read)
+        by_destination: dict[Destination, list[Edge]] = {}
+        for edge in ordered:
+            by_destination.setdefault(edge.destination, []).append(edge)
+        for destination, into in by_destination.items():
+            name, heads = destination.input_name(config), destination.head
+            for edge in into:
+                for row, length in enumerate(batch.lengths):
+                    added = moved[edge.source.name][row, :length]
+                    place = (batch.pairs.start + row, number[edge])
+                    if not by_position:
+                        rows.append(Row([Intervention(name, Add(added), heads=heads)], row))
+                        places.append(place)
+                        continue
+                    for at in range(length):
+                        rows.append(Row([Intervention(name, Add(added[at]), at, heads=heads)], row))
+                        places.append((*place, at))
+                if len(rows) >= MOST_ROWS:
+                    yield rows, places
+                    rows, places = [], []
+        if rows:
+            yield rows, places
+            rows, places = [], []
+
+
+def edge_coords(found: Sequence[Edge]) -> dict[Any, Any]:
+    """The names of edges, and of what each runs from and to."""
+    names = {
+        "edge": [edge.name for edge in found],
+        "source": [edge.source.name for edge in found],
+        "destination": [edge.destination.name for edge in found],
+    }
+    return {name: ("edge", np.array(listed, dtype=object)) for name, listed in names.items()}
+
+
+def pair_coords(runs: Runs, dims: tuple[str, ...]) -> dict[Any, Any]:
+    """Positions with the tokens of both prompts, and the answers."""
+    run = runs.run
+    coords: dict[Any, Any] = {"position": np.arange(runs.width)}
+    if len(run.pairs) > 1:
+        coords |= {"bound": ["lower", "upper"]} | end_coords(dims, runs.lengths)
+    for role, tokens in (("clean", run.pairs.clean), ("corrupt", run.pairs.corrupt)):
+        coords |= token_coords(run.model, tokens, "position", f"{role}_")
+    ids = {"answer": run.answers} | ({} if run.wrongs is None else {"wrong": run.wrongs})
+    return coords | {f"{role}_id": (("prompt",), values.cpu().numpy()) for role, values in ids.items()}

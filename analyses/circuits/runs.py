@@ -1,0 +1,144 @@
+"""Pairs of runs between whose values edges are patched."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from analyses.circuits.edges import Edge, Source
+from analyses.circuits.written import Written, averages, bytes_per_token
+from analyses.patching.experiment import Experiment
+from analyses.patching.metrics import Metric, MetricReadout, Truth
+from analyses.patching.replacements import check_reference
+from interp.errors import InterpError, nearest
+from interp.metrics import log_probabilities
+from interp.tokenizer import PAD
+
+REPLACEMENTS = ("resample", "zero", "mean", "mean_by_position")
+DIRECTIONS = ("noising", "denoising")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some pairs, both of whose prompts have been run.
+
+    Args:
+        pairs: which.
+        tokens: [pair, position], what is run with changes.
+        lengths: of those prompts.
+        read_at: where the answer is read in them.
+        own: what sources write in those runs.
+        other: what they write in the others.
+        readout: of the metric.
+    """
+
+    pairs: slice
+    tokens: Int[Tensor, "pair position"]
+    lengths: Sequence[int]
+    read_at: list[int]
+    own: Written
+    other: Written
+    readout: MetricReadout
+
+    def read(self, runs: Written) -> Float[Tensor, " pair"]:
+        """The metric of the runs that are changed, or of the others."""
+        return self.readout.read(runs.model, runs.normed, torch.arange(len(runs.normed), device=runs.normed.device))[
+            :, 0
+        ]
+
+
+class Runs:
+    """Pairs, in one of which edges carry other values.
+
+    Args:
+        run: the pairs with their answers.
+        noising: whether the clean run is the one that is changed.
+        replacement: one of `REPLACEMENTS`.
+        reference: prompts that means are taken over; None is those of the run that values would come from.
+
+    Raises:
+        InterpError: an unknown direction or replacement; reference prompts that are too short for a mean by position.
+    """
+
+    def __init__(
+        self,
+        run: Experiment,
+        metric: Metric,
+        direction: str,
+        replacement: str,
+        reference: Int[Tensor, "prompt position"] | None,
+        sources: Sequence[Source],
+    ) -> None:
+        for what, given, known in (("direction", direction, DIRECTIONS), ("replacement", replacement, REPLACEMENTS)):
+            if given not in known:
+                raise InterpError(f"{run.who}: unknown {what} {given!r}. {nearest(given, known)}")
+        self.run, self.metric, self.noising = run, metric, direction == "noising"
+        self._replacement = replacement
+        self._means: dict[str, Tensor] | None = None
+        if replacement.startswith("mean"):
+            by_position, tokens = (
+                replacement == "mean_by_position",
+                self._sides()[1] if reference is None else reference,
+            )
+            if by_position:
+                check_reference(tokens, max(self.lengths), run.who)
+            self._means = averages(run.model, tokens, sources, by_position, run.max_bytes // 4)
+
+    def _sides(self) -> tuple[Int[Tensor, "pair _"], Int[Tensor, "pair _"]]:
+        clean, corrupt = self.run.pairs.clean, self.run.pairs.corrupt
+        return (clean, corrupt) if self.noising else (corrupt, clean)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each prompt that is changed."""
+        return self.run.pairs.lengths[0 if self.noising else 1]
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longest."""
+        return self._sides()[0].shape[1]
+
+    def batches(self, share: int = 1) -> Iterator[Batch]:
+        """Pairs as many as fit into a quarter of the bound, at least one, batch by batch.
+
+        Args:
+            share: how many times as much each takes.
+        """
+        run, model = self.run, self.run.model
+        base, other = self._sides()
+        size = max(1, run.max_bytes // 4 // (share * 3 * bytes_per_token(model) * self.width))
+        base_at, other_at = run.read_at if self.noising else run.read_at[::-1]
+        for start in range(0, len(run.pairs), size):
+            some = slice(start, min(start + size, len(run.pairs)))
+            own, others = Written(model, base[some], base_at[some]), Written(model, other[some], other_at[some])
+            log_p = None
+            if self.metric.distribution:
+                log_p = log_probabilities(model.to_logits((own if self.noising else others).normed)[:, 0])
+            wrongs = None if run.wrongs is None else run.wrongs[some]
+            truth = Truth(run.answers[some], wrongs, log_p, some.start)
+            readout = MetricReadout([self.metric], truth, position=base_at[some])
+            yield Batch(some, base[some], self.lengths[some], base_at[some], own, others, readout)
+
+    def moved(self, batch: Batch, source: Source) -> Float[Tensor, "pair position d_model"]:
+        """What a source writes in the other run less what it writes in this one; 0 beyond the end of a prompt."""
+        own = batch.own.by(source)
+        if self._replacement == "zero":
+            new = torch.zeros_like(own)
+        elif self._means is None:
+            new = batch.other.by(source)[:, : own.shape[1]]
+        else:
+            mean = self._means[source.name]
+            new = (mean if len(mean) == 1 else mean[: own.shape[1]]).expand_as(own)
+        return (new - own).masked_fill((batch.tokens == PAD)[:, :, None], 0.0)
+
+    def all_moved(
+        self, batch: Batch, found: Sequence[Edge]
+    ) -> Iterator[dict[str, Float[Tensor, "pair position d_model"]]]:
+        """The same of all sources of some edges, by name: as many as fit into a quarter of the bound, at least one, group by group."""
+        names = list(dict.fromkeys(edge.source for edge in found))
+        size = batch.tokens.numel() * self.run.model.config.d_model * self.run.model.W_E.element_size()
+        together = max(1, self.run.max_bytes // 4 // size)
+        for begin in range(0, len(names), together):
+            yield {source.name: self.moved(batch, source) for source in names[begin : begin + together]}
