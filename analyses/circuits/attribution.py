@@ -1,6 +1,7 @@
 """Edge attribution: gradients rank all edges at once, then the sweep says what the best ones really do."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.answers import Tokens
-from analyses.circuits.edges import INPUT, Edge, edges
+from analyses.circuits.edges import INPUT, Edge, Source, edges
+from analyses.circuits.edges import sources as every_source
 from analyses.circuits.patching import edge_coords, pair_coords, patch_edges
 from analyses.circuits.runs import Batch, Runs
 from analyses.circuits.slopes import Slopes, products
@@ -18,9 +20,11 @@ from analyses.patching.experiment import Experiment
 from analyses.patching.methodology import rank_correlation
 from analyses.patching.metrics import Custom, metric_of
 from analyses.results import Variable, make
+from interp.config import ModelConfig
 from interp.errors import InterpError, nearest
 from interp.model import Transformer
 from interp.modes import ordinary
+from interp.names import block_name
 from interp.progress import progress_bar
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
@@ -28,7 +32,7 @@ from interp.sweep.readouts import Position, given_position
 from interp.whole_numbers import whole_number
 
 WHO = "edge_attribution"
-METHODS = ("eap", "eap_ig_inputs", "clean_corrupted")
+METHODS = ("eap", "eap_ig_inputs", "eap_ig_activations", "clean_corrupted")
 
 
 @ordinary()
@@ -59,12 +63,14 @@ def edge_attribution(
     The estimate is the slope of the metric by what the edge's reader reads, before its norm, times what its source writes in the other run
     less what it writes in this one, summed over positions. `eap` takes the slope in the run that is patched (Syed et al. 2023,
     arXiv 2310.10348); `eap_ig_inputs` the mean slope over runs whose input goes from the other run's to this one's (Hanna et al. 2024,
-    arXiv 2403.17806), which sees past a saturated softmax but may get the signs of small edges wrong; `clean_corrupted` the mean of the
-    slopes in the two runs.
+    arXiv 2403.17806), which sees past a saturated softmax but may get the signs of small edges wrong; `eap_ig_activations` the mean over
+    runs in which the input, or the heads of one layer, or one MLP, are set to something between; `clean_corrupted` the mean of the slopes
+    in the two runs.
 
     Args:
-        method: `eap`, `eap_ig_inputs` or `clean_corrupted`.
-        steps: runs of `eap_ig_inputs`: this run's share of the input is k / steps, k = 0 to steps - 1, as in their code.
+        method: `eap`, `eap_ig_inputs`, `eap_ig_activations` or `clean_corrupted`.
+        steps: runs of `eap_ig_inputs`, and of each part in `eap_ig_activations`. As in their code this run's share is k / steps, for inputs
+            k = 0 to steps - 1, for activations 1 to steps.
         verify: how many edges to patch exactly, those with the largest estimates by size (mean over pairs); 0 is none.
         The others: as in `edge_patching`, but that the metric must have a gradient.
 
@@ -92,10 +98,9 @@ def edge_attribution(
     )  # fmt: skip
     reference_tokens = None if reference is None else model.to_tokens(reference, bos=bos)
     with torch.no_grad():
-        from_where = list(dict.fromkeys([INPUT, *(edge.source for edge in found)]))
-        runs = Runs(run, chosen, direction, replacement, reference_tokens, from_where)
+        runs = Runs(run, chosen, direction, replacement, reference_tokens, every_source(model.config))
         with progress_bar(progress):
-            estimate = estimates(runs, found, shares(method, steps)).numpy()
+            estimate = estimates(runs, found, ways(model.config, method, steps)).numpy()
             size = np.where(np.isfinite(estimate).all(0), np.abs(estimate.mean(0)), -1.0)
             best = sorted(np.argsort(-size, kind="stable")[: min(verify, int((size >= 0).sum()))].tolist())
             values, baselines = patch_edges(runs, [found[number] for number in best], False, progress)
@@ -138,23 +143,46 @@ def edge_attribution(
     )  # fmt: skip
 
 
-def shares(method: str, steps: int) -> list[float]:
-    """Of the other run's input in the runs in which a method takes slopes."""
-    if method == "eap":
-        return [0.0]
-    return [0.0, 1.0] if method == "clean_corrupted" else [1 - k / steps for k in range(steps)]
+@dataclass(frozen=True)
+class Way:
+    """A run in which slopes are taken: some sources write what they write in this run with a share of the way to the other added.
+
+    Args:
+        point: the hook point after which they have written, through which no slope goes further down, as what is written there is set;
+            None is the input, as the stream that enters block 0.
+    """
+
+    sources: Sequence[Source]
+    point: str | None
+    share: float
 
 
-def estimates(runs: Runs, found: Sequence[Edge], of_other: Sequence[float]) -> Float[Tensor, "pair edge"]:
-    """The estimated change of the metric by each edge, the mean of those from runs with these shares of the other run's input."""
+def ways(config: ModelConfig, method: str, steps: int) -> list[Way]:
+    """The runs in which a method takes slopes."""
+    if method != "eap_ig_activations":
+        of_inputs = {"eap": [0.0], "clean_corrupted": [0.0, 1.0]}
+        return [Way([INPUT], None, share) for share in of_inputs.get(method, [1 - k / steps for k in range(steps)])]
+    every = every_source(config)
+    parts: list[tuple[list[Source], str | None]] = [([INPUT], None)]
+    for layer in range(config.n_layers):
+        of_layer = [source for source in every if source.layer == layer]
+        heads = [source for source in of_layer if source.head is not None]
+        parts.append((heads, block_name(layer, "hook_attn_out")))
+        if mlp := of_layer[len(heads) :]:
+            parts.append((mlp, block_name(layer, "hook_mlp_out")))
+    return [Way(some, point, 1 - k / steps) for some, point in parts for k in range(1, steps + 1)]
+
+
+def estimates(runs: Runs, found: Sequence[Edge], of: Sequence[Way]) -> Float[Tensor, "pair edge"]:
+    """The estimated change of the metric by each edge, the mean of those from these runs."""
     model = runs.run.model
     dtype = torch.promote_types(model.dtype, torch.float32)
     total = torch.zeros(len(runs.run.pairs), len(found), dtype=dtype)
     with progress_bar(False) as bar:
-        task = bar.add_task("slopes", total=len(runs.run.pairs) * len(of_other))
+        task = bar.add_task("slopes", total=len(runs.run.pairs) * len(of))
         for batch in runs.batches(share=GRAPH):
-            for share in of_other:
-                total[batch.pairs] += _estimates(runs, batch, found, share).cpu().to(dtype) / len(of_other)
+            for way in of:
+                total[batch.pairs] += _estimates(runs, batch, found, way).cpu().to(dtype) / len(of)
                 bar.advance(task, len(batch.tokens))
     return total
 
@@ -163,10 +191,16 @@ GRAPH = 8
 """How many times as much a run takes of which a gradient is wanted."""
 
 
-def _estimates(runs: Runs, batch: Batch, found: Sequence[Edge], share: float) -> Float[Tensor, "pair edge"]:
-    model, metric = runs.run.model, runs.metric
-    stream = None if share == 0 else batch.own.by(INPUT) + share * runs.moved(batch, INPUT)
-    slopes = Slopes(model, batch.tokens, stream, batch.read_at, batch.readout, metric, runs.run.who)
+def _estimates(runs: Runs, batch: Batch, found: Sequence[Edge], way: Way) -> Float[Tensor, "pair edge"]:
+    model, stream = runs.run.model, None
+    added: dict[str, Tensor] = {}
+    if way.share or way.point is not None:
+        more = way.share * torch.stack([runs.moved(batch, source) for source in way.sources]).sum(0)
+        if way.point is None:
+            stream = batch.own.by(INPUT) + more
+        else:
+            added[way.point] = more
+    slopes = Slopes(model, batch.tokens, stream, added, batch.read_at, batch.readout, runs.metric, runs.run.who)
     estimate = torch.zeros(len(batch.tokens), len(found), dtype=torch.promote_types(model.dtype, torch.float32))
     estimate = estimate.to(batch.tokens.device)
     for moved in runs.all_moved(batch, found):

@@ -1,6 +1,7 @@
 """The slope of a metric by what every reader reads, before its norm."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -26,6 +27,7 @@ class Slopes:
 
     Args:
         stream: what enters block 0; None is the embedding of the tokens.
+        added: what is added to the values at some hook points, by name; these are set, so that no slope goes through them.
         at: where the metric is read in each prompt.
 
     Raises:
@@ -37,6 +39,7 @@ class Slopes:
         model: Transformer,
         tokens: Int[Tensor, "prompt position"],
         stream: Float[Tensor, "prompt position d_model"] | None,
+        added: Mapping[str, Tensor],
         at: Sequence[int],
         readout: MetricReadout,
         metric: Metric,
@@ -47,7 +50,8 @@ class Slopes:
         every = [block_name(layer, point) for layer in range(config.n_layers) for point in points]
         names = [name for name in every if name in model.hook_points]
         self._last = block_name(config.n_layers - 1, "hook_resid_post")
-        with recording(who):
+        plus = {name: lambda value, hook, more=more: value.detach() + more for name, more in added.items()}
+        with recording(who), model.hooks(plus) if plus else nullcontext():
             values, normed = values_of(model, tokens, stream, [*names, self._last], at, with_gradients=True)
             total = readout.read(model, normed, torch.arange(len(normed), device=normed.device)).sum()
         if not total.requires_grad:
