@@ -153,7 +153,7 @@ def patch_edges(
                 batch.read(batch.own).cpu().to(dtype)
             )  # the sweep's own, where there are rows
             for rows, places in _rows(runs, batch, found, number, by_position):
-                swept = sweep(model, batch.tokens, rows, batch.readout, max_bytes=run.max_bytes // 2)
+                swept = sweep(model, batch.tokens, rows, batch.readout, max_bytes=max(1, run.max_bytes // 2))
                 index = tuple(torch.tensor(column) for column in zip(*places, strict=True))
                 values[index] = swept.values[:, 0].cpu().to(dtype)
                 baselines[this, batch.pairs] = swept.base[:, 0].cpu().to(dtype)
