@@ -68,7 +68,7 @@ def written(config: ModelConfig, model_type: str, architecture: str) -> dict[str
     return settings | {
         "hidden_activation": activation,
         "attention_bias": config.has_qkv_bias,
-        "query_pre_attn_scalar": round(scalar) if abs(scalar - round(scalar)) < 1e-9 * scalar else scalar,
+        "query_pre_attn_scalar": max(1, round(scalar)),  # whole, so that another scale reads back as another
         "attn_logit_softcapping": None if config.score_cap is None else float(config.score_cap),
         "final_logit_softcapping": None if config.logit_cap is None else float(config.logit_cap),
     }
