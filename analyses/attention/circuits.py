@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 from einops import repeat
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.results import Variable, array, make, token_strings
@@ -272,8 +272,9 @@ def composition(model: Transformer, *, draws: int = 8, seed: int = 0) -> xr.Data
 
 
 def _overlaps(write: FactoredMatrix, read: FactoredMatrix) -> Float[Tensor, "writer reader"]:
-    """|A B| / (|A| |B|) of every pair: |A B|^2 is the inner product of A^T A with B B^T, which are made a few rows at a time."""
-    write, read = write.precise(), read.precise()
+    """|A B| / (|A| |B|) of every pair: |A B|^2 is the inner product of A^T A with B B^T, which are made a few rows at a time. NaN where
+    the weights of a head are no numbers."""
+    (write, no_writer), (read, no_reader) = _zero_where_broken(write.precise()), _zero_where_broken(read.precise())
     _, left_r = qr(write.left, "composition: an OV circuit")
     _, right_r = qr(read.right.mT, "composition: the circuit of a head that reads")
     rows, columns = left_r @ write.right, read.left @ right_r.mT  # [writer, inner, d_model], [reader, d_model, inner]
@@ -285,7 +286,14 @@ def _overlaps(write: FactoredMatrix, read: FactoredMatrix) -> Float[Tensor, "wri
         total = total + first.flatten(1) @ second.flatten(1).mT
     size = rows.flatten(1).norm(dim=1)[:, None] * columns.flatten(1).norm(dim=1)
     overlaps: Tensor = total.clamp(min=0).sqrt() / size
-    return overlaps.masked_fill(size == 0, 0.0)
+    return overlaps.masked_fill(size == 0, 0.0).masked_fill(no_writer[:, None] | no_reader, torch.nan)
+
+
+def _zero_where_broken(matrix: FactoredMatrix) -> tuple[FactoredMatrix, Bool[Tensor, " head"]]:
+    """The matrices of heads, 0 for those with a factor that is not finite; and which those are."""
+    broken = ~(torch.isfinite(matrix.left).flatten(1).all(1) & torch.isfinite(matrix.right).flatten(1).all(1))
+    left, right = (part.masked_fill(broken[:, None, None], 0.0) for part in (matrix.left, matrix.right))
+    return FactoredMatrix(left, right), broken
 
 
 def _stacked(matrices: Sequence[FactoredMatrix]) -> FactoredMatrix:
