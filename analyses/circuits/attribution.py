@@ -16,7 +16,6 @@ from analyses.circuits.patching import edge_coords, pair_coords, patch_edges
 from analyses.circuits.runs import Batch, Runs
 from analyses.circuits.slopes import Slopes, products
 from analyses.intervals import over_prompts
-from analyses.patching.experiment import Experiment
 from analyses.patching.methodology import rank_correlation
 from analyses.patching.metrics import Custom, metric_of
 from analyses.results import Variable, make
@@ -29,13 +28,14 @@ from interp.progress import progress_bar
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
 from interp.sweep.readouts import Position, given_position
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import takes_whole
 
 WHO = "edge_attribution"
 METHODS = ("eap", "eap_ig_inputs", "eap_ig_activations", "clean_corrupted")
 
 
 @ordinary()
+@takes_whole("steps", "verify", several=["layers"])
 def edge_attribution(
     model: Transformer,
     clean: Prompt,
@@ -87,24 +87,21 @@ def edge_attribution(
     """
     if method not in METHODS:
         raise InterpError(f"{WHO}: unknown method {method!r}. {nearest(method, METHODS)}")
-    if whole_number(steps, f"{WHO}: steps", InterpError) < 1 or whole_number(verify, f"{WHO}: verify", InterpError) < 0:
+    if steps < 1 or verify < 0:
         raise InterpError(f"{WHO}: steps must be 1 or more and verify 0 or more; got steps={steps}, verify={verify}.")
     read = given_position(position, WHO)
     chosen = metric_of(metric)
     found = edges(model.config, sources=sources, destinations=destinations, layers=layers, who=WHO)
-    run = Experiment.of(
-        model, clean, corrupt, answer=answer, wrong=wrong, metrics=[chosen], position=read, bos=bos, align=False,
-        max_bytes=max_bytes, who=WHO,
+    runs = Runs.of(
+        model, clean, corrupt, every_source(model.config), answer=answer, wrong=wrong, metric=chosen, position=read,
+        direction=direction, replacement=replacement, reference=reference, bos=bos, max_bytes=max_bytes, who=WHO,
     )  # fmt: skip
-    reference_tokens = None if reference is None else model.to_tokens(reference, bos=bos)
-    with torch.no_grad():
-        runs = Runs(run, chosen, direction, replacement, reference_tokens, every_source(model.config))
-        with progress_bar(progress):
-            estimate = estimates(runs, found, ways(model.config, method, steps)).numpy()
-            size = np.where(np.isfinite(estimate).all(0), np.abs(estimate.mean(0)), -1.0)
-            best = sorted(np.argsort(-size, kind="stable")[: min(verify, int((size >= 0).sum()))].tolist())
-            values, baselines = patch_edges(runs, [found[number] for number in best], False, progress)
-    run.check_finite([chosen], baselines[None])
+    with torch.no_grad(), progress_bar(progress):
+        estimate = estimates(runs, found, ways(model.config, method, steps)).numpy()
+        size = np.where(np.isfinite(estimate).all(0), np.abs(estimate.mean(0)), -1.0)
+        best = sorted(np.argsort(-size, kind="stable")[: min(verify, int((size >= 0).sum()))].tolist())
+        values, baselines = patch_edges(runs, [found[number] for number in best], False, progress)
+    runs.run.check_finite([chosen], baselines[None])
     change = np.full(estimate.shape, np.nan, dtype=estimate.dtype)
     change[:, best] = (values - baselines[0 if runs.noising else 1][:, None]).numpy()
     both = np.stack([estimate[:, best].mean(0), change[:, best].mean(0)])
@@ -124,18 +121,16 @@ def edge_attribution(
             "1",
         ),
     }
-    if len(run.pairs) > 1:
+    if len(runs.run.pairs) > 1:
         for name, (value, said) in each.items():
             variables |= over_prompts(name, value, ("edge",), said, chosen.units)
-    for role, baseline in zip(("clean", "corrupt"), baselines, strict=True):
-        variables[f"{role}_baseline"] = (("prompt",), baseline, f"{chosen.long_name} of the {role} run", chosen.units)
+    variables |= runs.baseline_variables(baselines)
     return make(
         "edge_attribution",
         variables,
         edge_coords(found) | pair_coords(runs, ("edge",)),
         model=model,
-        prompts={"clean": run.pairs.clean, "corrupt": run.pairs.corrupt}
-        | ({} if reference_tokens is None else {"reference": reference_tokens}),
+        prompts=runs.prompts,
         parameters={
             "method": method, "steps": steps, "verify": verify, "direction": direction, "replacement": replacement,
             "metric": chosen.name, "position": read, "sources": sources, "destinations": destinations, "layers": layers, "bos": bos,

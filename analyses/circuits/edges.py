@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from interp.config import ModelConfig
 from interp.errors import ConfigError, InterpError, nearest
 from interp.names import block_name
+from interp.whole_numbers import takes_whole
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def destinations(config: ModelConfig) -> list[Destination]:
     return [*found, Destination("logits", "logits", 2 * config.n_layers + 1)]
 
 
+@takes_whole(several=["layers"])
 def edges(
     config: ModelConfig,
     *,
@@ -117,8 +119,8 @@ def edges(
     into = _chosen(every_destination, destinations, "destination", who)
     if layers is not None:
         wrong = [layer for layer in layers if layer not in range(config.n_layers)]
-        if wrong or not len(layers):
-            raise InterpError(f"{who}: layers {list(layers)}: the model has layers 0 to {config.n_layers - 1}.")
+        if wrong or not layers:
+            raise InterpError(f"{who}: layers {layers}: the model has layers 0 to {config.n_layers - 1}.")
         into = [one for one in into if one.layer in layers]
     found = [Edge(source, one) for source in out_of for one in into if source.written < one.read]
     if not found:

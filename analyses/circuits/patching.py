@@ -14,7 +14,6 @@ from analyses.circuits.edges import Destination, Edge, edges
 from analyses.circuits.runs import Batch, Runs
 from analyses.from_end import end_coords
 from analyses.intervals import over_prompts
-from analyses.patching.experiment import Experiment
 from analyses.patching.grid import left_out, left_out_variable, normalised
 from analyses.patching.metrics import Custom, metric_of
 from analyses.results import Variable, make, token_coords
@@ -24,6 +23,7 @@ from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES, sweep
 from interp.sweep.interventions import Add, Intervention, Row
 from interp.sweep.readouts import Position, given_position
+from interp.whole_numbers import takes_whole
 
 WHO = "edge_patching"
 
@@ -31,6 +31,7 @@ MOST_ROWS = 20_000
 """Rows that are put together at once."""
 
 
+@takes_whole(several=["layers"])
 def edge_patching(
     model: Transformer,
     clean: Prompt,
@@ -89,16 +90,14 @@ def edge_patching(
     read = given_position(position, WHO)
     chosen = metric_of(metric)
     found = edges(model.config, sources=sources, destinations=destinations, layers=layers, who=WHO)
-    run = Experiment.of(
-        model, clean, corrupt, answer=answer, wrong=wrong, metrics=[chosen], position=read, bos=bos, align=False,
-        max_bytes=max_bytes, who=WHO,
-    )  # fmt: skip
-    reference_tokens = None if reference is None else model.to_tokens(reference, bos=bos)
     from_where = list(dict.fromkeys(edge.source for edge in found))
+    runs = Runs.of(
+        model, clean, corrupt, from_where, answer=answer, wrong=wrong, metric=chosen, position=read,
+        direction=direction, replacement=replacement, reference=reference, bos=bos, max_bytes=max_bytes, who=WHO,
+    )  # fmt: skip
     with torch.no_grad():
-        runs = Runs(run, chosen, direction, replacement, reference_tokens, from_where)
         values, baselines = patch_edges(runs, found, by_position, progress)
-    run.check_finite([chosen], baselines[None])
+    runs.run.check_finite([chosen], baselines[None])
     start = baselines[0 if runs.noising else 1].reshape(-1, *[1] * (values.ndim - 1))
     each = {
         "change": (values - start, f"{chosen.long_name} of the patched run less that of the run patched", chosen.units),
@@ -110,22 +109,20 @@ def edge_patching(
     }
     dims = ("edge", "position") if by_position else ("edge",)
     variables: dict[str, Variable] = {n: (("prompt", *dims), value, *said) for n, (value, *said) in each.items()}  # type: ignore[misc]
-    if len(run.pairs) > 1:
+    if len(runs.run.pairs) > 1:
         kept = {"change": None, "effect": ~left_out(baselines).numpy()}
         for name, (value, long_name, units) in each.items():
             variables |= over_prompts(
                 name, value.numpy(), dims, long_name, units, kept=kept[name], lengths=runs.lengths
             )
     variables["left_out"] = left_out_variable(baselines)
-    for role, baseline in zip(("clean", "corrupt"), baselines, strict=True):
-        variables[f"{role}_baseline"] = (("prompt",), baseline, f"{chosen.long_name} of the {role} run", chosen.units)
+    variables |= runs.baseline_variables(baselines)
     return make(
         "edge_patching",
         variables,
         edge_coords(found) | pair_coords(runs, dims),
         model=model,
-        prompts={"clean": run.pairs.clean, "corrupt": run.pairs.corrupt}
-        | ({} if reference_tokens is None else {"reference": reference_tokens}),
+        prompts=runs.prompts,
         parameters={
             "direction": direction, "replacement": replacement, "metric": chosen.name, "position": read,
             "by_position": by_position, "sources": sources, "destinations": destinations, "layers": layers, "bos": bos,

@@ -7,13 +7,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analyses.answers import Tokens
 from analyses.circuits.edges import Edge, Source
 from analyses.circuits.written import Written, averages, bytes_per_token
 from analyses.patching.experiment import Experiment
 from analyses.patching.metrics import Metric, MetricReadout, Truth
 from analyses.patching.replacements import check_reference
+from analyses.results import Variable
 from interp.errors import InterpError, nearest
 from interp.metrics import log_probabilities
+from interp.model import Transformer
+from interp.prompts import Prompt
+from interp.sweep.readouts import Position
 from interp.tokenizer import PAD
 
 REPLACEMENTS = ("resample", "zero", "mean", "mean_by_position")
@@ -75,7 +80,7 @@ class Runs:
             if given not in known:
                 raise InterpError(f"{run.who}: unknown {what} {given!r}. {nearest(given, known)}")
         self.run, self.metric, self.noising = run, metric, direction == "noising"
-        self._replacement = replacement
+        self._replacement, self._reference = replacement, reference
         self._means: dict[str, Tensor] | None = None
         if replacement.startswith("mean"):
             by_position, tokens = (
@@ -85,6 +90,48 @@ class Runs:
             if by_position:
                 check_reference(tokens, max(self.lengths), run.who)
             self._means = averages(run.model, tokens, sources, by_position, run.max_bytes // 4)
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls,
+        model: Transformer,
+        clean: Prompt,
+        corrupt: Prompt,
+        sources: Sequence[Source],
+        *,
+        answer: Tokens,
+        wrong: Tokens | None,
+        metric: Metric,
+        position: Position,
+        direction: str,
+        replacement: str,
+        reference: Prompt | None,
+        bos: bool | None,
+        max_bytes: int,
+        who: str,
+    ) -> "Runs":
+        """From what users give; errors are those of `edge_patching`."""
+        run = Experiment.of(
+            model, clean, corrupt, answer=answer, wrong=wrong, metrics=[metric], position=position, bos=bos, align=False,
+            max_bytes=max_bytes, who=who,
+        )  # fmt: skip
+        tokens = None if reference is None else model.to_tokens(reference, bos=bos)
+        return cls(run, metric, direction, replacement, tokens, sources)
+
+    @property
+    def prompts(self) -> dict[str, Int[Tensor, "prompt position"]]:
+        """What was run, by role, for provenance."""
+        reference = {} if self._reference is None else {"reference": self._reference}
+        return {"clean": self.run.pairs.clean, "corrupt": self.run.pairs.corrupt, **reference}
+
+    def baseline_variables(self, baselines: Float[Tensor, "two pair"]) -> dict[str, Variable]:
+        """The metric of the clean and of the corrupt run, as variables of a result."""
+        said, units = self.metric.long_name, self.metric.units
+        return {
+            f"{role}_baseline": (("prompt",), baseline, f"{said} of the {role} run", units)
+            for role, baseline in zip(("clean", "corrupt"), baselines, strict=True)
+        }
 
     def _sides(self) -> tuple[Int[Tensor, "pair _"], Int[Tensor, "pair _"]]:
         clean, corrupt = self.run.pairs.clean, self.run.pairs.corrupt
