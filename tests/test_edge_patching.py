@@ -339,3 +339,12 @@ def test_figures_show_the_largest_edges_by_name(pairs):
     assert np.shape(by_position.data[0].z) == (4, 6)
     with pytest.raises(ResultError, match="top=0"):
         analyses.plot(result, top=0)
+
+
+@pytest.mark.parametrize("given", [[], "m7", ["m0", "a3"], "M0"])
+@pytest.mark.parametrize("side", ["sources", "destinations"])
+def test_what_names_no_part_is_named(side, given):
+    with pytest.raises(InterpError, match="edge_patching: "):
+        analyses.edge_patching(
+            tiny(), random_tokens(1, 4), random_tokens(1, 4, seed=1), answer=3, wrong=4, **{side: given}
+        )

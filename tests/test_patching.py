@@ -340,3 +340,15 @@ def test_a_model_in_half_precision(dtype):
     assert screened["effect"].notnull().sum() == 6
     traced = analyses.causal_tracing(half, arguments[0], subject=[1], answer=3, draws=2, smallest_gap=0.0)
     assert traced["value"].dtype == np.float32
+
+
+@pytest.mark.parametrize("gap", [-1.0, float("nan")])
+@pytest.mark.parametrize(
+    "call",
+    [analyses.activation_patching, analyses.attribution_patching, analyses.compare_patching, analyses.edge_patching],
+)
+def test_a_least_gap_that_is_none_is_refused_before_any_run(call, gap, monkeypatch):
+    model = tiny()
+    monkeypatch.setattr(type(model), "run_blocks", lambda *_, **__: pytest.fail("it ran"))
+    with pytest.raises(InterpError, match="smallest_gap must be a number of 0 or more"):
+        call(model, random_tokens(1, 4), random_tokens(1, 4, seed=1), answer=3, wrong=4, smallest_gap=gap)

@@ -20,7 +20,7 @@ from analyses.patching.methodology import rank_correlation
 from analyses.patching.metrics import Custom, metric_of
 from analyses.results import Variable, make
 from interp.config import ModelConfig
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, is_known, nearest
 from interp.model import Transformer
 from interp.modes import ordinary
 from interp.names import block_name
@@ -85,7 +85,7 @@ def edge_attribution(
         InterpError: an unknown method, a metric without a gradient, a number of steps below 1, a negative `verify`, or as `edge_patching`.
         TokenError, ResultError, ConfigError: as `edge_patching`.
     """
-    if method not in METHODS:
+    if not is_known(method, METHODS):
         raise InterpError(f"{WHO}: unknown method {method!r}. {nearest(method, METHODS)}")
     if steps < 1 or verify < 0:
         raise InterpError(f"{WHO}: steps must be 1 or more and verify 0 or more; got steps={steps}, verify={verify}.")

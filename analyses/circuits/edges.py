@@ -5,7 +5,7 @@ An edge runs from a source, `input`, a head `a3.h1` or an MLP `m3`, to what one 
 of `<k>` and `<v>` is that of the shared ones. Output biases belong to no head, hence to no edge.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -138,8 +138,9 @@ def _chosen(every: Sequence, given: Sequence[str] | str | None, what: str, who: 
     """Those of a list whose names match."""
     if given is None:
         return list(every)
-    patterns, names = [given] if isinstance(given, str) else list(given), [one.name for one in every]
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes)
+    patterns, names = list(given) if several else [given], [one.name for one in every]
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not isinstance(pattern, str) or not any(fnmatchcase(name, pattern) for name in names):
             raise InterpError(f"{who}: there is no {what} {pattern!r}. {nearest(pattern, names)}")
     return [one for one in every if any(fnmatchcase(one.name, pattern) for pattern in patterns)]

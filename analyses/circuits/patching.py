@@ -14,7 +14,7 @@ from analyses.circuits.edges import Destination, Edge, edges
 from analyses.circuits.runs import Batch, Runs
 from analyses.from_end import end_coords
 from analyses.intervals import over_prompts
-from analyses.patching.grid import left_out, left_out_variable, normalised
+from analyses.patching.grid import check_gap, left_out, left_out_variable, normalised
 from analyses.patching.metrics import Custom, metric_of
 from analyses.results import Variable, make, token_coords
 from interp.model import Transformer
@@ -87,6 +87,7 @@ def edge_patching(
         ConfigError: a post-norm model, which has no edges.
         InterpError: a source, destination, layer, direction, replacement or metric that cannot be.
     """
+    check_gap(smallest_gap, WHO)
     read = given_position(position, WHO)
     chosen = metric_of(metric)
     found = edges(model.config, sources=sources, destinations=destinations, layers=layers, who=WHO)

@@ -14,7 +14,7 @@ from analyses.patching.experiment import Experiment
 from analyses.patching.metrics import Metric, MetricReadout, Truth
 from analyses.patching.replacements import check_reference
 from analyses.results import Variable
-from interp.errors import InterpError, nearest
+from interp.errors import InterpError, is_known, nearest
 from interp.metrics import log_probabilities
 from interp.model import Transformer
 from interp.prompts import Prompt
@@ -77,7 +77,7 @@ class Runs:
         sources: Sequence[Source],
     ) -> None:
         for what, given, known in (("direction", direction, DIRECTIONS), ("replacement", replacement, REPLACEMENTS)):
-            if given not in known:
+            if not is_known(given, known):
                 raise InterpError(f"{run.who}: unknown {what} {given!r}. {nearest(given, known)}")
         self.run, self.metric, self.noising = run, metric, direction == "noising"
         self._replacement, self._reference = replacement, reference

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from analyses.answers import Tokens
 from analyses.patching.experiment import Experiment, Method
-from analyses.patching.grid import coordinates, normalised, patched
+from analyses.patching.grid import check_gap, coordinates, normalised, patched
 from analyses.patching.metrics import Custom, metric_of
 from analyses.results import make
 from interp.errors import InterpError
@@ -92,6 +92,7 @@ def activation_patching(
         ResultError: baselines too close together to normalise by, or that are no numbers; then it names the first hook point that is none.
         InterpError: a site, direction, replacement, metric, layer or window that cannot be.
     """
+    check_gap(smallest_gap, WHO)
     read = given_position(position, WHO)
     method = Method.of(
         model,

@@ -13,7 +13,7 @@ from analyses.answers import Tokens
 from analyses.from_end import FROM_END, side_by_side
 from analyses.intervals import over_prompts
 from analyses.patching.experiment import Experiment, Method
-from analyses.patching.grid import coordinates, left_out, left_out_variable, normalised
+from analyses.patching.grid import check_gap, coordinates, left_out, left_out_variable, normalised
 from analyses.patching.methodology import rank_correlation
 from analyses.patching.metrics import Custom, Metric, metric_of
 from analyses.patching.replacements import values_of
@@ -79,6 +79,7 @@ def attribution_patching(
     """
     if verify < 0:
         raise InterpError(f"{WHO}: verify is the number of cells to check, 0 or more; got {verify}.")
+    check_gap(smallest_gap, WHO)
     read = given_position(position, WHO)
     method = Method.of(
         model,

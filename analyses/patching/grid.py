@@ -1,5 +1,6 @@
 """A patched grid as labelled arrays: its effects, normalised, and what its axes mean."""
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,14 @@ from analyses.intervals import over_prompts
 from analyses.patching.experiment import Experiment, Method
 from analyses.patching.metrics import Metric
 from analyses.results import Variable, token_coords
-from interp.errors import ResultError
+from interp.errors import InterpError, ResultError
+
+
+def check_gap(smallest_gap: Any, who: str) -> None:
+    """Raise InterpError for a least difference of the baselines that is neither None nor a number of 0 or more: asked before any run."""
+    known = isinstance(smallest_gap, Real) and not isinstance(smallest_gap, bool) and float(smallest_gap) >= 0
+    if smallest_gap is not None and not known:
+        raise InterpError(f"{who}: smallest_gap must be a number of 0 or more, or None, got {smallest_gap!r}.")
 
 
 def normalised(

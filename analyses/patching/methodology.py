@@ -13,7 +13,7 @@ from torch import Tensor
 from analyses.answers import Tokens
 from analyses.intervals import over_prompts
 from analyses.patching.experiment import Experiment, Method
-from analyses.patching.grid import coordinates, left_out, left_out_variable, normalised
+from analyses.patching.grid import check_gap, coordinates, left_out, left_out_variable, normalised
 from analyses.patching.metrics import Metric, metric_of
 from analyses.results import Variable, make
 from interp.errors import InterpError
@@ -73,6 +73,7 @@ def compare_patching(
     Raises:
         InterpError: fewer than two methods, one of them twice, or as `activation_patching`.
     """
+    check_gap(smallest_gap, WHO)
     read = given_position(position, WHO)
     named = [(str(direction), str(replacement), metric_of(metric)) for direction, replacement, metric in methods]
     labels = [f"{direction} · {replacement} · {metric.name}" for direction, replacement, metric in named]

@@ -12,7 +12,7 @@ from torch import Tensor
 from analyses.answers import Tokens, top_predictions
 from analyses.intervals import over_prompts
 from analyses.patching.experiment import Experiment, Method
-from analyses.patching.grid import coordinates, left_out, left_out_variable, normalised
+from analyses.patching.grid import check_gap, coordinates, left_out, left_out_variable, normalised
 from analyses.patching.metrics import Custom, metric_of
 from analyses.patching.pairs import Pairs, read_answers
 from analyses.results import Variable, make
@@ -81,6 +81,7 @@ def causal_tracing(
     """
     if draws < 1 or not 0 < sigma < float("inf"):
         raise InterpError(f"{WHO}: need at least one draw and a positive sigma; got draws={draws}, sigma={sigma}.")
+    check_gap(smallest_gap, WHO)
     read = given_position(position, WHO)
     method = Method.of(model, site, by_position=by_position, layers=layers, window=window, who=WHO)
     chosen = metric_of(metric)

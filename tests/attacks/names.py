@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from indices import GAP, MODEL, ONE, TOKENS, TWO
+from places import GAP, MODEL, ONE, TOKENS, TWO
 
 import analyses
 import interp
@@ -42,6 +42,15 @@ def hooked(names: Any) -> None:
         MODEL(ONE)
 
 
+def edged(**options: Any) -> Any:
+    return analyses.edge_patching(MODEL, ONE, TWO, **(GAP | options))
+
+
+NO_GAPS: list[Any] = [-1, -0.5, float("nan"), "x", True, [0.1], np.array([1.0, 2.0]), object()]
+PATCHING = (
+    analyses.activation_patching, analyses.attribution_patching, analyses.compare_patching, analyses.edge_patching, analyses.causal_tracing,
+    analyses.head_importance,
+)  # fmt: skip
 NAMES: dict[str, Callable[[Any], Any]] = {
     "site": lambda v: patched(site=v),
     "replacement": lambda v: patched(replacement=v),
@@ -55,6 +64,12 @@ NAMES: dict[str, Callable[[Any], Any]] = {
     ),
     "ablation": lambda v: analyses.direct_logit_attribution(MODEL, ONE, answer=1, wrong=2, ablation=v),
     "attributed metric or None": lambda v: analyses.direct_logit_attribution(MODEL, ONE, answer=1, wrong=2, metric=v),
+    "edge sources or None": lambda v: edged(sources=v),
+    "edge destinations or None": lambda v: edged(destinations=v),
+    "edge direction": lambda v: edged(direction=v),
+    "edge replacement": lambda v: edged(replacement=v),
+    "edge metric": lambda v: edged(metric=v),
+    "edge method": lambda v: analyses.edge_attribution(MODEL, ONE, TWO, answer=1, wrong=2, method=v),
     "circuit": lambda v: analyses.singular_tokens(MODEL, 0, 0, circuit=v),
     "embedding": lambda v: analyses.copying_scores(MODEL, embedding=v),
     "directions": lambda v: cascade.gain(MODEL, TOKENS, directions=v),
@@ -102,20 +117,25 @@ def main() -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     found = 0
-    for place, call in NAMES.items():
-        for value in NO_NAMES:
-            if value is None and place.endswith("or None"):
-                continue
-            try:
-                call(value)
-            except InterpError:
-                continue
-            except Exception as error:  # noqa: BLE001
-                said = f"is unnamed: {type(error).__name__}: {str(error)[:120]}"
-            else:
-                said = "is silent"
-            print(f"{place}: {value!r} {said}")  # noqa: T201
-            found += 1
+    wrong = [(place, call, value) for place, call in NAMES.items() for value in NO_NAMES]
+    for call in PATCHING:
+        given = (ONE,) if call is analyses.causal_tracing else (ONE, TWO)
+        asked = {"subject": [1], "answer": 1} if call is analyses.causal_tracing else {"answer": 1, "wrong": 2}
+        with_gap = lambda v, call=call, given=given, asked=asked: call(MODEL, *given, **asked, smallest_gap=v)  # noqa: E731
+        wrong += [(f"{call.__name__}.smallest_gap", with_gap, value) for value in NO_GAPS]
+    for place, call, value in wrong:
+        if value is None and place.endswith("or None"):
+            continue
+        try:
+            call(value)
+        except InterpError:
+            continue
+        except Exception as error:  # noqa: BLE001
+            said = f"is unnamed: {type(error).__name__}: {str(error)[:120]}"
+        else:
+            said = "is silent"
+        print(f"{place}: {value!r} {said}")  # noqa: T201
+        found += 1
     parameters_in_any_form()
     return found
 
