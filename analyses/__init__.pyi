@@ -8,8 +8,17 @@ from .attention import head_importance as head_importance
 from .attention import head_table as head_table
 from .attention import singular_tokens as singular_tokens
 from .attribution import direct_logit_attribution as direct_logit_attribution
+from .circuits import Circuit as Circuit
+from .circuits import circuit_stability as circuit_stability
+from .circuits import compare_methods as compare_methods
+from .circuits import completeness as completeness
 from .circuits import edge_attribution as edge_attribution
 from .circuits import edge_patching as edge_patching
+from .circuits import edge_scores as edge_scores
+from .circuits import faithfulness as faithfulness
+from .circuits import faithfulness_curve as faithfulness_curve
+from .circuits import minimality as minimality
+from .circuits import run_circuit as run_circuit
 from .embeddings import embedding_structure as embedding_structure
 from .lenses import component_lens as component_lens
 from .lenses import load_lens as load_lens

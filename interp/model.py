@@ -73,6 +73,10 @@ class Attention(HeadWeights):
         """What each head reads at each position, before anybody changes it at `hook_z`."""
         parts = self.qkv(x).split(self.widths, dim=-1)
         q, k, v = (part.unflatten(-1, (-1, self.config.d_head)) for part in parts)  # [batch, position, head, d_head]
+        return self.meet(q, k, v, view)
+
+    def meet(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Float[Tensor, "batch position head d_head"]:
+        """What each head reads, from queries, keys and values as they come from their maps."""
         q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rotary is not None:

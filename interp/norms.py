@@ -33,15 +33,19 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.hook_scale.active or self.hook_normalized.active):
             return self.hook_out(self.fused(x))
-        axes = tuple(range(-self.weight.ndim, 0))  # the last; of a norm over all heads together, the last two
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        wide = wide - wide.mean(axes, keepdim=True) if self.centres else wide
-        scale = (wide.pow(2).mean(axes, keepdim=True) + self.eps).sqrt()  # [batch, position, 1]
+        wide, scale = self.measured(x)
         heard_scale = self.hook_scale(scale)
         normalized = (wide / heard_scale).to(x.dtype)
         heard = self.hook_normalized(normalized)
         out = heard * self.weight if self.bias is None else heard * self.weight + self.bias
         return self.hook_out(unless_changed(out, [(scale, heard_scale), (normalized, heard)], lambda: self.fused(x)))
+
+    def measured(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is divided, [..., d_model], and by what, [..., 1]."""
+        axes = tuple(range(-self.weight.ndim, 0))  # the last; of a norm over all heads together, the last two
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = wide - wide.mean(axes, keepdim=True) if self.centres else wide
+        return wide, (wide.pow(2).mean(axes, keepdim=True) + self.eps).sqrt()
 
     def fused(self, x: Tensor) -> Tensor:
         """The same in one kernel, past all hooks."""

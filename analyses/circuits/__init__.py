@@ -1,6 +1,25 @@
 """Circuits: which edges between the parts of a model carry the answer?"""
 
 from analyses.circuits.attribution import edge_attribution
+from analyses.circuits.circuit import Circuit
+from analyses.circuits.comparison import compare_methods
+from analyses.circuits.criteria import completeness, minimality
+from analyses.circuits.curve import faithfulness_curve
+from analyses.circuits.faithfulness import faithfulness, run_circuit
 from analyses.circuits.patching import edge_patching
+from analyses.circuits.scores import edge_scores
+from analyses.circuits.stability import circuit_stability
 
-__all__ = ["edge_attribution", "edge_patching"]
+__all__ = [
+    "Circuit",
+    "circuit_stability",
+    "compare_methods",
+    "completeness",
+    "edge_attribution",
+    "edge_patching",
+    "edge_scores",
+    "faithfulness",
+    "faithfulness_curve",
+    "minimality",
+    "run_circuit",
+]

@@ -6,7 +6,7 @@ of `<k>` and `<v>` is that of the shared ones. Output biases belong to no head, 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 
 from interp.config import ModelConfig
@@ -34,6 +34,30 @@ class Source:
 
 
 INPUT = Source("input")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What says which edges a model has: all of a configuration that a circuit on file keeps.
+
+    Args:
+        kv_heads: heads with keys and values of their own, as many as heads unless these are grouped.
+        mlp: `plain`, `gated` or `none`.
+        parallel: whether attention and MLP of a block stand side by side.
+        is_sum: whether the stream is the sum of what was written into it.
+    """
+
+    n_layers: int
+    n_heads: int
+    kv_heads: int
+    mlp: str = "plain"
+    parallel: bool = False
+    is_sum: bool = True
+
+    @classmethod
+    def of(cls, config: "ModelConfig | Shape") -> "Shape":
+        """Of a model."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -72,7 +96,7 @@ class Edge:
         return f"{self.source.name}->{self.destination.name}"
 
 
-def sources(config: ModelConfig) -> list[Source]:
+def sources(config: ModelConfig | Shape) -> list[Source]:
     """All 1 + L(H + 1) of them (1 + LH without MLPs), in the order in which they write."""
     found = [INPUT]
     for layer in range(config.n_layers):
@@ -81,7 +105,7 @@ def sources(config: ModelConfig) -> list[Source]:
     return found
 
 
-def destinations(config: ModelConfig) -> list[Destination]:
+def destinations(config: ModelConfig | Shape) -> list[Destination]:
     """All L(H + 2K + 1) + 1 of them (one less a layer without MLPs), with K heads of keys and values, in the order in which they read."""
     found = []
     for layer in range(config.n_layers):
@@ -95,7 +119,7 @@ def destinations(config: ModelConfig) -> list[Destination]:
 
 @takes_whole(several=["layers"])
 def edges(
-    config: ModelConfig,
+    config: ModelConfig | Shape,
     *,
     sources: Sequence[str] | str | None = None,
     destinations: Sequence[str] | str | None = None,
@@ -115,8 +139,8 @@ def edges(
     if not config.is_sum:
         raise ConfigError(f"{who}: a post-norm model rescales its stream after each addition, so it has no edges.")
     every_source, every_destination = _every(config)
-    out_of = _chosen(every_source, sources, "source", who)
-    into = _chosen(every_destination, destinations, "destination", who)
+    out_of = chosen(every_source, sources, "source", who)
+    into = chosen(every_destination, destinations, "destination", who)
     if layers is not None:
         wrong = [layer for layer in layers if layer not in range(config.n_layers)]
         if wrong or not layers:
@@ -130,11 +154,11 @@ def edges(
     return found
 
 
-def _every(config: ModelConfig) -> tuple[list[Source], list[Destination]]:
+def _every(config: ModelConfig | Shape) -> tuple[list[Source], list[Destination]]:
     return sources(config), destinations(config)
 
 
-def _chosen(every: Sequence, given: Sequence[str] | str | None, what: str, who: str) -> list:  # type: ignore[type-arg]
+def chosen(every: Sequence, given: Sequence[str] | str | None, what: str, who: str) -> list:  # type: ignore[type-arg]
     """Those of a list whose names match."""
     if given is None:
         return list(every)
