@@ -18,7 +18,13 @@ from .circuits import edge_scores as edge_scores
 from .circuits import faithfulness as faithfulness
 from .circuits import faithfulness_curve as faithfulness_curve
 from .circuits import minimality as minimality
+from .circuits import read_eap_ig as read_eap_ig
+from .circuits import read_mib as read_mib
 from .circuits import run_circuit as run_circuit
+from .circuits import to_networkx as to_networkx
+from .circuits import write_eap_ig as write_eap_ig
+from .circuits import write_graphml as write_graphml
+from .circuits import write_mib as write_mib
 from .embeddings import embedding_structure as embedding_structure
 from .lenses import component_lens as component_lens
 from .lenses import load_lens as load_lens

@@ -6,6 +6,7 @@ from analyses.circuits.comparison import compare_methods
 from analyses.circuits.criteria import completeness, minimality
 from analyses.circuits.curve import faithfulness_curve
 from analyses.circuits.faithfulness import faithfulness, run_circuit
+from analyses.circuits.formats import read_eap_ig, read_mib, to_networkx, write_eap_ig, write_graphml, write_mib
 from analyses.circuits.patching import edge_patching
 from analyses.circuits.scores import edge_scores
 from analyses.circuits.stability import circuit_stability
@@ -21,5 +22,11 @@ __all__ = [
     "faithfulness",
     "faithfulness_curve",
     "minimality",
+    "read_eap_ig",
+    "read_mib",
     "run_circuit",
+    "to_networkx",
+    "write_eap_ig",
+    "write_graphml",
+    "write_mib",
 ]

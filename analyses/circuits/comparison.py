@@ -64,8 +64,8 @@ def compare_methods(
         The others: as in `edge_patching`, in the direction of noising.
 
     Returns:
-        A Dataset over `estimator`, `exact` first. Over pairs' means: `score` (estimator, edge), how much each edge helps the answer; and between
-        each method and the exact effects `rank_correlation`, Spearman's over all edges, of the signed scores; `rank_correlation_of_size`;
+        A Dataset over `estimator`, `exact` first. Over pairs' means: `score` (estimator, edge), how much each edge helps the answer; and
+        between each method and the exact effects `rank_correlation`, Spearman's over all edges, of the signed scores; `rank_correlation_of_size`;
         `correlation`, Pearson's; `same_sign`, the share of edges; `overlap` (estimator, count), the share of the first edges that are among
         the first exactly; each with a 95 % bootstrap interval over pairs. And what `faithfulness_curve` gives for them, on these pairs.
 
@@ -130,8 +130,8 @@ def compare_methods(
         f"95 % interval over pairs: {most}",
         "1",
     )
-    for name, one in curves.data_vars.items():
-        variables[str(name)] = (tuple(map(str, one.dims)), one.to_numpy(), one.attrs["long_name"], one.attrs["units"])
+    for key, one in curves.data_vars.items():
+        variables[str(key)] = (tuple(map(str, one.dims)), one.to_numpy(), one.attrs["long_name"], one.attrs["units"])
     coords: dict[Any, Any] = dict(curves.coords.items())
     coords |= {"estimator": names, "count": numbers} | {name: exact[name] for name in ("edge", "source", "destination")}
     tokens = {"clean": model.to_tokens(clean, bos=bos), "corrupt": model.to_tokens(corrupt, bos=bos)}

@@ -6,7 +6,7 @@ of `<k>` and `<v>` is that of the shared ones. Output biases belong to no head, 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 
 from interp.config import ModelConfig
@@ -45,6 +45,7 @@ class Shape:
         mlp: `plain`, `gated` or `none`.
         parallel: whether attention and MLP of a block stand side by side.
         is_sum: whether the stream is the sum of what was written into it.
+        d_model: width of the stream, where it is known; graphs of models of different width are alike.
     """
 
     n_layers: int
@@ -53,11 +54,12 @@ class Shape:
     mlp: str = "plain"
     parallel: bool = False
     is_sum: bool = True
+    d_model: int | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, config: "ModelConfig | Shape") -> "Shape":
         """Of a model."""
-        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
+        return cls(**{one.name: getattr(config, one.name) for one in fields(cls)})
 
 
 @dataclass(frozen=True)
