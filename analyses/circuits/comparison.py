@@ -65,9 +65,9 @@ def compare_methods(
 
     Returns:
         A Dataset over `estimator`, `exact` first. Over pairs' means: `score` (estimator, edge), how much each edge helps the answer; and
-        between each method and the exact effects `rank_correlation`, Spearman's over all edges, of the signed scores; `rank_correlation_of_size`;
-        `correlation`, Pearson's; `same_sign`, the share of edges; `overlap` (estimator, count), the share of the first edges that are among
-        the first exactly; each with a 95 % bootstrap interval over pairs. And what `faithfulness_curve` gives for them, on these pairs.
+        between each method and the exact effects `rank_correlation`, Spearman's over all edges, of the signed scores;
+        `rank_correlation_of_size`; `correlation`, Pearson's; `same_sign`, the share of edges; `overlap` (estimator, count), the share of the
+        first edges that are among the first exactly; each with a 95 % bootstrap interval over pairs. And what `faithfulness_curve` gives for them, on these pairs.
 
     Raises:
         InterpError: a count below 1 or above the number of edges, no methods, or as `edge_patching`, `edge_attribution` and

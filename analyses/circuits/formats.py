@@ -73,12 +73,12 @@ def read_eap_ig(path: Path | str, *, model: "Transformer | ModelConfig | Shape |
     except (OSError, ValueError) as error:
         raise InterpError(f"{who} is no circuit in EAP-IG's format: {error}.") from error
     cfg, listed = (_part(held, name, who) for name in ("cfg", "edges"))
-    sizes = [_whole(cfg, name, who) for name in ("n_layers", "n_heads", "d_model")]
+    n_layers, n_heads, d_model = (_whole(cfg, name, who) for name in ("n_layers", "n_heads", "d_model"))
     parallel = cfg.get("parallel_attn_mlp", False) is True
-    shape = Shape(*sizes[:2], sizes[1], parallel=parallel, d_model=sizes[2]) if model is None else shape_of(model)
+    shape = Shape(n_layers, n_heads, n_heads, parallel=parallel, d_model=d_model) if model is None else shape_of(model)
     said = (shape.n_layers, shape.n_heads, shape.parallel)
-    if said != (*sizes[:2], parallel) or shape.mlp == "none":
-        raise InterpError(f"{who} is of a model of {sizes[0]} layers of {sizes[1]} heads; this one's shape is {shape}.")
+    if said != (n_layers, n_heads, parallel) or shape.mlp == "none":
+        raise InterpError(f"{who} is of a model of {n_layers} layers of {n_heads} heads; this one's shape is {shape}.")
     if len(listed) != (expected := _edges_there(shape)):  # before they are all named, for a file may say any size
         raise InterpError(f"{who} has {len(listed):,} edges; a model of its shape has {expected:,}.")
     inside, scores = set[str](), dict[str, float]()
