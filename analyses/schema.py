@@ -13,7 +13,7 @@ from interp.strict_json import parse
 
 ATTRIBUTES = ("model", "weight_hash", "model_config", "parameters", "prompts", "seed", "dtype", "created")
 SIZES = ("n_layers", "n_heads", "d_model", "d_vocab", "n_ctx")
-NEEDED = ("prompt", "layer", "head", "position", "query", "key", "seed")
+NEEDED = ("prompt", "layer", "head", "position", "query", "key", "seed", "method")
 """Dimensions of which there is at least one place, where a result has them."""
 TYPES = {"b": "truth values", "i": "whole numbers", "f": "floating-point numbers", "s": "texts"}
 

@@ -2,6 +2,8 @@
 
 import json
 import random
+import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,14 +12,16 @@ import xarray as xr
 from conftest import SHARED, random_tokens, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.progress import Progress
 from test_inputs import split_hooks
 from test_options import build, configs
 
 import analyses
 import interp
 from analyses.circuits.edges import Destination, destinations, edges, sources
+from analyses.circuits.patching import _in_order, _parts
 from interp import PAD, ModelConfig
-from interp.errors import ConfigError, InterpError, ResultError, TokenError
+from interp.errors import ConfigError, HookError, InterpError, ResultError, TokenError
 from interp.names import AXES
 from interp.sweep import sweep
 from interp.sweep.interventions import Add, Intervention, Patch, Row
@@ -348,3 +352,114 @@ def test_what_names_no_part_is_named(side, given):
         analyses.edge_patching(
             tiny(), random_tokens(1, 4), random_tokens(1, 4, seed=1), answer=3, wrong=4, **{side: given}
         )
+
+
+def counted(monkeypatch, stop_at=None) -> list[int]:
+    """How many rows each sweep of edges has from now on; before number `stop_at` begins, it is as if the user had stopped it."""
+    module, calls = sys.modules["analyses.circuits.patching"], []
+    original = module.sweep
+
+    def stopping(model, tokens, rows, *others, **options):
+        calls.append(len(rows))
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return original(model, tokens, rows, *others, **options)
+
+    monkeypatch.setattr(module, "sweep", stopping)
+    return calls
+
+
+@pytest.mark.parametrize("by_position", [False, True])
+def test_parts_are_kept_and_a_stopped_run_goes_on(by_position, pairs, tmp_path, monkeypatch):
+    model, clean, corrupt, asked = pairs
+    clean[0, 4:] = corrupt[0, 4:] = PAD  # by position some numbers are NaN
+    monkeypatch.setattr(sys.modules["analyses.circuits.patching"], "LARGEST_PART", 2**19 if by_position else 2**16)
+    how = {**asked, "by_position": by_position, "max_bytes": 100_000, "destinations": ["a2.h0<q>", "m2"]}
+    with monkeypatch.context() as watched:
+        every = counted(watched)
+        expected = analyses.edge_patching(model, clean, corrupt, **how)
+    assert len(every) > 6
+    folder = tmp_path / "parts"
+    with monkeypatch.context() as watched:
+        counted(watched, stop_at=5)
+        with pytest.raises(KeyboardInterrupt):
+            analyses.edge_patching(model, clean, corrupt, **how, keep=folder)
+    there = {path.name: path.stat().st_mtime_ns for path in folder.glob("edges-*.safetensors")}
+    assert len(there) == 4
+    with monkeypatch.context() as watched:
+        calls = counted(watched)
+        found = analyses.edge_patching(model, clean, corrupt, **how, keep=str(folder))
+    assert calls == every[4:]
+    xr.testing.assert_identical(found.assign_attrs(created=""), expected.assign_attrs(created=""))
+    assert all((folder / name).stat().st_mtime_ns == time for name, time in there.items())
+    with monkeypatch.context() as watched:
+        again = counted(watched)
+        analyses.edge_patching(model, clean, corrupt, **how, keep=folder)
+    assert again == []
+
+
+def test_parts_of_another_request_are_refused(pairs, tmp_path):
+    model, clean, corrupt, asked = pairs
+    first = {**asked, "destinations": "logits", "keep": tmp_path / "parts"}
+    analyses.edge_patching(model, clean, corrupt, **first)
+    others = [
+        {"answer": 2}, {"wrong": 4}, {"direction": "denoising"}, {"replacement": "zero"}, {"metric": "logit"}, {"position": 3},
+        {"by_position": True}, {"sources": "input"}, {"destinations": "m2"},
+    ]  # fmt: skip
+    for other in others:
+        with pytest.raises(InterpError, match="parts of another request"):
+            analyses.edge_patching(model, clean, corrupt, **(first | other))
+    for runs in ((tiny(seed=5), clean, corrupt), (model, corrupt, clean), (model, clean[:1], corrupt[:1])):
+        with pytest.raises(InterpError, match="parts of another request"):
+            analyses.edge_patching(*runs, **first)
+    mean = {**first, "replacement": "mean", "keep": tmp_path / "means"}
+    analyses.edge_patching(model, clean, corrupt, **mean)
+    with pytest.raises(InterpError, match="parts of another request"):
+        analyses.edge_patching(model, clean, corrupt, **mean, reference=clean)
+
+
+def test_what_cannot_be_kept_is_named(pairs, tmp_path):
+    model, clean, corrupt, asked = pairs
+    run = partial(analyses.edge_patching, model, clean, corrupt, **asked, destinations="logits")
+    with pytest.raises(InterpError, match="which function the metric is"):
+        run(keep=tmp_path / "parts", metric=lambda logits, prompts: logits[:, 0])
+    hooks = {"blocks.0.hook_resid_pre": lambda value, hook: value}
+    with pytest.raises(HookError, match="hooks attached"), model.hooks(hooks):
+        run(keep=tmp_path / "parts")
+    assert not (tmp_path / "parts").exists()
+    (tmp_path / "mine.txt").write_text("keep me")
+    with pytest.raises(InterpError, match="no folder of kept parts"):
+        run(keep=tmp_path)
+
+
+def test_parts_are_of_about_a_minute_and_have_every_edge_once():
+    config = ModelConfig(n_layers=12, d_model=768, n_heads=12, d_head=64, d_mlp=3072, n_ctx=1024, d_vocab=50257)
+    found = edges(config)
+    ordered = [found[number] for number in _in_order(found)]
+    reads = [edge.destination.read for edge in ordered]
+    assert reads == sorted(reads)
+    assert len(set(ordered)) == len(found)
+    parts = list(_parts(config, 16, 1, ordered))
+    assert [number for part in parts for number in part] == list(range(len(found)))
+    assert 5 < len(parts) < 50
+    assert [len(part) for part in _parts(config, 1024, 10_000, ordered[:3])] == [1, 1, 1]
+    assert list(_parts(config, 16, 1, [])) == []
+
+
+def test_kept_parts_count_as_done(pairs, tmp_path, monkeypatch):
+    model, clean, corrupt, asked = pairs
+    monkeypatch.setattr(sys.modules["analyses.circuits.patching"], "LARGEST_PART", 1)
+    told, update = [], Progress.update
+
+    def telling(self, task, **values):
+        update(self, task, **values)
+        told.append((self.tasks[0].completed, self.tasks[0].total))
+
+    monkeypatch.setattr(Progress, "update", telling)
+    run = partial(
+        analyses.edge_patching, model, clean, corrupt, **asked, destinations="logits", keep=tmp_path / "parts"
+    )
+    run()
+    first, told[:] = list(told), []
+    run()
+    assert told == first == [(2 * n, 20) for n in range(1, 11)]  # an edge of two pairs at a time
