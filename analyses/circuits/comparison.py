@@ -39,7 +39,7 @@ def compare_methods(
     *,
     answer: Tokens,
     wrong: Tokens | None = None,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | None = None,
     steps: int = 5,
     counts: Sequence[int] = (10, 20, 50, 100, 200),
     shares: Sequence[float] = SHARES,
@@ -58,7 +58,7 @@ def compare_methods(
     """Patch every edge exactly, estimate it by each method, and say how far they agree: the ground truth in one call, on any model.
 
     Args:
-        methods: of `edge_attribution`; steps: of those that take steps.
+        methods: of `edge_attribution`; None is all that the model can have. steps: of those that take steps.
         counts: how many edges that come first, by size, are compared.
         shares, random, seed: of the curves, see `faithfulness_curve`.
         keep: a folder for the finished parts of the exact effects, see `edge_patching`.
@@ -67,8 +67,9 @@ def compare_methods(
     Returns:
         A Dataset over `estimator`, `exact` first. Over pairs' means: `score` (estimator, edge), how much each edge helps the answer; and
         between each method and the exact effects `rank_correlation`, Spearman's over all edges, of the signed scores;
-        `rank_correlation_of_size`; `correlation`, Pearson's; `same_sign`, the share of edges; `overlap` (estimator, count), the share of the
-        first edges that are among the first exactly; each with a 95 % bootstrap interval over pairs. And what `faithfulness_curve` gives for them, on these pairs.
+        `rank_correlation_of_size`; `correlation`, Pearson's; `same_sign`, the share of edges; `overlap` (estimator, count), the share of
+        the first edges that are among the first exactly; each with a 95 % bootstrap interval over pairs. And what `faithfulness_curve`
+        gives for them, on these pairs.
 
     Raises:
         InterpError: a count below 1 or above the number of edges, no methods, or as `edge_patching`, `edge_attribution` and
@@ -78,6 +79,8 @@ def compare_methods(
         "answer": answer, "wrong": wrong, "replacement": replacement, "metric": metric, "position": position, "reference": reference,
         "bos": bos, "max_bytes": max_bytes, "progress": progress,
     }  # fmt: skip
+    if methods is None:
+        methods = [one for one in METHODS if one != "atp_star" or model.config.qk_norm != "whole"]
     listed = [methods] if isinstance(methods, str) else list(methods)
     if not listed:
         raise InterpError(f"{WHO}: give at least one method.")

@@ -75,8 +75,8 @@ def faithfulness_curve(
     Returns:
         A Dataset. `faithfulness` (estimator, ranking, share), with its 95 % bootstrap interval over pairs; `value` (prompt, estimator,
         ranking, share), the metric of each circuit's run; `n_edges` (estimator, ranking, share), how many are left after pruning; `cpr`
-        and `cmd` (estimator) with intervals; `random_faithfulness` (draw, share), `random_cpr` and `random_cmd` (draw); and the baselines, as
-        `faithfulness` has them.
+        and `cmd` (estimator) with intervals; `random_faithfulness` (draw, share), `random_cpr` and `random_cmd` (draw); and the baselines,
+        as `faithfulness` has them.
 
     Raises:
         InterpError: shares that are none. ResultError: scores that are none, or a gap between the mean baselines below `smallest_gap`.
