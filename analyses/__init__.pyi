@@ -10,6 +10,7 @@ from .attention import singular_tokens as singular_tokens
 from .attribution import direct_logit_attribution as direct_logit_attribution
 from .circuits import edge_attribution as edge_attribution
 from .circuits import edge_patching as edge_patching
+from .circuits import path_patching as path_patching
 from .embeddings import embedding_structure as embedding_structure
 from .lenses import component_lens as component_lens
 from .lenses import load_lens as load_lens

@@ -41,6 +41,7 @@ AXES: dict[str, str] = {
     "law": "a power and an exponential, which are compared",
     "injection": "places where a disturbance is injected",
     "direction": "directions of a disturbance",
+    "source": "parts of the model that write into the stream: the input, heads, MLPs",
     "edge": "from a part of the model to what another reads of it",
     "bound": "lower and upper end of an interval",
     "component": "parts that sum to a quantity: embeddings, attention layers, MLPs, biases",
