@@ -2,12 +2,13 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import random_tokens, tiny
+from conftest import TINY, random_tokens, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_edge_patching import written
@@ -249,3 +250,31 @@ def test_pairs_that_do_not_fit(pairs):
         analyses.path_patching(model, clean, corrupt[:, :5], **asked)
     with pytest.raises(ResultError, match="path_patching: pair 0: .* nearly the same"):
         analyses.path_patching(model, clean, clean, answer=1, wrong=3)
+
+
+def test_the_figure_has_heads_in_a_grid_mlps_beside_and_the_input_in_words():
+    model, clean, corrupt = tiny(), random_tokens(6, 5, seed=1), random_tokens(6, 5, seed=2)
+    asked = {"answer": 1, "wrong": 3, "smallest_gap": 0.0}
+    model.name = "<b>tiny</b>"
+    result = analyses.path_patching(model, clean, corrupt, **asked, receivers=["a2.*<q>", "m1"], positions=[0, -1])
+    change = dict(zip(result.source.values.tolist(), result.change_mean.values.tolist(), strict=True))
+    figure = analyses.plot(result)
+    heads, dots, mlps, mlp_dots = figure.data
+    for (layer, head), value in np.ndenumerate(heads.z):
+        assert value == change.get(f"a{layer}.h{head}", pytest.approx(np.nan, nan_ok=True))
+    assert mlps.z[:2, 0].tolist() == [change["m0"], change["m1"]]
+    assert np.isnan(mlps.z[2, 0])
+    low, high = result.change_interval.values
+    beyond = {str(name) for name in result.source.values[(low > 0) | (high < 0)]} - {"input"}
+    assert {f"a{y}.h{x}" for x, y in zip(dots.x, dots.y, strict=True)} | {f"m{y}" for y in mlp_dots.y} == beyond
+    title = figure.layout.title.text
+    assert title.startswith("Paths to a2.*&lt;q&gt;, m1 · &lt;b&gt;tiny&lt;/b&gt;")
+    assert f"input {change['input']:+.3f} logits; mean over 6 pairs" in title
+    assert "positions 0, -1" in title
+    scale = figure.layout.coloraxis
+    assert scale.cmid == 0
+    assert scale.cmax == -scale.cmin == max(0.05, *(abs(value) for name, value in change.items() if name != "input"))
+    one = analyses.plot(result, prompt=1)
+    assert one.data[0].z[0, 0] == result.change.sel(source="a0.h0")[1]
+    attention_only = analyses.path_patching(tiny(config=replace(TINY, mlp="none")), clean, corrupt, **asked)
+    assert len(analyses.plot(attention_only).data) == 2
