@@ -18,6 +18,7 @@ from .circuits import edge_scores as edge_scores
 from .circuits import faithfulness as faithfulness
 from .circuits import faithfulness_curve as faithfulness_curve
 from .circuits import minimality as minimality
+from .circuits import path_patching as path_patching
 from .circuits import read_eap_ig as read_eap_ig
 from .circuits import read_mib as read_mib
 from .circuits import run_circuit as run_circuit

@@ -63,6 +63,7 @@ class Examples:
             "edge_attribution": lambda: analyses.edge_attribution(
                 model, clean, corrupt, **self.answers, method=["eap", "eap_ig_inputs", "relp", "atp_star"], verify=12
             ),
+            "path_patching": lambda: analyses.path_patching(model, clean, corrupt, **self.answers),
             "causal_tracing": lambda: analyses.causal_tracing(model, "The capital of France is", subject="France", answer=" Paris"),
             "head_ablation": lambda: analyses.ablate_heads(model, clean, **self.answers, heads=[(4, 1), (4, 3)], controls=6),
             "cascade_gain": self.gain,

@@ -20,24 +20,32 @@ from interp.sweep.interventions import Add, Apply, Intervention, Patch, Row, Sca
 from interp.sweep.readouts import EachLayer, LogitDifference, Logits
 
 
-def plain_norm(config: ModelConfig, weights: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
-    """The norm from its definition; x itself where the model has none before its readers."""
+def plain_norm(
+    config: ModelConfig,
+    weights: dict[str, torch.Tensor],
+    name: str,
+    x: torch.Tensor,
+    scale: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The norm from its definition, or at a given scale; x itself where the model has none before its readers."""
     if config.norm == "none" or config.norm_placement not in ("pre", "both"):
         return x
     x = x - x.mean(-1, keepdim=True) if config.norm == "layernorm" else x
-    x = x / (x.square().mean(-1, keepdim=True) + config.norm_eps).sqrt() * weights[f"{name}.weight"]
-    return x + weights.get(f"{name}.bias", 0.0)
+    scale = (x.square().mean(-1, keepdim=True) + config.norm_eps).sqrt() if scale is None else scale
+    return x / scale * weights[f"{name}.weight"] + weights.get(f"{name}.bias", 0.0)
 
 
-def split_hooks(model: Transformer, layer: int, reader: str, change, head: int | None = None) -> dict:
-    """Hooks of a whole run in which one reader reads `change(stream)`, [position, d_model], and nobody else does."""
+def split_hooks(model: Transformer, layer: int, reader: str, change, head: int | None = None, scale=None) -> dict:
+    """Hooks of a whole run in which one reader reads `change(stream)`, [position, d_model], and nobody else does; through its norm at a
+    given scale [position, 1], or at its own."""
     config, weights, seen = model.config, model.state_dict(), {}
     block = f"blocks.{layer}"
     late = reader == "mlp"
     where = f"{block}.hook_resid_mid" if late and not config.parallel else f"{block}.hook_resid_pre"
 
     def keep(value, hook):
-        seen["read"] = plain_norm(config, weights, f"{block}.{'ln2' if late else 'ln1'}", change(value[0].clone()))
+        name = f"{block}.{'ln2' if late else 'ln1'}"
+        seen["read"] = plain_norm(config, weights, name, change(value[0].clone()), scale)
 
     def project(name, rows=slice(None)):
         bias = weights.get(f"{block}.{name}.bias")

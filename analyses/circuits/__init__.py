@@ -8,6 +8,7 @@ from analyses.circuits.curve import faithfulness_curve
 from analyses.circuits.faithfulness import faithfulness, run_circuit
 from analyses.circuits.formats import read_eap_ig, read_mib, to_networkx, write_eap_ig, write_graphml, write_mib
 from analyses.circuits.patching import edge_patching
+from analyses.circuits.paths import path_patching
 from analyses.circuits.scores import edge_scores
 from analyses.circuits.stability import circuit_stability
 
@@ -22,6 +23,7 @@ __all__ = [
     "faithfulness",
     "faithfulness_curve",
     "minimality",
+    "path_patching",
     "read_eap_ig",
     "read_mib",
     "run_circuit",

@@ -127,12 +127,14 @@ def edges(
     destinations: Sequence[str] | str | None = None,
     layers: Sequence[int] | None = None,
     who: str = "edges",
+    called: tuple[str, str] = ("source", "destination"),
 ) -> list[Edge]:
     """The edges of a model: from every source to everything that reads after it has written, by source, then by destination.
 
     Args:
         sources, destinations: names, or globs such as `a3.*`, that choose some; None is all.
         layers: of the destinations, the logits being in none; None is all and the logits.
+        called: what the two ends are called in messages.
 
     Raises:
         ConfigError: a post-norm model, whose stream is no sum of what was written.
@@ -141,8 +143,8 @@ def edges(
     if not config.is_sum:
         raise ConfigError(f"{who}: a post-norm model rescales its stream after each addition, so it has no edges.")
     every_source, every_destination = _every(config)
-    out_of = chosen(every_source, sources, "source", who)
-    into = chosen(every_destination, destinations, "destination", who)
+    out_of = chosen(every_source, sources, called[0], who)
+    into = chosen(every_destination, destinations, called[1], who)
     if layers is not None:
         wrong = [layer for layer in layers if layer not in range(config.n_layers)]
         if wrong or not layers:
@@ -151,7 +153,7 @@ def edges(
     found = [Edge(source, one) for source in out_of for one in into if source.written < one.read]
     if not found:
         raise InterpError(
-            f"{who}: no edge runs from the chosen sources to the chosen destinations, which all read before those write."
+            f"{who}: no edge runs from the chosen {called[0]}s to the chosen {called[1]}s, which all read before those write."
         )
     return found
 

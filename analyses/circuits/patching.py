@@ -123,28 +123,10 @@ def edge_patching(
     with torch.no_grad():
         values, baselines = patch_edges(runs, found, by_position, progress, parts)
     runs.run.check_finite([chosen], baselines[None])
-    start = baselines[0 if runs.noising else 1].reshape(-1, *[1] * (values.ndim - 1))
-    each = {
-        "change": (values - start, f"{chosen.long_name} of the patched run less that of the run patched", chosen.units),
-        "effect": (
-            normalised(values, baselines, chosen, smallest_gap, WHO),
-            f"share of the way from the corrupt to the clean {chosen.long_name}",
-            "1",
-        ),
-    }
     dims = ("edge", "position") if by_position else ("edge",)
-    variables: dict[str, Variable] = {n: (("prompt", *dims), value, *said) for n, (value, *said) in each.items()}  # type: ignore[misc]
-    if len(runs.run.pairs) > 1:
-        kept = {"change": None, "effect": ~left_out(baselines).numpy()}
-        for name, (value, long_name, units) in each.items():
-            variables |= over_prompts(
-                name, value.numpy(), dims, long_name, units, kept=kept[name], lengths=runs.lengths
-            )
-    variables["left_out"] = left_out_variable(baselines)
-    variables |= runs.baseline_variables(baselines)
     return make(
         "edge_patching",
-        variables,
+        effect_variables(runs, values, baselines, dims, smallest_gap),
         edge_coords(found) | pair_coords(runs, dims),
         model=model,
         prompts=runs.prompts,
@@ -174,6 +156,39 @@ def _request(runs: Runs, found: Sequence[Edge], parameters: dict[str, Any]) -> d
         "wrongs": None if run.wrongs is None else run.wrongs.tolist(),
     }
     return request_of(run.model, list(runs.prompts.values()), asked, None)
+
+
+def effect_variables(
+    runs: Runs,
+    values: Float[Tensor, "pair ..."],
+    baselines: Float[Tensor, "two pair"],
+    dims: tuple[str, ...],
+    smallest_gap: float | None,
+) -> dict[str, Variable]:
+    """Change and effect of what was patched, over several pairs with their means and intervals; and the baselines.
+
+    Args:
+        values: the metric of each patched run, by pair and by `dims`.
+    """
+    metric = runs.metric
+    start = baselines[0 if runs.noising else 1].reshape(-1, *[1] * (values.ndim - 1))
+    each = {
+        "change": (values - start, f"{metric.long_name} of the patched run less that of the run patched", metric.units),
+        "effect": (
+            normalised(values, baselines, metric, smallest_gap, runs.run.who),
+            f"share of the way from the corrupt to the clean {metric.long_name}",
+            "1",
+        ),
+    }
+    variables: dict[str, Variable] = {n: (("prompt", *dims), value, *said) for n, (value, *said) in each.items()}  # type: ignore[misc]
+    if len(runs.run.pairs) > 1:
+        kept = {"change": None, "effect": ~left_out(baselines).numpy()}
+        for name, (value, long_name, units) in each.items():
+            variables |= over_prompts(
+                name, value.numpy(), dims, long_name, units, kept=kept[name], lengths=runs.lengths
+            )
+    variables["left_out"] = left_out_variable(baselines)
+    return variables | runs.baseline_variables(baselines)
 
 
 def patch_edges(

@@ -181,12 +181,16 @@ class Runs:
         return (new - own).masked_fill((batch.tokens == PAD)[:, :, None], 0.0)
 
     def all_moved(
-        self, batch: Batch, found: Sequence[Edge]
+        self, batch: Batch, found: Sequence[Edge], share: int = 1
     ) -> Iterator[dict[str, Float[Tensor, "pair position d_model"]]]:
-        """The same of all sources of some edges, by name: as many as fit into a quarter of the bound, at least one, group by group."""
+        """The same of all sources of some edges, by name: as many as fit into a quarter of the bound, at least one, group by group.
+
+        Args:
+            share: how many times as much each takes.
+        """
         names = list(dict.fromkeys(edge.source for edge in found))
         size = batch.tokens.numel() * self.run.model.config.d_model * self.run.model.W_E.element_size()
-        together = max(1, self.run.max_bytes // 4 // size)
+        together = max(1, self.run.max_bytes // 4 // (share * size))
         for begin in range(0, len(names), together):
             yield {source.name: self.moved(batch, source) for source in names[begin : begin + together]}
 

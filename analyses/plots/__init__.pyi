@@ -29,6 +29,7 @@ from .mean_field import plot_mean_field as plot_mean_field
 from .methodology import plot_methodology as plot_methodology
 from .participation import plot_participation as plot_participation
 from .patching import plot_patching as plot_patching
+from .paths import plot_paths as plot_paths
 from .repair import plot_repair as plot_repair
 from .reproduction import plot_reproduction as plot_reproduction
 from .residual import plot_residual as plot_residual

@@ -46,10 +46,14 @@ def edged(**options: Any) -> Any:
     return analyses.edge_patching(MODEL, ONE, TWO, **(GAP | options))
 
 
+def along(**options: Any) -> Any:
+    return analyses.path_patching(MODEL, ONE, TWO, **(GAP | options))
+
+
 NO_GAPS: list[Any] = [-1, -0.5, float("nan"), "x", True, [0.1], np.array([1.0, 2.0]), object()]
 PATCHING = (
     analyses.activation_patching, analyses.attribution_patching, analyses.compare_patching, analyses.edge_patching, analyses.causal_tracing,
-    analyses.head_importance,
+    analyses.head_importance, analyses.path_patching,
 )  # fmt: skip
 NAMES: dict[str, Callable[[Any], Any]] = {
     "site": lambda v: patched(site=v),
@@ -70,6 +74,12 @@ NAMES: dict[str, Callable[[Any], Any]] = {
     "edge replacement": lambda v: edged(replacement=v),
     "edge metric": lambda v: edged(metric=v),
     "edge method": lambda v: analyses.edge_attribution(MODEL, ONE, TWO, answer=1, wrong=2, method=v),
+    "path senders or None": lambda v: along(senders=v),
+    "path receivers": lambda v: along(receivers=v),
+    "path norm": lambda v: along(norm=v),
+    "path direction": lambda v: along(direction=v),
+    "path replacement": lambda v: along(replacement=v),
+    "path metric": lambda v: along(metric=v),
     "circuit": lambda v: analyses.singular_tokens(MODEL, 0, 0, circuit=v),
     "embedding": lambda v: analyses.copying_scores(MODEL, embedding=v),
     "directions": lambda v: cascade.gain(MODEL, TOKENS, directions=v),

@@ -185,14 +185,18 @@ def patching() -> Iterator[Place]:
             lambda **k: analyses.edge_attribution(MODEL, ONE, TWO, **(ASKED | {"verify": 2} | k)),
             {"answer": 3, "position": 3, "layers": [1], "steps": 2, "verify": 1},
         ),
+        "path_patching": (
+            lambda **k: analyses.path_patching(MODEL, ONE, TWO, **(GAP | k)),
+            {"answer": 3, "position": 3, "positions": [3, 1]},
+        ),
     }
     optional = {("causal_tracing", "answer"), ("direct_logit_attribution", "answer"), ("activation_patching", "wrong")}
-    lowest = {"position": None, "window": 1, "draws": 1, "subject": None, "controls": 0, "steps": 1}
+    lowest = {"position": None, "positions": None, "window": 1, "draws": 1, "subject": None, "controls": 0, "steps": 1}
     yield from each_argument(
         calls,
         lambda name, argument: {
-            "optional": argument == "layers" or (name, argument) in optional,
-            "last": 5 if argument == "position" else None,
+            "optional": argument in ("layers", "positions") or (name, argument) in optional,
+            "last": 5 if argument in ("position", "positions") else None,
             "lowest": lowest.get(argument, 0),
             "texts": argument in ("answer", "wrong", "subject"),
         },
