@@ -67,10 +67,15 @@ def scores_by_pair(result: xr.Dataset, method: str | None, who: str) -> Float[np
         raise ResultError(f"{who}: say method=; the result has {', '.join(known)}.")
     if "estimator" in values.dims:
         values = values.sel(estimator=known[0] if method is None else method)
+    signed: np.ndarray = helping(result) * values.to_numpy().astype(np.float64)
+    return signed
+
+
+def helping(result: xr.Dataset) -> float:
+    """1 where a change of the metric that is positive helps the answer, -1 where it hurts it: what turns one into a score."""
     noising = json.loads(result.attrs["parameters"])["direction"] == "noising"
     gap = float((result["clean_baseline"] - result["corrupt_baseline"]).mean())
-    signed: np.ndarray = np.sign(gap) * (-1.0 if noising else 1.0) * values.to_numpy().astype(np.float64)
-    return signed
+    return float(np.sign(gap)) * (-1.0 if noising else 1.0)
 
 
 def methods_of(result: xr.Dataset) -> list[str]:

@@ -14,6 +14,7 @@ from analyses.cli import (  # noqa: F401
     attribution,
     card,
     cascade,
+    circuit,
     export,
     generate,
     get,

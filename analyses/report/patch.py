@@ -26,18 +26,25 @@ def refuse(mode: str, **options: Any) -> None:
 
 
 def check_options(
-    *, prompt: str | None, corrupt: str | None, answer: str | None, wrong: str | None, task_name: str | None
+    *,
+    prompt: str | None,
+    corrupt: str | None,
+    answer: str | None,
+    wrong: str | None,
+    task_name: str | None,
+    who: str = "patch",
 ) -> None:
     """Raise InterpError, before a model is loaded, for options that do not go together, or a task that there is not."""
     given = {"PROMPT": prompt, "--corrupt": corrupt, "--answer": answer, "--wrong": wrong}
     named = [name for name, value in given.items() if value is not None]
     if task_name is not None:
         if named:
-            raise InterpError(f"patch: --task draws its own pairs; leave out {', '.join(named)}.")
+            raise InterpError(f"{who}: --task draws its own pairs; leave out {', '.join(named)}.")
         task(task_name)
     elif named and (prompt is None or corrupt is None):
         missing = "PROMPT" if prompt is None else "--corrupt"
-        raise InterpError(f"patch: two prompts are needed; give {missing} too, or --trace with a single prompt.")
+        otherwise = ", or --trace with a single prompt" if who == "patch" else ""
+        raise InterpError(f"{who}: two prompts are needed; give {missing} too{otherwise}.")
 
 
 def check_method(
@@ -84,6 +91,7 @@ def pairs_to_patch(
     seed: int,
     align: bool = False,
     position: int = -1,
+    who: str = "patch",
 ) -> dict[str, Any]:
     """Arguments `clean`, `corrupt`, `answer` and `wrong` of the patching functions, from options that `check_options` lets pass.
 
@@ -96,8 +104,8 @@ def pairs_to_patch(
     if task_name is not None or prompt is None or corrupt is None:
         pairs = [DEFAULT_PAIR] if task_name is None else task(task_name).sample(count, seed, model.tokenizer)
         return {name: [getattr(pair, name) for pair in pairs] for name in ("clean", "corrupt", "answer", "wrong")}
-    check_differ(prompt, corrupt, "patch")
-    read_pairs(model, prompt, corrupt, bos=None, align=align, who="patch")
+    check_differ(prompt, corrupt, who)
+    read_pairs(model, prompt, corrupt, bos=None, align=align, who=who)
     known = [None if text is None else model.to_single_token(text) for text in (answer, wrong)]
     right, other = (
         top_prediction(model, text, position) if one is None else one
@@ -106,7 +114,7 @@ def pairs_to_patch(
     if right == other:
         token = token_strings(model, [right])[0]
         raise InterpError(
-            f"patch: the answers of the clean and the corrupt prompt are the same, {token!r}. Give --answer and --wrong, or "
+            f"{who}: the answers of the clean and the corrupt prompt are the same, {token!r}. Give --answer and --wrong, or "
             "prompts on which the model differs."
         )
     return {"clean": [prompt], "corrupt": [corrupt], "answer": [right], "wrong": [other]}
