@@ -30,19 +30,19 @@ class Kept:
         self._folder = folder
         if folder is None:
             return
-        about, said = folder / "request.json", as_json(dict(request), sort_keys=True, indent=1)
+        about, asked = folder / "request.json", as_json(dict(request), sort_keys=True, indent=1)
         try:
-            there = folder.exists() or folder.is_symlink()
-            foreign = there and (not folder.is_dir() or (not about.exists() and any(folder.iterdir())))
-        except OSError as error:  # a name that is too long, or a folder of others
-            raise InterpError(f"{str(folder)[:80]!r} cannot keep parts: {error.strerror or error}.") from error
+            foreign = _is_there(folder) and (not folder.is_dir() or (not about.exists() and any(folder.iterdir())))
+        except (OSError, ValueError) as error:  # a name that is too long or has a NUL in it, or a folder of others
+            said = getattr(error, "strerror", None) or error
+            raise InterpError(f"{str(folder)[:80]!r} cannot keep parts: {said}.") from error
         if foreign:
             raise InterpError(f"{folder} is no folder of kept parts; name another, or an empty one.")
-        if about.exists() and _text(about) != said:
+        if about.exists() and _text(about) != asked:
             raise InterpError(
                 f"{folder} holds parts of another request (other model, prompts or options). Name another folder, or delete it."
             )
-        self._said = said
+        self._said = asked
 
     def part(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """The part of that name: read where it is there and whole, else computed and kept."""
@@ -66,6 +66,15 @@ def request_of(
     """What kept parts depend on, besides the memory that bounds how much runs together."""
     about = {"model": model.weight_hash(), "config": model.config.to_dict(), "device": str(model.device)}
     return about | {"prompts": [rows.tolist() for rows in prompts], "seed": seed, "parameters": dict(parameters)}
+
+
+def _is_there(path: Path) -> bool:
+    """Whether anything has that name, also a link that leads nowhere. Raises OSError or ValueError for what can be no name."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _text(path: Path) -> str:

@@ -92,8 +92,9 @@ def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, where they are not there. Raises InterpError where that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InterpError(f"the folder {folder} cannot be made: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
+        said = getattr(error, "strerror", None) or error
+        raise InterpError(f"the folder {folder} cannot be made: {said}.") from error
 
 
 @contextmanager

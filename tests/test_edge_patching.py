@@ -373,7 +373,7 @@ def counted(monkeypatch, stop_at=None) -> list[int]:
 def test_parts_are_kept_and_a_stopped_run_goes_on(by_position, pairs, tmp_path, monkeypatch):
     model, clean, corrupt, asked = pairs
     clean[0, 4:] = corrupt[0, 4:] = PAD  # by position some numbers are NaN
-    monkeypatch.setattr(sys.modules["analyses.circuits.patching"], "LARGEST_PART", 2**19 if by_position else 2**16)
+    monkeypatch.setattr(sys.modules["analyses.circuits.patching"], "LARGEST_PART", 2**18 if by_position else 2**16)
     how = {**asked, "by_position": by_position, "max_bytes": 100_000, "destinations": ["a2.h0<q>", "m2"]}
     with monkeypatch.context() as watched:
         every = counted(watched)
@@ -427,6 +427,9 @@ def test_what_cannot_be_kept_is_named(pairs, tmp_path):
     with pytest.raises(HookError, match="hooks attached"), model.hooks(hooks):
         run(keep=tmp_path / "parts")
     assert not (tmp_path / "parts").exists()
+    for name in ("a\0b", "x" * 5000, 3, b"parts"):
+        with pytest.raises(InterpError, match="cannot keep parts|keep is the folder"):
+            run(keep=name)
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(InterpError, match="no folder of kept parts"):
         run(keep=tmp_path)
