@@ -41,6 +41,7 @@ AXES: dict[str, str] = {
     "law": "a power and an exponential, which are compared",
     "injection": "places where a disturbance is injected",
     "direction": "directions of a disturbance",
+    "method": "ways of estimating the same, where several are compared",
     "edge": "from a part of the model to what another reads of it",
     "source": "parts of the model that write into the stream",
     "circuit": "sets of edges",

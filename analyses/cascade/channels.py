@@ -10,10 +10,10 @@ import xarray as xr
 from torch import Tensor
 
 from analyses.cascade.agreement import disagreement
-from analyses.cascade.coupled import drawn_pairs, generators_of, request_of
+from analyses.cascade.coupled import drawn_pairs, generators_of
 from analyses.cascade.disturbances import Disturbance, Nudge
-from analyses.cascade.kept import Arrays, Kept
 from analyses.intervals import over_prompts
+from analyses.kept import Arrays, Kept, request_of
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError, ResultError
 from interp.generation import Reading, left_aligned

@@ -15,8 +15,8 @@ from torch import Tensor
 from analyses.cascade.agreement import disagreement, divergence, total_variation
 from analyses.cascade.alignment import align
 from analyses.cascade.disturbances import Disturbance, Swap
-from analyses.cascade.kept import Arrays, Kept
 from analyses.intervals import RESAMPLES, over_prompts
+from analyses.kept import Arrays, Kept, request_of
 from analyses.results import Variable, make, token_coords, token_strings
 from interp.errors import InterpError
 from interp.generation import Reading, Sampling, gumbel, left_aligned
@@ -216,12 +216,6 @@ def couple(
             bar.update(task, completed=rows.stop * steps)
     joined = {name: np.concatenate([part[name] for part in parts], axis=-3) for name in parts[0]}
     return Coupled(clean, other, disturbance, **joined, parameters=parameters, seed=seed)
-
-
-def request_of(model: Transformer, prompts: Sequence[Tensor], parameters: dict[str, Any], seed: int) -> dict[str, Any]:
-    """What kept parts depend on, besides the memory that bounds how much runs together."""
-    about = {"model": model.weight_hash(), "config": model.config.to_dict(), "device": str(model.device)}
-    return about | {"prompts": [rows.tolist() for rows in prompts], "seed": seed, "parameters": parameters}
 
 
 def _bytes_per_pair(model: Transformer, length: int) -> int:

@@ -1,6 +1,9 @@
 """Edge patching: what the answer loses when one part of the model reads another as it is in a different run."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.answers import Tokens
-from analyses.circuits.edges import Destination, Edge, edges
+from analyses.circuits.edges import Edge, edges
 from analyses.circuits.runs import Batch, Runs
 from analyses.from_end import end_coords
 from analyses.intervals import over_prompts
+from analyses.kept import Arrays, Kept, request_of
 from analyses.patching.grid import check_gap, left_out, left_out_variable, normalised
 from analyses.patching.metrics import Custom, metric_of
 from analyses.results import Variable, make, token_coords
+from interp.config import ModelConfig
+from interp.errors import InterpError
+from interp.hooks import check_unhooked
 from interp.model import Transformer
 from interp.progress import progress_bar
 from interp.prompts import Prompt
@@ -29,6 +36,11 @@ WHO = "edge_patching"
 
 MOST_ROWS = 20_000
 """Rows that are put together at once."""
+
+LARGEST_PART = 2**41
+"""Multiplications of a part of the work, which is what is lost where it is stopped: 20 seconds of two cores."""
+
+NOTHING_KEPT = Kept(None, {})
 
 
 @takes_whole(several=["layers"])
@@ -51,6 +63,7 @@ def edge_patching(
     smallest_gap: float | None = None,
     bos: bool | None = None,
     max_bytes: int = MAX_BYTES,
+    keep: Path | str | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
     """Patch every edge of the model by itself, exactly, and read how far the answer moves.
@@ -74,6 +87,8 @@ def edge_patching(
         by_position: patch one position at a time, of the source and so of what is read; else all together.
         reference: prompts over which the means are taken; None is those of the run that values would come from.
         max_bytes: bound on the memory of the sweep.
+        keep: a folder in which finished parts are kept, so that the same call goes on where it was stopped; None keeps nothing. It is
+            made where it is not there, and left when all is done.
 
     Returns:
         A Dataset over `edge`, each named `a3.h1->a5.h2<q>` with its `source` and `destination`. `change` (prompt, edge) or (prompt, edge,
@@ -85,9 +100,13 @@ def edge_patching(
     Raises:
         TokenError, ResultError: as `activation_patching`.
         ConfigError: a post-norm model, which has no edges.
-        InterpError: a source, destination, layer, direction, replacement or metric that cannot be.
+        InterpError: a source, destination, layer, direction, replacement or metric that cannot be; a folder that keeps parts of another
+            request, or cannot keep any. With `keep` also a metric that is a function, which no name tells from another.
+        HookError: with `keep`, hooks that are attached to the model.
     """
     check_gap(smallest_gap, WHO)
+    if keep is not None:
+        _check_keeps(keep, metric, model)
     read = given_position(position, WHO)
     chosen = metric_of(metric)
     found = edges(model.config, sources=sources, destinations=destinations, layers=layers, who=WHO)
@@ -96,8 +115,13 @@ def edge_patching(
         model, clean, corrupt, from_where, answer=answer, wrong=wrong, metric=chosen, position=read,
         direction=direction, replacement=replacement, reference=reference, bos=bos, max_bytes=max_bytes, who=WHO,
     )  # fmt: skip
+    parameters = {
+        "direction": direction, "replacement": replacement, "metric": chosen.name, "position": read,
+        "by_position": by_position, "sources": sources, "destinations": destinations, "layers": layers, "bos": bos,
+    }  # fmt: skip
+    parts = NOTHING_KEPT if keep is None else Kept(Path(keep), _request(runs, found, parameters))
     with torch.no_grad():
-        values, baselines = patch_edges(runs, found, by_position, progress)
+        values, baselines = patch_edges(runs, found, by_position, progress, parts)
     runs.run.check_finite([chosen], baselines[None])
     start = baselines[0 if runs.noising else 1].reshape(-1, *[1] * (values.ndim - 1))
     each = {
@@ -124,22 +148,44 @@ def edge_patching(
         edge_coords(found) | pair_coords(runs, dims),
         model=model,
         prompts=runs.prompts,
-        parameters={
-            "direction": direction, "replacement": replacement, "metric": chosen.name, "position": read,
-            "by_position": by_position, "sources": sources, "destinations": destinations, "layers": layers, "bos": bos,
-        },
-    )  # fmt: skip
+        parameters=parameters,
+    )
+
+
+def _check_keeps(keep: Any, metric: Any, model: Transformer) -> None:
+    """Raises InterpError or HookError where parts cannot be kept, or not known again."""
+    if not isinstance(keep, (str, os.PathLike)):
+        raise InterpError(f"{WHO}: keep is the folder for finished parts, or None; got {keep!r}.")
+    if callable(metric):
+        raise InterpError(
+            f"{WHO}: what is kept would not say which function the metric is. Leave keep= away, or give a metric by name."
+        )
+    check_unhooked(model, WHO)
+
+
+def _request(runs: Runs, found: Sequence[Edge], parameters: dict[str, Any]) -> dict[str, Any]:
+    """All that the numbers depend on; how the edges were chosen does not matter."""
+    run, chosen = runs.run, {"sources", "destinations", "layers", "bos"}
+    asked = {name: value for name, value in parameters.items() if name not in chosen}
+    asked |= {
+        "edges": [edge.name for edge in found],
+        "roles": list(runs.prompts),
+        "answers": run.answers.tolist(),
+        "wrongs": None if run.wrongs is None else run.wrongs.tolist(),
+    }
+    return request_of(run.model, list(runs.prompts.values()), asked, None)
 
 
 def patch_edges(
-    runs: Runs, found: Sequence[Edge], by_position: bool, progress: bool
+    runs: Runs, found: Sequence[Edge], by_position: bool, progress: bool, kept: Kept = NOTHING_KEPT
 ) -> tuple[Float[Tensor, "pair edge *position"], Float[Tensor, "two pair"]]:
     """The metric of the run in which an edge is patched, for each; and of the clean and the corrupt run."""
     run, model = runs.run, runs.run.model
     dtype = torch.promote_types(model.dtype, torch.float32)
     sizes = (len(run.pairs), len(found), *([runs.width] if by_position else []))
     values, baselines = torch.full(sizes, torch.nan, dtype=dtype), torch.empty(2, len(run.pairs), dtype=dtype)
-    number = {edge: place for place, edge in enumerate(found)}
+    ordered = _in_order(found)
+    done = 0
     with progress_bar(progress) as bar:
         task = bar.add_task(
             "patching edges", total=sum(runs.lengths if by_position else [1] * len(run.pairs)) * len(found)
@@ -150,44 +196,93 @@ def patch_edges(
             baselines[this, batch.pairs] = (
                 batch.read(batch.own).cpu().to(dtype)
             )  # the sweep's own, where there are rows
-            for rows, places in _rows(runs, batch, found, number, by_position):
-                swept = sweep(model, batch.tokens, rows, batch.readout, max_bytes=max(1, run.max_bytes // 2))
-                index = tuple(torch.tensor(column) for column in zip(*places, strict=True))
-                values[index] = swept.values[:, 0].cpu().to(dtype)
-                baselines[this, batch.pairs] = swept.base[:, 0].cpu().to(dtype)
-                bar.advance(task, len(rows))
+            each = sum(batch.lengths) if by_position else len(batch.lengths)
+            for part in _parts(model.config, runs.width, each, [found[number] for number in ordered]):
+                numbers = ordered[part.start : part.stop]
+                compute = partial(
+                    _patched,
+                    runs,
+                    batch,
+                    [found[number] for number in numbers],
+                    by_position,
+                    partial(bar.advance, task),
+                )
+                whole = kept.part(f"edges-{batch.pairs.start}-{batch.pairs.stop}-{part.start}-{part.stop}", compute)
+                values[batch.pairs, numbers] = torch.from_numpy(whole["values"])
+                baselines[this, batch.pairs] = torch.from_numpy(whole["baseline"])
+                done += each * len(part)
+                bar.update(task, completed=done)
     return values, baselines
+
+
+def _in_order(found: Sequence[Edge]) -> list[int]:
+    """The numbers of edges in the order in which what they run to reads, those into one destination together."""
+    place = {
+        destination: number for number, destination in enumerate(dict.fromkeys(edge.destination for edge in found))
+    }
+    return sorted(range(len(found)), key=lambda n: (found[n].destination.read, place[found[n].destination]))
+
+
+def _parts(config: ModelConfig, width: int, each: int, ordered: Sequence[Edge]) -> Iterator[range]:
+    """Edges, in their order, that are patched together: as many as take about a minute, or less; at least one.
+
+    Args:
+        each: rows of an edge.
+    """
+    attention = 2 * (config.n_heads + config.kv_heads) * config.d_head
+    of_block = config.d_model * (attention + {"none": 0, "plain": 2, "gated": 3}[config.mlp] * config.d_mlp)
+    first, work = 0, 0
+    for number, edge in enumerate(ordered):
+        layer = edge.destination.layer
+        more = each * width * of_block * (1 if layer is None else config.n_layers - layer)
+        if number > first and (work + more > LARGEST_PART or (number + 1 - first) * each > MOST_ROWS):
+            yield range(first, number)
+            first, work = number, 0
+        work += more
+    if ordered:
+        yield range(first, len(ordered))
+
+
+def _patched(
+    runs: Runs, batch: Batch, part: Sequence[Edge], by_position: bool, advance: Callable[[int], Any]
+) -> Arrays:
+    """The metric of a batch's runs [pair, edge, ...] with each edge of a part patched, and of those without."""
+    run, model = runs.run, runs.run.model
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    values = torch.full((len(batch.tokens), len(part), *([runs.width] if by_position else [])), torch.nan, dtype=dtype)
+    baseline = torch.empty(0, dtype=dtype)
+    for rows, places in _rows(runs, batch, part, by_position):
+        swept = sweep(model, batch.tokens, rows, batch.readout, max_bytes=max(1, run.max_bytes // 2))
+        index = tuple(torch.tensor(column) for column in zip(*places, strict=True))
+        values[index] = swept.values[:, 0].cpu().to(dtype)
+        baseline = swept.base[:, 0].cpu().to(dtype)
+        advance(len(rows))
+    return {"values": values.numpy(), "baseline": baseline.numpy()}
 
 
 Place = tuple[int, ...]
 
 
-def _rows(
-    runs: Runs, batch: Batch, found: Sequence[Edge], number: dict[Edge, int], by_position: bool
-) -> Iterator[tuple[list[Row], list[Place]]]:
+def _rows(runs: Runs, batch: Batch, part: Sequence[Edge], by_position: bool) -> Iterator[tuple[list[Row], list[Place]]]:
     """The rows of a batch of pairs, destination by destination, as many as are put together at once; and each one's place in the grid."""
     config, rows, places = runs.run.model.config, list[Row](), list[Place]()
-    for moved in runs.all_moved(batch, found):
-        ordered = sorted((edge for edge in found if edge.source.name in moved), key=lambda edge: edge.destination.read)
-        by_destination: dict[Destination, list[Edge]] = {}
-        for edge in ordered:
-            by_destination.setdefault(edge.destination, []).append(edge)
-        for destination, into in by_destination.items():
-            name, heads = destination.input_name(config), destination.head
-            for edge in into:
-                for row, length in enumerate(batch.lengths):
-                    added = moved[edge.source.name][row, :length]
-                    place = (batch.pairs.start + row, number[edge])
-                    if not by_position:
-                        rows.append(Row([Intervention(name, Add(added), heads=heads)], row))
-                        places.append(place)
-                        continue
-                    for at in range(length):
-                        rows.append(Row([Intervention(name, Add(added[at]), at, heads=heads)], row))
-                        places.append((*place, at))
-                if len(rows) >= MOST_ROWS:
-                    yield rows, places
-                    rows, places = [], []
+    for moved in runs.all_moved(batch, part):
+        for number, edge in enumerate(part):
+            if edge.source.name not in moved:
+                continue
+            name, heads = edge.destination.input_name(config), edge.destination.head
+            for pair, length in enumerate(batch.lengths):
+                added = moved[edge.source.name][pair, :length]
+                if not by_position:
+                    rows.append(Row([Intervention(name, Add(added), heads=heads)], pair))
+                    places.append((pair, number))
+                    continue
+                for at in range(length):
+                    rows.append(Row([Intervention(name, Add(added[at]), at, heads=heads)], pair))
+                    places.append((pair, number, at))
+            if len(rows) >= MOST_ROWS:
+                yield rows, places
+                rows, places = [], []
         if rows:
             yield rows, places
             rows, places = [], []

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.answers import Tokens
-from analyses.circuits.edges import Edge, Source
+from analyses.circuits.edges import Destination, Edge, Source
 from analyses.circuits.written import Written, averages, bytes_per_token
 from analyses.patching.experiment import Experiment
 from analyses.patching.metrics import Metric, MetricReadout, Truth
@@ -189,3 +189,17 @@ class Runs:
         together = max(1, self.run.max_bytes // 4 // size)
         for begin in range(0, len(names), together):
             yield {source.name: self.moved(batch, source) for source in names[begin : begin + together]}
+
+    def moved_into(
+        self, batch: Batch, found: Sequence[Edge]
+    ) -> Iterator[tuple[list[int], Destination, Float[Tensor, "edge pair position d_model"]]]:
+        """The same by destination: the numbers of some edges into one, that, and what their sources write differently."""
+        for moved in self.all_moved(batch, found):
+            into: dict[Destination, list[int]] = {}
+            for number, edge in enumerate(found):
+                if edge.source.name in moved:
+                    into.setdefault(edge.destination, []).append(number)
+            stacked = torch.stack(list(moved.values()))
+            place = {name: number for number, name in enumerate(moved)}
+            for destination, numbers in into.items():
+                yield numbers, destination, stacked[[place[found[number].source.name] for number in numbers]]

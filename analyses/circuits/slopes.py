@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import cast
 
 import torch
@@ -10,9 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.circuits.edges import Destination
+from analyses.circuits.relevance import relevance_hooks, relevance_readout
 from analyses.patching.metrics import Metric, MetricReadout
 from analyses.patching.replacements import values_of
 from interp.errors import InterpError
+from interp.hooks import HookFunction, HookPoint
 from interp.model import Block, Transformer
 from interp.modes import recording
 from interp.names import block_name
@@ -20,15 +23,22 @@ from interp.sweep.tangents import LinearNorm
 
 READERS = {"q": "attn.hook_q", "k": "attn.hook_k", "v": "attn.hook_v"}
 NEURONS = ("mlp.hook_pre", "mlp.hook_pre_linear")
+WRITTEN = ("hook_attn_out", "hook_mlp_out")
+Z = "attn.hook_z"
 
 
-class Slopes:
-    """Gradients of a metric in runs of some prompts, where queries, keys, values and neurons come from their maps.
+class Graph:
+    """Runs of some prompts, from which gradients of a metric may be taken several times.
 
     Args:
         stream: what enters block 0; None is the embedding of the tokens.
         added: what is added to the values at some hook points, by name; these are set, so that no slope goes through them.
         at: where the metric is read in each prompt.
+        relevance: take slopes as `analyses.circuits.relevance` does.
+        blocks: whether slopes without a block are wanted, and those by what heads read.
+
+    Attributes:
+        values: of the runs, by hook point, as far as slopes need them.
 
     Raises:
         InterpError: the metric has no gradient.
@@ -44,27 +54,70 @@ class Slopes:
         readout: MetricReadout,
         metric: Metric,
         who: str,
+        *,
+        relevance: bool = False,
+        blocks: bool = False,
     ) -> None:
-        self._model, config = model, model.config
-        points = ("hook_resid_pre", *READERS.values(), "hook_resid_mid", *NEURONS)
-        every = [block_name(layer, point) for layer in range(config.n_layers) for point in points]
-        names = [name for name in every if name in model.hook_points]
+        self.model, self._relevance, config = model, relevance, model.config
         self._last = block_name(config.n_layers - 1, "hook_resid_post")
-        plus = {name: lambda value, hook, more=more: value.detach() + more for name, more in added.items()}
-        with recording(who), model.hooks(plus) if plus else nullcontext():
-            values, normed = values_of(model, tokens, stream, [*names, self._last], at, with_gradients=True)
-            total = readout.read(model, normed, torch.arange(len(normed), device=normed.device)).sum()
-        if not total.requires_grad:
+        points = ("hook_resid_pre", *READERS.values(), "hook_resid_mid", *NEURONS, *([Z] if blocks else []))
+        self._by = [*self._of_all(points), self._last]
+        hooks: dict[str, HookFunction] = {name: partial(_set, more) for name, more in added.items()}
+        hooks |= relevance_hooks(model) if relevance else {}
+        head, readout = relevance_readout(model, readout) if relevance else (model, readout)
+        wanted = [*self._by, *(self._of_all(WRITTEN) if blocks else [])]
+        with recording(who), model.hooks(hooks) if hooks else nullcontext():
+            self._values, normed = values_of(model, tokens, stream, wanted, at, with_gradients=True)
+            self._total = readout.read(head, normed, torch.arange(len(normed), device=normed.device)).sum()
+        if not self._total.requires_grad:
             raise InterpError(f"{who}: the metric {metric.name} has no gradient; choose another.")
-        found = torch.autograd.grad(total, list(values.values()), allow_unused=True, materialize_grads=True)
-        self._values = {name: value.detach() for name, value in values.items()}
-        self._slopes = dict(zip(values, found, strict=True))
+        self.values = {name: self._values[name].detach() for name in self._by}
+
+    def _of_all(self, points: Sequence[str]) -> list[str]:
+        every = [block_name(layer, point) for layer in range(self.model.config.n_layers) for point in points]
+        return [name for name in every if name in self.model.hook_points]
+
+    def slopes(self, *, without: int | None = None, again: bool = False) -> "Slopes":
+        """By what everything reads.
+
+        Args:
+            without: a block through whose attention and MLP no slope goes, only past them.
+            again: whether others will be taken after these.
+        """
+        names = [] if without is None else [block_name(without, point) for point in WRITTEN]
+        handles = [self._values[n].register_hook(torch.zeros_like) for n in names if n in self._values]  # type: ignore[no-untyped-call]
+        by = [self._values[name] for name in self._by]
+        try:
+            found = torch.autograd.grad(self._total, by, allow_unused=True, materialize_grads=True, retain_graph=again)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return Slopes(self.model, self.values, dict(zip(self._by, found, strict=True)), self._relevance)
+
+
+def _set(more: Tensor, value: Tensor, hook: HookPoint) -> Tensor:
+    return value.detach() + more
+
+
+class Slopes:
+    """Gradients of a metric, where queries, keys, values and neurons come from their maps.
+
+    Args:
+        values: of the runs, by hook point.
+        slopes: the gradients there.
+        held: whether what readers' norms divide by counts as constant.
+    """
+
+    def __init__(
+        self, model: Transformer, values: Mapping[str, Tensor], slopes: Mapping[str, Tensor], held: bool
+    ) -> None:
+        self._model, self._values, self._slopes, self._held = model, values, slopes, held
 
     def by(self, destination: Destination) -> Float[Tensor, "prompt position d_model"]:
         """The slope by what a destination reads."""
         layer, head = destination.layer, destination.head
         if layer is None:
-            return self._slopes[self._last]
+            return self._slopes[block_name(self._model.config.n_layers - 1, "hook_resid_post")]
         block = cast(Block, self._model.blocks[layer])
         if head is not None:
             weight = getattr(block.attn, f"W_{destination.part.upper()}")[head]
@@ -79,12 +132,16 @@ class Slopes:
         stream = "hook_resid_pre" if block.parallel else "hook_resid_mid"
         return self._before(block, block.ln2, block_name(layer, stream), slope)
 
+    def by_read(self, layer: int) -> Float[Tensor, "prompt position head d_head"]:
+        """The slope by what the heads of a layer read."""
+        return self._slopes[block_name(layer, Z)]
+
     def _before(self, block: Block, norm: torch.nn.Module, stream: str, slope: Tensor) -> Tensor:
         """The slope before a reader's norm, from that behind it."""
         if not block.reads_normed:
             return slope
         wide = torch.promote_types(slope.dtype, torch.float32)
-        return LinearNorm(norm, self._values[stream].to(wide)).pull(slope.to(wide), slice(None))
+        return LinearNorm(norm, self._values[stream].to(wide), self._held).pull(slope.to(wide), slice(None))
 
 
 def products(

@@ -35,10 +35,11 @@ class LinearNorm:
 
     Args:
         x: [place, ...], what entered it.
+        held: whether what it divides by counts as constant.
     """
 
-    def __init__(self, norm: nn.Module, x: Tensor) -> None:
-        self._norm = norm if isinstance(norm, Norm) else None
+    def __init__(self, norm: nn.Module, x: Tensor, held: bool = False) -> None:
+        self._norm, self._held = norm if isinstance(norm, Norm) else None, held
         if self._norm is None:
             return
         self._axes = tuple(range(-self._norm.weight.ndim, 0))
@@ -62,7 +63,9 @@ class LinearNorm:
         return u - u.mean(self._axes, keepdim=True) if self._norm.centres else u
 
     def _across(self, t: Tensor, places: slice) -> Tensor:
-        """Division by the size: what points along the value itself is lost. Symmetric."""
+        """Division by the size: what points along the value itself is lost, unless that is held. Symmetric."""
+        if self._held:
+            return t / self._scale[places]
         n = self._normalized[places]
         return (t - n * (n * t).mean(self._axes, keepdim=True)) / self._scale[places]
 

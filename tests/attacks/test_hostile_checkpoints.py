@@ -23,7 +23,7 @@ from tokenizers import pre_tokenizers
 
 import analyses
 import interp
-from analyses.cascade.kept import Kept
+from analyses.kept import Kept
 from analyses.lenses import load_lens, published_lens
 from analyses.lenses.tuning import text_of
 from analyses.verification.reference import read_reference

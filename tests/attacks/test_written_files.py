@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 import analyses
 from analyses import cli
-from analyses.cascade.kept import Kept
 from analyses.cli.app import free, free_folder
 from analyses.cli.parts import folder_of, parts_of
+from analyses.kept import Kept
 from analyses.lenses.translators import TunedLens, save_lens
 from analyses.lenses.tuning import train_tuned_lens
 from analyses.report.export import export

@@ -1,6 +1,6 @@
 """Parts of long work, kept as they are finished, so that a run that is stopped goes on from there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from torch import Tensor
 
 from analyses.results import as_json
 from interp.errors import InterpError
 from interp.files import make_folder, regular, write_whole
+from interp.model import Transformer
 
 Arrays = dict[str, np.ndarray]
 
@@ -56,6 +58,14 @@ class Kept:
         whole = {key: np.ascontiguousarray(values) for key, values in found.items()}
         write_whole(path, lambda temporary: save_file(whole, temporary))
         return found
+
+
+def request_of(
+    model: Transformer, prompts: Sequence[Tensor], parameters: Mapping[str, Any], seed: int | None
+) -> dict[str, Any]:
+    """What kept parts depend on, besides the memory that bounds how much runs together."""
+    about = {"model": model.weight_hash(), "config": model.config.to_dict(), "device": str(model.device)}
+    return about | {"prompts": [rows.tolist() for rows in prompts], "seed": seed, "parameters": dict(parameters)}
 
 
 def _text(path: Path) -> str:
