@@ -91,8 +91,7 @@ def edge_attribution(
         elsewhere, and `error`, estimate minus change. `rank_correlation`: Spearman's between their means over the edges that were checked
         (NaN for fewer than two). `clean_baseline`, `corrupt_baseline` (prompt). With several pairs also means, standard errors and
         intervals of `estimate` and `change`. With a list of methods `estimate`, `error`, `rank_correlation` and what is said of
-        `estimate` over pairs are also by `method`; choose one by `result.sel({"method": "eap"})`, as `sel(method=...)` is another thing
-        to xarray.
+        `estimate` over pairs are also by `estimator`; choose one by `result.sel(estimator="eap")`.
 
     Raises:
         InterpError: a method that is unknown or named twice, or none; a metric without a gradient, a number of steps below 1, a negative
@@ -119,7 +118,7 @@ def edge_attribution(
     change[:, best] = (values - baselines[0 if runs.noising else 1][:, None]).numpy()
     agreement = np.array([_agreement(one[:, best], change[:, best]) for one in estimate])
     several = not isinstance(method, str)
-    by = ("method",) if several else ()
+    by = ("estimator",) if several else ()
     shown: Any = slice(None) if several else 0
     said = f"first-order estimate: change of the {chosen.long_name}"
     said_change = f"exact, where checked: change of the {chosen.long_name}"
@@ -139,7 +138,7 @@ def edge_attribution(
     return make(
         "edge_attribution",
         variables,
-        edge_coords(found) | pair_coords(runs, ("edge",)) | ({"method": methods} if several else {}),
+        edge_coords(found) | pair_coords(runs, ("edge",)) | ({"estimator": methods} if several else {}),
         model=model,
         prompts=runs.prompts,
         parameters={

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from scipy import stats
 
 from analyses.answers import Tokens
-from analyses.circuits.attribution import METHODS, edge_attribution
+from analyses.circuits.attribution import edge_attribution
 from analyses.circuits.curve import SHARES, faithfulness_curve
+from analyses.circuits.estimates import METHODS
 from analyses.circuits.patching import edge_patching
 from analyses.circuits.scores import edge_scores, scores_by_pair
 from analyses.intervals import resampled
