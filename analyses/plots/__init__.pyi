@@ -4,6 +4,7 @@ from .attention import plot_head as plot_head
 from .attribution import plot_attribution as plot_attribution
 from .avalanches import plot_avalanches as plot_avalanches
 from .channels import plot_channels as plot_channels
+from .circuit import plot_circuit as plot_circuit
 from .component_lens import plot_component_lens as plot_component_lens
 from .coupled import plot_coupled as plot_coupled
 from .damping import plot_damping as plot_damping
