@@ -179,13 +179,13 @@ def _draw_lines(fig: go.Figure, lines: Sequence[Line], largest: float) -> None:
         share = 0.25 if line.score is None else (abs(line.score) / largest) ** 0.5
         sign = 0 if line.score is None else 1 if line.score >= 0 else -1
         by_look.setdefault((min(BINS - 1, int(share * BINS)), sign), []).append(line)
-    said = {1: "helps the answer", -1: "hurts it", 0: "without a score"}
+    said = {1: "helps", -1: "hurts", 0: "no score"}
     for (bin_, sign), alike in sorted(by_look.items()):
         share = (bin_ + 0.5) / BINS
         x, y = (np.concatenate([[*line.path[axis], np.nan] for line in alike]) for axis in (0, 1))
         fig.add_scatter(
             x=x, y=y, mode="lines", name=said[sign], legendgroup=said[sign], showlegend=False, hoverinfo="skip",
-            line={"color": _colour(sign, 0.3 + 0.65 * share), "width": THINNEST + (THICKEST - THINNEST) * share},
+            line={"color": _colour(sign, 0.3 + 0.65 * share), "width": THINNEST + (THICKEST - THINNEST) * share, "simplify": False},
         )  # fmt: skip
     for sign in (1, -1, 0):
         if any(of == sign for _, of in by_look):
