@@ -4,8 +4,12 @@ from .attention import plot_head as plot_head
 from .attribution import plot_attribution as plot_attribution
 from .avalanches import plot_avalanches as plot_avalanches
 from .channels import plot_channels as plot_channels
+from .circuit import plot_circuit as plot_circuit
+from .circuit_methods import plot_circuit_methods as plot_circuit_methods
 from .component_lens import plot_component_lens as plot_component_lens
 from .coupled import plot_coupled as plot_coupled
+from .criteria import plot_completeness as plot_completeness
+from .criteria import plot_minimality as plot_minimality
 from .damping import plot_damping as plot_damping
 from .direct import plot_direct as plot_direct
 from .dose_response import plot_dose_response as plot_dose_response
@@ -14,6 +18,8 @@ from .embeddings import plot_embeddings as plot_embeddings
 from .embeddings import plot_positions as plot_positions
 from .external import plot_external as plot_external
 from .external import plot_joined as plot_joined
+from .faithfulness import plot_faithfulness as plot_faithfulness
+from .faithfulness_curve import plot_faithfulness_curve as plot_faithfulness_curve
 from .forest import plot_forest as plot_forest
 from .gain import plot_gain as plot_gain
 from .heads import plot_composition as plot_composition
@@ -35,6 +41,7 @@ from .reproduction import plot_reproduction as plot_reproduction
 from .residual import plot_residual as plot_residual
 from .spectrum import plot_lyapunov as plot_lyapunov
 from .spectrum import plot_spectrum as plot_spectrum
+from .stability import plot_stability as plot_stability
 from .survival import plot_survival as plot_survival
 from .temperature import plot_temperature as plot_temperature
 from .verdict import plot_verdict as plot_verdict

@@ -7,6 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from analyses.plots.theme import INK
+
 
 def band(x: Sequence[Any] | np.ndarray, bounds: Float[np.ndarray, "two point"], color: str) -> go.Scatter:
     """The trace between a lower and an upper bound; it says nothing on hover and stands in no legend."""
@@ -21,3 +23,21 @@ def interval(result: Any, name: str) -> Float[np.ndarray, "two point"] | None:
     """An interval of a result, where it has one and it is a number everywhere."""
     found = result.get(name)
     return None if found is None or not np.isfinite(found).all() else np.asarray(found)
+
+
+def whiskers(
+    values: Float[np.ndarray, " point"], bounds: Float[np.ndarray, "two point"] | None, color: str = INK
+) -> dict[str, Any] | None:
+    """Error bars from an interval, which may lie to one side of the value; None without one, no bar where it is no number."""
+    if bounds is None or not np.isfinite(bounds).any():
+        return None
+    away = np.nan_to_num(np.stack([values - bounds[0], bounds[1] - values]))
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": away[1],
+        "arrayminus": away[0],
+        "color": color,
+        "thickness": 1.4,
+        "width": 4,
+    }

@@ -10,6 +10,8 @@ from typing import Any, TypeVar, cast
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses.circuits.circuit import Circuit
+from analyses.plots.circuit import plot_circuit
 from analyses.plots.markup import as_text
 from interp.errors import InterpError, ResultError, nearest
 from interp.whole_numbers import takes_whole
@@ -45,16 +47,19 @@ def kinds() -> Mapping[str, Figure]:
     return _REGISTERED
 
 
-def plot(result: xr.Dataset, **options: Any) -> go.Figure:
-    """The figure of a result, chosen by its kind; options are those of that kind's plot function.
+def plot(result: xr.Dataset | Circuit, **options: Any) -> go.Figure:
+    """The figure of a result, chosen by its kind, or of a circuit; options are those of that kind's plot function.
 
     Raises ResultError for a result of a kind that has no figure, for an option that its figure does not take, and for one whose contents
     do not fit each other, as of a file that was made by hand.
     """
-    kind = str(getattr(result, "attrs", {}).get("kind"))
-    if kind not in kinds():
-        raise ResultError(f"there is no figure for a result of kind {kind!r}. {nearest(kind, kinds())}")
-    draw = kinds()[kind]
+    if isinstance(result, Circuit):
+        kind, draw = "circuit", cast(Figure, plot_circuit)
+    else:
+        kind = str(getattr(result, "attrs", {}).get("kind"))
+        if kind not in kinds():
+            raise ResultError(f"there is no figure for a result of kind {kind!r}. {nearest(kind, kinds())}")
+        draw = kinds()[kind]
     known = list(signature(draw).parameters)[1:]
     if unknown := [name for name in options if name not in known]:
         taken = f"it takes {', '.join(known)}" if known else "it takes none"

@@ -18,6 +18,7 @@ SIGNS = {"<": "\U0010fffb", ">": "\U0010fffc", "&": "\U0010fffd"}
 """Code points that Unicode leaves to private use and no fonts have."""
 
 SIGNED = str.maketrans(SIGNS)
+PLAIN = str.maketrans({sign: mark for mark, sign in SIGNS.items()})
 ENTITIES = str.maketrans({SIGNS["<"]: "&lt;", SIGNS[">"]: "&gt;", SIGNS["&"]: "&amp;"})
 
 F = TypeVar("F", bound=Callable[..., go.Figure])
@@ -36,6 +37,11 @@ def as_text(draw: F) -> F:
         return figure
 
     return cast(F, drawn)
+
+
+def plain(text: str) -> str:
+    """A text with its characters again, to compare it with what was no part of a result; never to be drawn."""
+    return text.translate(PLAIN)
 
 
 def _signed(given: Any) -> Any:
