@@ -26,7 +26,7 @@ def circuit(
     )] = "exact",
     edges: Annotated[int, typer.Option(help="How many edges make the circuit, before what lies on no path is left out.", min=1)] = 50,
     signed: Annotated[bool, typer.Option("--signed", help="Rank edges by how much they help the answer, not by size.")] = False,
-    verify: Annotated[int | None, typer.Option(help="Of an estimate, how many of the first edges to patch exactly. Default: 20.", min=0)] = None,
+    verify: Annotated[int | None, typer.Option(help="Of an estimate, how many edges to patch exactly. Default: 20.", min=0)] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Every method beside the exact effects of all edges.")] = False,
     replacement: Annotated[str, typer.Option(help="resample, zero, mean or mean_by_position.")] = "resample",
     metric: Annotated[str, typer.Option(
@@ -76,7 +76,14 @@ def circuit(
         loaded, prompt=prompt, corrupt=corrupt, answer=answer, wrong=wrong, task_name=task,
         count=20 if pairs is None else pairs, seed=seed, position=position, who="circuit",
     )  # fmt: skip
-    request = {"method": method, "count": edges, "signed": signed, "verify": first, "compare": compare, "seed": seed}
+    request: dict[str, Any] = {
+        "method": method,
+        "count": edges,
+        "signed": signed,
+        "verify": first,
+        "compare": compare,
+        "seed": seed,
+    }
     results = Results()
     with parts_of(out) as parts:
         shelf = parts_shelf(parts, loaded, {"what": "circuit", "pairs": two, **options, **request})

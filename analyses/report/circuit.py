@@ -54,7 +54,7 @@ READ = {
         "The same for circuits of every size. CPR is the area under the curve of edges ranked by signed score, CMD the area between 1 "
         "and the curve of edges ranked by size."
     ),
-    "circuit_stability": "How often an edge is chosen when the pairs are drawn anew: what of the circuit is the model's, what the sample's.",
+    "circuit_stability": "How often an edge is chosen when the pairs are drawn anew: what of a circuit is the model's, what the sample's.",
     "circuit_methods": "Every approximation beside the exact effects, edge by edge.",
 }
 """Each result, in the order in which they are shown, and how to read it. `circuit` is drawn from the edges."""
@@ -177,12 +177,17 @@ def circuit_sentence(edges_found: xr.Dataset, kept: xr.Dataset) -> str:
     low, high = kept["faithfulness_of_means_interval"][:, 0].to_numpy()
     between = f" (95 % interval {low:.2f} to {high:.2f})" if np.isfinite(low) else ""
     at_random = kept["random_faithfulness"].to_numpy()[:, 0]
-    beside = f"; random circuits of as many edges keep {at_random.mean():.2f} on the mean" if len(at_random) else ""
+    beside = f"; random circuits of as many edges keep {_two(at_random.mean())} on the mean" if len(at_random) else ""
     how = "exactly patched" if edges_found.attrs["kind"] == "edge_patching" else "estimated"
     return (
-        f"{int(kept['n_edges'][0])} of {edges_found.sizes['edge']:,} edges keep {value:.2f} of the {_metric(kept)}{between}{beside}. "
+        f"{int(kept['n_edges'][0])} of {edges_found.sizes['edge']:,} edges keep {_two(value)} of the {_metric(kept)}{between}{beside}. "
         f"The strongest edges, {how}: {', '.join(f'{name} ({scores[name]:+.2f}{units})' for name in best)}; positive ones help the answer."
     )
+
+
+def _two(value: float) -> str:
+    """Two digits, without a sign before nothing."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def _metric(kept: xr.Dataset) -> str:
@@ -194,7 +199,7 @@ def rows(results: Mapping[str, xr.Dataset]) -> Table:
     found = results["circuit_edges"]
     scores = edge_scores(found)
     estimated = found.attrs["kind"] == "edge_attribution"
-    table = Table("edge", title="edges that move the answer most; positive helps it", title_justify="left")
+    table = Table("edge", title="strongest edges (positive: helps)", title_justify="left")
     table.add_column("estimate" if estimated else "effect", justify="right")
     several = found.sizes["prompt"] > 1
     if estimated:
