@@ -85,7 +85,7 @@ def plot_circuit(
     values, checked = _scores(circuit, scores, "scores"), _scores(circuit, exact, "exact")
     places, row = _places(shape), min(TALLEST, max(LOWEST, ALL_ROWS // (shape.n_layers + 2)))
     width = max(520, 150 + COLUMN * (shape.n_heads + 2))
-    lines = _lines(circuit, values, places, ((width - 90) / (shape.n_heads + 2.2), row))
+    lines = _lines(circuit, values, places, ((width - 90) / (shape.n_heads + 2.2), float(row)))
     largest = max((abs(line.score) for line in lines if line.score is not None), default=0.0) or 1.0
     fig = figure(_title(circuit, values, title), width, AROUND + row * (shape.n_layers + 2))
     there = set(circuit.nodes)
