@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 PROMPT = "When Mary and John went to the store, John gave a drink to"
 OTHER = "When Mary and John went to the store, Mary gave a drink to"
 ASKED = {"answer": " Mary", "wrong": " John"}
-OTHERS = ("plot_head", "plot_lens_pair", "plot_lens_curves", "plot_trajectories", "plot_positions")
+OTHERS = ("plot_head", "plot_lens_pair", "plot_lens_curves", "plot_trajectories", "plot_positions", "plot_circuit")
 """Figures that no kind of result has as its own."""
 
 
@@ -34,6 +34,13 @@ class Examples:
         self.pairs = task("ioi").sample(6, 0, self.model.tokenizer)
         self.clean, self.corrupt = [pair.clean for pair in self.pairs], [pair.corrupt for pair in self.pairs]
         self.answers = {"answer": [pair.answer for pair in self.pairs], "wrong": [pair.wrong for pair in self.pairs]}
+        self.edges = cache(lambda: analyses.edge_patching(self.model, self.clean, self.corrupt, **self.answers))
+        self.estimate = cache(
+            lambda: analyses.edge_attribution(
+                self.model, self.clean, self.corrupt, **self.answers, method="eap", verify=0
+            )
+        )
+        self.circuit = cache(lambda: analyses.Circuit.from_scores(self.edges(), count=40).pruned())
         self.gain = cache(lambda: cascade.gain(self.model, self.clean, n_directions=2))
         self.texts = cache(lambda: cascade.coupled(self.model, self.clean, Replace(self.corrupt), seeds=3, steps=32))
         self.inside = cache(lambda: cascade.internal_verdict(self.gain()))
@@ -60,10 +67,27 @@ class Examples:
             "patching_methodology": lambda: analyses.compare_patching(model, **one, site="z"),
             "attribution_patching": lambda: analyses.attribution_patching(model, **one, site="z"),
             "edge_patching": lambda: analyses.edge_patching(model, clean, corrupt, **self.answers, layers=[4, 5]),
+<<<<<<< HEAD
             "edge_attribution": lambda: analyses.edge_attribution(
                 model, clean, corrupt, **self.answers, method=["eap", "eap_ig_inputs", "relp", "atp_star"], verify=12
             ),
             "path_patching": lambda: analyses.path_patching(model, clean, corrupt, **self.answers),
+=======
+            "edge_attribution": lambda: analyses.edge_attribution(model, clean, corrupt, **self.answers, verify=12),
+            "circuit_faithfulness": lambda: analyses.faithfulness(
+                model, clean, corrupt, **self.answers,
+                circuits={"first 40, exact": self.circuit(), "first 40, EAP": analyses.Circuit.from_scores(self.estimate(), count=40)},
+            ),
+            "faithfulness_curve": lambda: analyses.faithfulness_curve(
+                model, clean, corrupt, **self.answers, scores={"exact": self.edges(), "EAP": self.estimate()}
+            ),
+            "circuit_methods": lambda: analyses.compare_methods(
+                model, clean, corrupt, **self.answers, methods=["eap", "eap_ig_inputs", "relp"]
+            ),
+            "circuit_stability": lambda: analyses.circuit_stability(self.edges(), count=40),
+            "circuit_completeness": lambda: analyses.completeness(model, clean, corrupt, **self.answers, circuit=self.circuit()),
+            "circuit_minimality": lambda: analyses.minimality(model, clean, corrupt, **self.answers, circuit=self.circuit()),
+>>>>>>> figures
             "causal_tracing": lambda: analyses.causal_tracing(model, "The capital of France is", subject="France", answer=" Paris"),
             "head_ablation": lambda: analyses.ablate_heads(model, clean, **self.answers, heads=[(4, 1), (4, 3)], controls=6),
             "cascade_gain": self.gain,
@@ -109,6 +133,7 @@ class Examples:
                 analyses.logit_lens(model, PROMPT, positions=[-1], candidates=[" Mary", " John"])
             ),
             "plot_positions": lambda: plots.plot_positions(analyses.embedding_structure(model, [" Mary"])),
+            "plot_circuit": lambda: plots.plot_circuit(self.circuit(), exact=self.edges()),
         }
 
 

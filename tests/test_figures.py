@@ -102,7 +102,7 @@ def test_it_draws_what_it_drew_and_the_same_after_a_file(kind, measured, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "name", ["plot_head", "plot_lens_curves", "plot_lens_pair", "plot_positions", "plot_trajectories"]
+    "name", ["plot_circuit", "plot_head", "plot_lens_curves", "plot_lens_pair", "plot_positions", "plot_trajectories"]
 )
 def test_so_do_those_with_a_function_of_their_own(name, examples):
     assert tuple(examples.others()) == OTHERS

@@ -85,7 +85,7 @@ def plot_circuit(
     values, checked = _scores(circuit, scores, "scores"), _scores(circuit, exact, "exact")
     places, row = _places(shape), min(TALLEST, max(LOWEST, ALL_ROWS // (shape.n_layers + 2)))
     width = max(520, 150 + COLUMN * (shape.n_heads + 2))
-    lines = _lines(circuit, values, places, ((width - 90) / (shape.n_heads + 2.2), row))
+    lines = _lines(circuit, values, places, ((width - 90) / (shape.n_heads + 2.2), float(row)))
     largest = max((abs(line.score) for line in lines if line.score is not None), default=0.0) or 1.0
     fig = figure(_title(circuit, values, title), width, AROUND + row * (shape.n_layers + 2))
     there = set(circuit.nodes)
@@ -195,7 +195,7 @@ def _draw_lines(fig: go.Figure, lines: Sequence[Line], largest: float) -> None:
             )  # fmt: skip
 
 
-def _colour(sign: int | float, opacity: float) -> str:
+def _colour(sign: int, opacity: float) -> str:
     """Of the ends of the scale that heatmaps of signed values have."""
     if sign == 0:
         return f"rgba(107, 119, 133, {opacity:.2f})"
@@ -210,7 +210,7 @@ def _draw_ports(fig: go.Figure, lines: Sequence[Line]) -> None:
             fig.add_scatter(
                 x=[line.path[0, -1] for line in into], y=[line.path[1, -1] for line in into], mode="markers", name=said,
                 hoverinfo="skip", showlegend=False,
-                marker={"symbol": symbol, "size": 6, "color": [_colour(sign, 1) for sign in signs]},
+                marker={"symbol": symbol, "size": 6, "color": [_colour(sign, 1.0) for sign in signs]},
             )  # fmt: skip
             fig.add_scatter(
                 x=[None], y=[None], mode="markers", name=said, marker={"symbol": symbol, "size": 8, "color": FAINT}

@@ -71,7 +71,7 @@ def _agreement(result: xr.Dataset, names: list[str]) -> go.Figure:
     )  # fmt: skip
     reach = 1.06 * float(np.abs(_moved(both[np.isfinite(both)], scale)).max(initial=1e-12))
     axis = {"range": [-reach, reach], **_ticks(scale, both)}
-    for number, name in enumerate(names):
+    for number in range(len(names)):
         at = {"row": number // across + 1, "col": number % across + 1}
         fig.add_scatter(
             x=[-reach, reach], y=[-reach, reach], mode="lines", line={"color": FAINT, "width": 1, "dash": "dot"}, hoverinfo="skip",
@@ -80,7 +80,7 @@ def _agreement(result: xr.Dataset, names: list[str]) -> go.Figure:
         same = np.sign(scores[number]) == np.sign(exact)
         for right, said, color, symbol in (
             (True, "same sign", LINES[0], "circle"),
-            (False, "other sign", LINES[1], "x"),
+            (False, "other sign, or 0", LINES[1], "x"),
         ):
             here = shown[same[shown] == right]
             fig.add_scatter(
@@ -92,7 +92,7 @@ def _agreement(result: xr.Dataset, names: list[str]) -> go.Figure:
             )  # fmt: skip
         fig.update_xaxes(title="exact" if number + across >= len(names) else None, **axis, **at)
         fig.update_yaxes(title="estimate" if at["col"] == 1 else None, **axis, **at)
-    for said, color, symbol in (("same sign", LINES[0], "circle"), ("other sign", LINES[1], "x")):
+    for said, color, symbol in (("same sign", LINES[0], "circle"), ("other sign, or 0", LINES[1], "x")):
         fig.add_scatter(
             x=[None],
             y=[None],

@@ -103,7 +103,8 @@ def _draw_random(fig: go.Figure, result: xr.Dataset, drawn: np.ndarray, x: np.nd
     cpr, cmd = (float(result[f"random_{name}"].mean()) for name in ("cpr", "cmd"))
     fig.add_scatter(
         x=x, y=drawn.mean(0), mode="lines", name=f"random: CPR {cpr:.2f}, CMD {cmd:.2f}", legendgroup="random", showlegend=column == 1,
-        legendrank=2000, line={"color": FAINT, "width": 1.5, "dash": "dash"}, hovertemplate="random, mean %{y:.3f}<extra></extra>", row=1, col=column,
+        legendrank=2000, line={"color": FAINT, "width": 1.5, "dash": "dash"}, hovertemplate="random, mean %{y:.3f}<extra></extra>",
+        row=1, col=column,
     )  # fmt: skip
 
 

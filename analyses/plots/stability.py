@@ -65,7 +65,8 @@ def plot_stability(result: xr.Dataset, *, top: int = 40) -> go.Figure:
         tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4], showgrid=False, row=1, col=1
     )
     fig.update_yaxes(title="resamples", rangemode="tozero", row=2, col=1)
-    method = done["method"] or done["of"].get("method", "exact")
+    method = done["method"] or done["of"].get("method", EXACT)
+    method = method[0] if isinstance(method, list) else method
     by = "exact effects" if method == EXACT else estimator_name(str(method))
     by += " by size" if done["absolute"] else " with their sign"
     always = int((frequency >= ALWAYS).sum())
@@ -73,7 +74,8 @@ def plot_stability(result: xr.Dataset, *, top: int = 40) -> go.Figure:
     fig.update_layout(
         template=TEMPLATE,
         title=f"Edges that are found again · {model_name(result)}"
-        f"<br><sup>the first {done['count']}, {by}; of {counted(done['draws'], 'resample')}: {ever} edges in some, {always} in 95 %{shown}</sup>",
+        f"<br><sup>the first {done['count']}, {by}; of {counted(done['draws'], 'resample')}: "
+        f"{ever} edges in some, {always} in 95 %{shown}</sup>",
         width=620,
         height=inside + AROUND,
         margin={"t": 112, "b": 62},
