@@ -67,13 +67,10 @@ class Examples:
             "patching_methodology": lambda: analyses.compare_patching(model, **one, site="z"),
             "attribution_patching": lambda: analyses.attribution_patching(model, **one, site="z"),
             "edge_patching": lambda: analyses.edge_patching(model, clean, corrupt, **self.answers, layers=[4, 5]),
-<<<<<<< HEAD
             "edge_attribution": lambda: analyses.edge_attribution(
                 model, clean, corrupt, **self.answers, method=["eap", "eap_ig_inputs", "relp", "atp_star"], verify=12
             ),
             "path_patching": lambda: analyses.path_patching(model, clean, corrupt, **self.answers),
-=======
-            "edge_attribution": lambda: analyses.edge_attribution(model, clean, corrupt, **self.answers, verify=12),
             "circuit_faithfulness": lambda: analyses.faithfulness(
                 model, clean, corrupt, **self.answers,
                 circuits={"first 40, exact": self.circuit(), "first 40, EAP": analyses.Circuit.from_scores(self.estimate(), count=40)},
@@ -87,7 +84,6 @@ class Examples:
             "circuit_stability": lambda: analyses.circuit_stability(self.edges(), count=40),
             "circuit_completeness": lambda: analyses.completeness(model, clean, corrupt, **self.answers, circuit=self.circuit()),
             "circuit_minimality": lambda: analyses.minimality(model, clean, corrupt, **self.answers, circuit=self.circuit()),
->>>>>>> figures
             "causal_tracing": lambda: analyses.causal_tracing(model, "The capital of France is", subject="France", answer=" Paris"),
             "head_ablation": lambda: analyses.ablate_heads(model, clean, **self.answers, heads=[(4, 1), (4, 3)], controls=6),
             "cascade_gain": self.gain,
