@@ -45,6 +45,10 @@ def report(
             "--cascade", help="Also follow disturbances through the model's own words; takes a minute or more."
         ),
     ] = False,
+    circuit: Annotated[
+        bool,
+        typer.Option("--circuit", help="Also patch every edge between the model's parts; minutes on a large model."),
+    ] = False,
     results: Annotated[
         Path | None, typer.Option(help="A folder of saved results: the page is made from these, and no model is run.")
     ] = None,
@@ -70,7 +74,7 @@ def report(
             raise typer.BadParameter("--results takes no PROMPT: what is shown is saved already")
         refuse(
             "not with --results: what is shown is saved already",
-            corrupt=corrupt, answer=answer, wrong=wrong, model=model, cascade=cascade, save=save, seed=seed,
+            corrupt=corrupt, answer=answer, wrong=wrong, model=model, cascade=cascade, circuit=circuit, save=save, seed=seed,
         )  # fmt: skip
     if prompt is None:
         refuse("given without PROMPT", corrupt=corrupt, answer=answer, wrong=wrong)
@@ -86,6 +90,8 @@ def report(
         write_saved(load_folder(results), out, head=head, overwrite=force)
         _tell(out, printed, force)
         return
+    if prompt is not None and corrupt is None:
+        refuse("compares two runs; give --corrupt too", circuit=circuit)
     own = prompt is not None
     if prompt is None:
         prompt, corrupt = DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt
@@ -95,7 +101,8 @@ def report(
     outside = _outside(loaded, prompt, corrupt, own, seed) if cascade else None
     with parts_of(out) as parts:
         found = collect(
-            loaded, prompt, corrupt=corrupt, answer=answer, wrong=wrong, outside=outside, folder=parts, seed=seed, progress=True
+            loaded, prompt, corrupt=corrupt, answer=answer, wrong=wrong, outside=outside, circuit=circuit, folder=parts,
+            seed=seed, progress=True,
         )  # fmt: skip
         write(found, out, head=shown, overwrite=force)
         save_all(found, save, force)

@@ -76,11 +76,16 @@ def check_circuit(
     if not is_known(replacement, REPLACEMENTS):
         raise InterpError(f"{WHO}: unknown replacement {replacement!r}. {nearest(replacement, list(REPLACEMENTS))}")
     given_position(position, WHO)
-    every = len(edges(model.config, who=WHO))
+    every = count_of(model)
     if not 1 <= count <= every:
         raise InterpError(f"{WHO}: {count} edges asked for; the model has {every:,}.")
     if not 0 <= verify <= every:
         raise InterpError(f"{WHO}: {verify} edges to verify; the model has {every:,}.")
+
+
+def count_of(model: Transformer) -> int:
+    """How many edges the model has."""
+    return len(edges(model.config, who=WHO))
 
 
 def circuit_steps(

@@ -14,6 +14,7 @@ from analyses.lenses.translators import is_shipped
 from analyses.patching import activation_patching, compare_patching
 from analyses.patching.methodology import METHODS
 from analyses.patching.pairs import read_pairs
+from analyses.report.circuit import circuit_steps, count_of
 from analyses.report.inside import check_inside, inside_steps
 from analyses.report.outside import check_outside, outside_asked, outside_steps
 from analyses.report.patch import check_differ, top_prediction
@@ -33,6 +34,9 @@ LOOKED_AT = 12
 OUTSIDE: dict[str, Any] = {"seeds": 8, "steps": 64, "temperature": 1.0}
 """How texts are continued for the cascade outside."""
 
+EDGES = 50
+"""Of the circuit that is drawn, before it is pruned."""
+
 COMPARED = [method for method in METHODS if method[2] == "logit_difference"]
 """One metric, so that a pair which can be patched at all can be patched by each."""
 
@@ -45,6 +49,7 @@ def collect(
     answer: str | None = None,
     wrong: str | None = None,
     outside: tuple[Sequence[str], Disturbance] | None = None,
+    circuit: bool = False,
     folder: Path | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -57,6 +62,7 @@ def collect(
         answer, wrong: single tokens; default, the model's top prediction after the clean and the corrupt prompt. Without a corrupt prompt
             they are followed through the layers and attributed; nothing is patched.
         outside: prompts and a disturbance, whose cascade outside is measured too; it takes a minute or more.
+        circuit: every edge is patched too, which needs a corrupt prompt and takes minutes on a large model.
         folder: where finished parts are kept; a run of the same request that was stopped, or of which a step failed, goes on from there.
         seed: of the injected directions, and of the random-init twin.
         progress: show a progress bar on standard error.
@@ -65,6 +71,7 @@ def collect(
         `lens`, `trajectory` (the answers, at the last position), `attention`, `head_table`, `attribution` (not of a post-norm model),
         `stream`, `embeddings`, and those of `analyses.report.inside`, with `outside` those of
         `analyses.report.outside`; for a model with a shipped tuned lens `tuned`;
+        with `circuit` those of `analyses.report.circuit`;
         with a corrupt prompt also `lens_corrupt`, `patching` (stream), `heads` (z), `heads_by_position`, and `methods` (heads by several
         methods).
 
@@ -74,6 +81,10 @@ def collect(
         ResultError: a prediction that is no number; it names the first hook point that is none.
     """
     asked = asked_about(model, clean, corrupt, answer, wrong, outside)
+    if circuit and corrupt is None:
+        raise InterpError(
+            "report: a circuit is what carries the difference between two prompts; give a corrupt one too."
+        )
     results = Results()
     about = {
         "what": "report",
@@ -81,6 +92,7 @@ def collect(
         "answers": asked,
         "seed": seed,
         "outside": None if folder is None or outside is None else outside_asked(model, *outside, **OUTSIDE),
+        "circuit": circuit,
     }
     shelf = parts_shelf(folder, model, about)
     is_sum = model.config.is_sum
@@ -112,6 +124,14 @@ def collect(
         model, [clean], [] if corrupt is None else [corrupt], results, answers=asked, seed=seed, shelf=shelf
     )
     run_steps(inside, results, title="cascade inside", progress=progress)
+    if circuit:
+        assert corrupt is not None
+        pair = {"clean": [clean], "corrupt": [corrupt], **{role: [token] for role, token in asked.items()}}
+        keep = None if shelf.folder is None else shelf.folder / "edges"
+        edges = circuit_steps(
+            model, pair, results, count=min(EDGES, count_of(model)), keep=keep, seed=seed, progress=progress
+        )
+        run_steps(edges, results, title="circuit", progress=progress, keep=shelf.part)
     if outside is not None:
         followed_out = outside_steps(model, *outside, results, **OUTSIDE, seed=seed, folder=shelf.folder)
         run_steps(followed_out, results, title="cascade outside", progress=progress, keep=shelf.part)

@@ -15,6 +15,8 @@ from plotly.offline import get_plotlyjs
 
 from analyses.plots import plot, plot_head, plot_lens_pair, plot_positions, plot_trajectories
 from analyses.plots.labels import visible
+from analyses.report.circuit import circuit_sentence
+from analyses.report.circuit import figures as circuit_figures
 from analyses.report.inside import figures as inside_figures
 from analyses.report.inside import is_of_twin
 from analyses.report.outside import figures as outside_figures
@@ -113,6 +115,8 @@ def render(results: Mapping[str, xr.Dataset], *, head: tuple[int, int] | None = 
             heads=drawn(plot, "heads"),
             heads_by_position=drawn(plot, "heads_by_position"),
             methods=drawn(plot, "methods"),
+            circuit=[(_shown(figure), read) for figure, read in circuit_figures(results)],
+            circuit_sentence=said(circuit_sentence, "circuit_edges", "circuit_faithfulness"),
             gain_sentence=said(gain_sentence, "gain"),
             outside=[(_shown(figure), read) for figure, read in outside_figures(results)],
             outside_sentence=said(external_sentence, "external"),

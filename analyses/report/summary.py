@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.plots.labels import visible
+from analyses.report.circuit import circuit_sentence
 from analyses.report.steps import made_of
 from interp.errors import ResultError
 
@@ -18,6 +19,7 @@ def summary(results: Mapping[str, xr.Dataset]) -> list[str]:
         (lens_sentence, ["lens"]),
         (patching_sentence, ["patching"]),
         (heads_sentence, ["heads", "methods"]),
+        (circuit_sentence, ["circuit_edges", "circuit_faithfulness"]),
         (detectors_sentence, ["head_table"]),
         (attribution_sentence, ["attribution"]),
         (stream_sentence, ["stream"]),
