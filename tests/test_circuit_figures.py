@@ -13,6 +13,7 @@ from analyses import Circuit
 from analyses.circuits.circuit import graph
 from analyses.circuits.edges import Shape
 from analyses.plots import circuit_methods, plot_circuit
+from analyses.plots.circuit import _scores
 from analyses.plots.estimators import MOST, looks
 from interp.errors import ResultError
 
@@ -108,7 +109,7 @@ def test_edges_without_a_score_are_grey_and_an_empty_circuit_can_be_drawn():
     figure = plot_circuit(Circuit.of(SHAPE, SCORES))
     assert {one.name for one in figure.data if one.mode == "lines"} == {"no score"}
     assert "no score" in trace(figure, "edges").customdata[0]
-    assert title(figure).startswith("Circuit of 5 of 9")
+    assert title(figure).startswith(f"Circuit of 5 of {len(graph(SHAPE))} edges, 6 nodes")
     assert "<sup>" not in title(figure)
     assert not plot_circuit(Circuit.none(SHAPE)).layout.annotations
     partly = plot_circuit(Circuit.of(SHAPE, SCORES), scores={"a1.h1->m1": np.nan, "m1->logits": 1.0})
@@ -162,7 +163,7 @@ def test_what_a_graph_cannot_take_is_named(model, exact, circuit, asked):
     with pytest.raises(ResultError, match="'m9->logits', which is no edge"):
         plot_circuit(circuit, scores={"m9->logits": 1.0})
     with pytest.raises(ResultError, match="not list"):
-        plot_circuit(circuit, scores=[1.0])
+        _scores(circuit, [1.0], "scores")
     with pytest.raises(ResultError, match="has no option 'top'"):
         analyses.plot(circuit, top=3)
 
@@ -219,12 +220,6 @@ def test_curves_say_their_areas_and_are_drawn_over_the_share_of_edges(model, ask
     )
     figure = analyses.plot(result)
     for panel, ranking in (("x", "signed"), ("x2", "absolute")):
-        one = (
-            trace(figure, named_traces(figure, "random: ")[0].name, xaxis=panel)
-            if named_traces(figure, "random: ")
-            else None
-        )
-        assert one is None
         drawn = next(one for one in figure.data if one.legendgroup == "exact" and one.xaxis == panel)
         np.testing.assert_allclose(drawn.y, result["faithfulness"].sel(estimator="exact", ranking=ranking))
         np.testing.assert_allclose(drawn.x, [0.1 / 3, 0.1, 0.5, 1])

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -102,7 +103,7 @@ def plot_circuit(
     return fig
 
 
-def _scores(circuit: Circuit, given: Scores | None, what: str) -> dict[str, float]:
+def _scores(circuit: Circuit, given: Any, what: str) -> dict[str, float]:
     """Of the circuit's edges, by name; those that are no numbers are left out."""
     if isinstance(given, xr.Dataset):
         if "model_config" in given.attrs and (of := shape_of_result(given)) != circuit.shape:

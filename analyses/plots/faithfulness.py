@@ -40,10 +40,10 @@ def plot_faithfulness(result: xr.Dataset) -> go.Figure:
         640, AROUND + ROW * len(names),
     )  # fmt: skip
     for at, said in ((0.0, "no edges"), (1.0, "whole model")):
-        fig.add_vline(
-            x=at, line={"color": FAINT, "width": 1, "dash": "dot"}, annotation={"text": said, "font": {"size": 11, "color": FAINT}},
-            annotation_position="top",
-        )  # fmt: skip
+        fig.add_vline(x=at, line={"color": FAINT, "width": 1, "dash": "dot"})
+        fig.add_annotation(
+            x=at, y=1, yref="paper", yanchor="bottom", text=said, showarrow=False, font={"size": 11, "color": FAINT}
+        )
     for number, name in enumerate(names):
         row, first = len(names) - 1 - number, number == 0
         title = f"{named(name)}, {counted(int(sizes[number]), 'edge')}<br>"
