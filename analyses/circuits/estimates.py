@@ -12,7 +12,7 @@ from analyses.circuits.atp_star import atp_star
 from analyses.circuits.edges import INPUT, Edge, Source
 from analyses.circuits.edges import sources as every_source
 from analyses.circuits.runs import Batch, Runs
-from analyses.circuits.slopes import Graph, Slopes, products
+from analyses.circuits.slopes import Graph, Slopes
 from interp.config import ModelConfig
 from interp.errors import ConfigError, InterpError, is_known, nearest
 from interp.names import block_name
@@ -20,7 +20,7 @@ from interp.progress import progress_bar
 
 METHODS = ("eap", "eap_ig_inputs", "eap_ig_activations", "clean_corrupted", "relp", "atp_star")
 
-GRAPH = 8
+GRAPH = 6
 """How many times as much a run takes of which a gradient is wanted."""
 
 
@@ -96,7 +96,9 @@ def estimates(
     with progress_bar(False) as bar:
         task = bar.add_task("slopes", total=len(runs.run.pairs) * len(users))
         for batch in runs.batches(share=_share(runs, methods)):
-            for way, numbers in users.items():
+            for way, numbers in sorted(
+                users.items(), key=lambda one: one[0].share != 0
+            ):  # whose runs are those of the prompts
                 graph = _graph(runs, batch, way, any(methods[number] == "atp_star" for number in numbers))
                 for number, estimate in _by_method(runs, batch, found, graph, numbers, methods):
                     total[number, batch.pairs] += estimate.cpu().to(dtype) / counts[number]
@@ -125,7 +127,7 @@ def _graph(runs: Runs, batch: Batch, way: Way, blocks: bool) -> Graph:
             added[way.point] = more
     return Graph(
         runs.run.model, batch.tokens, stream, added, batch.read_at, batch.readout, runs.metric, runs.run.who,
-        relevance=way.relevance, blocks=blocks,
+        relevance=way.relevance, blocks=blocks, own=None if added or stream is not None else batch.own,
     )  # fmt: skip
 
 
@@ -147,6 +149,7 @@ def _by_method(
 def _first_order(runs: Runs, batch: Batch, found: Sequence[Edge], slopes: Slopes) -> Float[Tensor, "pair edge"]:
     dtype = torch.promote_types(runs.run.model.dtype, torch.float32)
     estimate = torch.zeros(len(batch.tokens), len(found), dtype=dtype, device=batch.tokens.device)
-    for numbers, destination, moved in runs.moved_into(batch, found):
-        estimate[:, numbers] = products(moved, slopes.by(destination)).to(estimate.dtype)
+    for edges in runs.together(batch, found):
+        every = slopes.onto(edges.into, edges.moved)
+        estimate[:, edges.numbers] = every[:, edges.sources, edges.readers].to(dtype)
     return estimate

@@ -54,6 +54,24 @@ class Batch:
         ]
 
 
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Edges into what the heads of a layer read, or into one MLP, or the logits.
+
+    Args:
+        into: those readers.
+        numbers: of the edges.
+        sources, readers: of each edge, as places in `moved` and in `into`.
+        moved: [pair, source, position, d_model], what sources write in the other run less what they write in this one.
+    """
+
+    into: list[Destination]
+    numbers: list[int]
+    sources: list[int]
+    readers: list[int]
+    moved: Float[Tensor, "pair source position d_model"]
+
+
 class Runs:
     """Pairs, in one of which edges carry other values.
 
@@ -193,6 +211,23 @@ class Runs:
         together = max(1, self.run.max_bytes // 4 // (share * size))
         for begin in range(0, len(names), together):
             yield {source.name: self.moved(batch, source) for source in names[begin : begin + together]}
+
+    def together(self, batch: Batch, found: Sequence[Edge]) -> Iterator["Together"]:
+        """Some edges by what they run into: the heads of a layer, its MLP, the logits; with what their sources write differently."""
+        for moved in self.all_moved(batch, found):
+            into: dict[int, list[int]] = {}
+            for number, edge in enumerate(found):
+                if edge.source.name in moved:
+                    into.setdefault(2 * edge.destination.read + (edge.destination.part == "mlp"), []).append(number)
+            stacked = torch.stack(list(moved.values()), dim=1)
+            place = {name: number for number, name in enumerate(moved)}
+            for numbers in into.values():
+                ends = [found[number].destination for number in numbers]
+                readers = {one: number for number, one in enumerate(dict.fromkeys(ends))}
+                sources = [place[found[number].source.name] for number in numbers]
+                yield Together(
+                    list(readers), numbers, sources, [readers[one] for one in ends], stacked[:, : max(sources) + 1]
+                )
 
     def moved_into(
         self, batch: Batch, found: Sequence[Edge]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from analyses.circuits.edges import Destination
 from analyses.circuits.relevance import relevance_hooks, relevance_readout
+from analyses.circuits.written import Written, needed
 from analyses.patching.metrics import Metric, MetricReadout
 from analyses.patching.replacements import values_of
 from interp.errors import InterpError
@@ -36,6 +37,7 @@ class Graph:
         at: where the metric is read in each prompt.
         relevance: take slopes as `analyses.circuits.relevance` does.
         blocks: whether slopes without a block are wanted, and those by what heads read.
+        own: what takes these runs' values, where they are the prompts' as they are.
 
     Attributes:
         values: of the runs, by hook point, as far as slopes need them.
@@ -57,6 +59,7 @@ class Graph:
         *,
         relevance: bool = False,
         blocks: bool = False,
+        own: Written | None = None,
     ) -> None:
         self.model, self._relevance, config = model, relevance, model.config
         self._last = block_name(config.n_layers - 1, "hook_resid_post")
@@ -65,10 +68,12 @@ class Graph:
         hooks: dict[str, HookFunction] = {name: partial(_set, more) for name, more in added.items()}
         hooks |= relevance_hooks(model) if relevance else {}
         head, readout = relevance_readout(model, readout) if relevance else (model, readout)
-        wanted = [*self._by, *(self._of_all(WRITTEN) if blocks else [])]
+        wanted = dict.fromkeys([*self._by, *(self._of_all(WRITTEN) if blocks else []), *(needed(model) if own else [])])
         with recording(who), model.hooks(hooks) if hooks else nullcontext():
-            self._values, normed = values_of(model, tokens, stream, wanted, at, with_gradients=True)
+            self._values, normed = values_of(model, tokens, stream, list(wanted), at, with_gradients=True)
             self._total = readout.read(head, normed, torch.arange(len(normed), device=normed.device)).sum()
+        if own is not None:
+            own.take(self._values, normed)
         if not self._total.requires_grad:
             raise InterpError(f"{who}: the metric {metric.name} has no gradient; choose another.")
         self.values = {name: self._values[name].detach() for name in self._by}
@@ -131,6 +136,29 @@ class Slopes:
         slope = slope if second is None else slope + second @ block.mlp.input.weight
         stream = "hook_resid_pre" if block.parallel else "hook_resid_mid"
         return self._before(block, block.ln2, block_name(layer, stream), slope)
+
+    def onto(
+        self, into: Sequence[Destination], moved: Float[Tensor, "prompt source position d_model"]
+    ) -> Float[Tensor, "prompt source reader"]:
+        """To first order, what the metric changes by where readers read what each source writes differently.
+
+        Args:
+            into: heads of one layer, or one MLP, or the logits.
+        """
+        layer = into[0].layer
+        if layer is None or into[0].head is None:
+            slope = self.by(into[0])
+            wide = torch.promote_types(slope.dtype, moved.dtype)
+            return moved.flatten(2).to(wide) @ slope.flatten(1).to(wide)[:, :, None]
+        block = cast(Block, self._model.blocks[layer])
+        slopes = torch.stack(
+            [self._slopes[block_name(layer, READERS[one.part])][:, :, one.head] for one in into], dim=2
+        )
+        weight = torch.stack([getattr(block.attn, f"W_{one.part.upper()}")[one.head] for one in into])
+        wide = torch.promote_types(torch.promote_types(slopes.dtype, torch.float32), moved.dtype)
+        norm = block.ln1 if block.reads_normed else torch.nn.Identity()
+        stream = self._values[block_name(layer, "hook_resid_pre")]
+        return LinearNorm(norm, stream.to(wide), self._held).products(moved.to(wide), slopes.to(wide), weight.to(wide))
 
     def by_read(self, layer: int) -> Float[Tensor, "prompt position head d_head"]:
         """The slope by what the heads of a layer read."""

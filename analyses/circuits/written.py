@@ -1,6 +1,6 @@
 """What every source writes into the stream, in some runs or on average."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -18,21 +18,37 @@ from interp.tokenizer import PAD
 
 
 class Written:
-    """What sources write in runs of some prompts.
+    """What sources write in runs of some prompts, which are made when it is first asked for.
 
     A head writes its share of what attention adds to the stream, without output bias; behind a norm on what attention writes, at the
     scale that the whole has in that run.
 
     Args:
         at: a position of each prompt.
-
-    Attributes:
-        normed: [prompt, 1, d_model], the final stream there after the final norm.
     """
 
     def __init__(self, model: Transformer, tokens: Int[Tensor, "prompt position"], at: Sequence[int]) -> None:
-        self.model = model
-        self._values, self.normed = values_of(model, tokens, None, needed(model), at)
+        self.model, self._tokens, self._at = model, tokens, at
+        self._run: tuple[Mapping[str, Tensor], Tensor] | None = None
+
+    def take(self, values: Mapping[str, Tensor], normed: Float[Tensor, "prompt one d_model"]) -> None:
+        """Another run of the same prompts was made anyway: its values at the hook points that are needed, and its final stream."""
+        if self._run is None:
+            self._run = {name: values[name].detach() for name in needed(self.model)}, normed.detach()
+
+    def _made(self) -> tuple[Mapping[str, Tensor], Tensor]:
+        if self._run is None:
+            self._run = values_of(self.model, self._tokens, None, needed(self.model), self._at)
+        return self._run
+
+    @property
+    def _values(self) -> Mapping[str, Tensor]:
+        return self._made()[0]
+
+    @property
+    def normed(self) -> Float[Tensor, "prompt one d_model"]:
+        """The final stream at that position after the final norm."""
+        return self._made()[1]
 
     def by(self, source: Source) -> Float[Tensor, "prompt position d_model"]:
         """One source."""

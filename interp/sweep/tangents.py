@@ -62,6 +62,27 @@ class LinearNorm:
         u = self._across(u * self._weight, places)
         return u - u.mean(self._axes, keepdim=True) if self._norm.centres else u
 
+    def products(
+        self,
+        tangents: Float[Tensor, "prompt source position d_model"],
+        cotangents: Float[Tensor, "prompt position head d_head"],
+        weight: Float[Tensor, "head d_model d_head"],
+    ) -> Float[Tensor, "prompt source head"]:
+        """Tangents before the norm times cotangents behind it and a linear map, summed over positions: as by `pull`, which would make a
+        vector of the stream for every head and place."""
+        if self._norm is not None:
+            weight = weight * self._weight[:, None]
+            weight = weight - weight.mean(1, keepdim=True) if self._norm.centres else weight
+            cotangents = cotangents / self._scale[..., None]
+        pulled = einsum(cotangents, weight, "n p h e, h d e -> n h p d")
+        found: Tensor = tangents.flatten(2) @ pulled.flatten(2).mT
+        if self._norm is None or self._held:
+            return found
+        along = einsum(
+            einsum(self._normalized, weight, "n p d, h d e -> n p h e"), cotangents, "n p h e, n p h e -> n p h"
+        )
+        return found - einsum(tangents, self._normalized, "n s p d, n p d -> n s p") @ along / self._weight.numel()
+
     def _across(self, t: Tensor, places: slice) -> Tensor:
         """Division by the size: what points along the value itself is lost, unless that is held. Symmetric."""
         if self._held:
