@@ -53,7 +53,7 @@ def plot_edges(result: xr.Dataset, *, top: int = 25, prompt: int | None = None) 
     ranked = "estimate" if "estimate" in result else "change"
     methods = _methods(result, done) if ranked == "estimate" else []
     values = _shown(result, ranked, number)
-    every = values if "method" in result.dims else values[None]  # [method, edge, ...]
+    every = values if "estimator" in result.dims else values[None]  # [estimator, edge, ...]
     size = np.nan_to_num(np.abs(every), nan=-1.0).max(0).reshape(every.shape[1], -1).max(1)
     best = np.argsort(-size, kind="stable")[:top][::-1]  # the largest on top
     names = [named(name) for name in result["edge"].to_numpy()[best]]
@@ -75,7 +75,7 @@ def plot_edges(result: xr.Dataset, *, top: int = 25, prompt: int | None = None) 
         _by_position(fig, values[best], names, result, number, title)
     else:
         shown = [
-            _Dots("estimate", at if "method" in result.dims else None, label, LINES[at], SYMBOLS[at])
+            _Dots("estimate", at if "estimator" in result.dims else None, label, LINES[at], SYMBOLS[at])
             for at, label in enumerate(methods if len(methods) > 1 else ["estimate"] * len(methods))
         ]
         exact = (INK, "diamond") if methods else (LINES[0], "circle")
@@ -94,20 +94,20 @@ def plot_edges(result: xr.Dataset, *, top: int = 25, prompt: int | None = None) 
 
 def _methods(result: xr.Dataset, done: Mapping[str, Any]) -> list[str]:
     """How the methods of a result are called. Raises ResultError for more than there are colours."""
-    if "method" in result.dims or "method" in result.coords:
-        listed = [str(name) for name in result["method"].to_numpy().reshape(-1)]
+    if "estimator" in result.dims or "estimator" in result.coords:
+        listed = [str(name) for name in result["estimator"].to_numpy().reshape(-1)]
     else:
         listed = [done["method"] if isinstance(done["method"], str) else "one of several methods"]
     if len(listed) > len(LINES):
         raise ResultError(
             f"a figure of edges shows {len(LINES)} methods at most, this result has {len(listed)} methods; choose some by "
-            "result.isel(method=[0, 1])."
+            "result.isel(estimator=[0, 1])."
         )
     return [METHODS.get(name, named(name)) for name in listed]
 
 
 def _shown(result: xr.Dataset, name: str, number: int | None) -> np.ndarray:
-    """[edge], [edge, position] or [method, edge]: of a pair, or the mean."""
+    """[edge], [edge, position] or [estimator, edge]: of a pair, or the mean."""
     return (result[f"{name}_mean"] if number is None else result[name].isel(prompt=number)).to_numpy()
 
 
@@ -136,7 +136,7 @@ def _draw(
     names: list[str],
     shift: float,
 ) -> None:
-    of = result if dots.method is None else result.isel(method=dots.method)
+    of = result if dots.method is None else result.isel(estimator=dots.method)
     values, error = _shown(of, dots.name, number)[best], None
     if number is None and np.isfinite(bounds := of[f"{dots.name}_interval"].to_numpy()[:, best]).any():
         away = np.nan_to_num(np.stack([values - bounds[0], bounds[1] - values]))
