@@ -110,9 +110,12 @@ def edge_attribution(
         direction=direction, replacement=replacement, reference=reference, bos=bos, max_bytes=max_bytes, who=WHO,
     )  # fmt: skip
     with torch.no_grad(), progress_bar(progress):
-        estimate = estimates(runs, found, methods, steps).numpy()  # [method, prompt, edge]
+        every, baselines = estimates(runs, found, methods, steps)
+        estimate = every.numpy()  # [method, prompt, edge]
         best = np.flatnonzero(np.any([_largest(one, verify) for one in estimate], axis=0))
-        values, baselines = patch_edges(runs, [found[number] for number in best], False, progress)
+        values = baselines.new_empty(len(runs.run.pairs), 0)
+        if len(best):
+            values, _ = patch_edges(runs, [found[number] for number in best], False, progress)
     runs.run.check_finite([chosen], baselines[None])
     change = np.full(estimate.shape[1:], np.nan, dtype=estimate.dtype)
     change[:, best] = (values - baselines[0 if runs.noising else 1][:, None]).numpy()

@@ -81,8 +81,9 @@ def ways(config: ModelConfig, method: str, steps: int) -> list[Way]:
 
 def estimates(
     runs: Runs, found: Sequence[Edge], methods: Sequence[str], steps: int
-) -> Float[Tensor, "method pair edge"]:
-    """The estimated change of the metric by each edge, by each method; what several take slopes in is run once."""
+) -> tuple[Float[Tensor, "method pair edge"], Float[Tensor, "two pair"]]:
+    """The estimated change of the metric by each edge, by each method; what several take slopes in is run once. And the metric of the clean
+    and the corrupt run."""
     config = runs.run.model.config
     users: dict[Way, list[int]] = {}
     counts = []
@@ -93,6 +94,8 @@ def estimates(
             users.setdefault(way, []).append(number)
     dtype = torch.promote_types(runs.run.model.dtype, torch.float32)
     total = torch.zeros(len(methods), len(runs.run.pairs), len(found), dtype=dtype)
+    baselines = torch.empty(2, len(runs.run.pairs), dtype=dtype)
+    this, other = (0, 1) if runs.noising else (1, 0)
     with progress_bar(False) as bar:
         task = bar.add_task("slopes", total=len(runs.run.pairs) * len(users))
         for batch in runs.batches(share=_share(runs, methods)):
@@ -103,7 +106,9 @@ def estimates(
                 for number, estimate in _by_method(runs, batch, found, graph, numbers, methods):
                     total[number, batch.pairs] += estimate.cpu().to(dtype) / counts[number]
                 bar.advance(task, len(batch.tokens))
-    return total
+            baselines[this, batch.pairs] = batch.read(batch.own).cpu().to(dtype)
+            baselines[other, batch.pairs] = batch.read(batch.other).cpu().to(dtype)
+    return total, baselines
 
 
 def _share(runs: Runs, methods: Sequence[str]) -> int:
