@@ -12,7 +12,7 @@ from interp.errors import InterpError
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-NUMBERED = [f"{number:02d}" for number in range(14)]
+NUMBERED = [f"{number:02d}" for number in range(15)]
 FIGURE = "application/vnd.plotly.v1+json"
 SMALLER = {
     "05_the_block": {"steps=200": "steps=30", "range(3000)": "range(400)", "seed in range(3)": "seed in range(1)"},
@@ -26,6 +26,11 @@ SMALLER = {
         "lengths=(12, 24, 48)": "lengths=(6, 12, 24)",
         "clean[:12]": "clean[:6]",
         "20_000": "2_000",
+    },
+    "14_circuits": {
+        "sample(8": "sample(2",
+        '["eap", "eap_ig_inputs", "relp", "atp_star"]': '["eap", "relp"]',
+        "count=50)": "count=20)",
     },
 }
 """What the slowest do less of here; as written they run with the mark `slow`."""
