@@ -1,11 +1,13 @@
 """Directions compared, and the internal verdict, on blocks and slopes that are known."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import random_tokens, tiny
+from conftest import TINY, random_tokens, tiny
 from scipy import stats
 from test_gain import centred_orthogonal, linear_model
 
@@ -42,6 +44,27 @@ def test_planted_directions_grow_by_what_was_planted():
 def test_holm_by_hand():
     np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
     np.testing.assert_allclose(holm(np.array([0.6, 0.5])), [1, 1])
+
+
+def test_directions_that_are_the_same_are_one_test():
+    """Tied, a token's unembedding is its embedding: two kinds of three are two tests, and p is corrected for two."""
+    tokens, kinds = random_tokens(3, 3), ["covariance", "token", "unembedding"]
+    tied, free = (
+        compare_directions(tiny(config=replace(TINY, tied=tied)), tokens, kinds=kinds, n_directions=2)
+        for tied in (True, False)
+    )
+    assert tied["direction_kind"].to_numpy().tolist() == ["covariance", "token"]
+    assert free["direction_kind"].to_numpy().tolist() == kinds
+    np.testing.assert_allclose(tied["p_holm"], holm(tied["p"].to_numpy()))
+    assert float((tied["p_holm"] / tied["p"]).max()) <= 2
+    assert json.loads(tied.attrs["parameters"])["same"] == {"unembedding": "token"}
+    assert json.loads(free.attrs["parameters"])["same"] == {}
+    assert "token = unembedding" in analyses.plot(tied).layout.yaxis.ticktext
+    alone = compare_directions(tiny(), tokens, kinds=["unembedding"], n_directions=2)
+    np.testing.assert_array_equal(alone["log_ratio"][0], tied["log_ratio"].sel(direction_kind="token"))
+    vector = torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
+    mine = compare_directions(tiny(), tokens, kinds=[], own={"a": vector, "b": vector.clone(), "c": -vector})
+    assert mine["direction_kind"].to_numpy().tolist() == ["a", "c"]
 
 
 def test_comparisons_that_cannot_be():

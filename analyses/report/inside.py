@@ -14,6 +14,7 @@ from analyses import cascade
 from analyses.attribution import direct_logit_attribution
 from analyses.cascade.contrast import describe_directions
 from analyses.cascade.damping import describe_damping
+from analyses.cascade.directions import same_as
 from analyses.cascade.gain import describe_gain
 from analyses.cascade.injection import Injected, check_request, inject
 from analyses.cascade.light_cone import describe_cone
@@ -190,7 +191,9 @@ def _steps_of(
 
     def directions() -> xr.Dataset:
         kinds = QUICK if len(injected().places) > 1 else OF_ONE_PLACE
-        return describe_directions(model(), injected(), {kind: injected(kind) for kind in kinds}, seed)
+        return describe_directions(
+            model(), injected(), {kind: injected(same_as(model(), kind)) for kind in kinds}, seed
+        )
 
     def repair() -> xr.Dataset | None:
         if answers is None or not is_sum:
