@@ -42,8 +42,9 @@ class Examples:
         )
         self.circuit = cache(lambda: analyses.Circuit.from_scores(self.edges(), count=40).pruned())
         self.gain = cache(lambda: cascade.gain(self.model, self.clean, n_directions=2))
+        self.null = cache(lambda: cascade.gain(cascade.random_twin(self.model), self.clean, n_directions=2))
         self.texts = cache(lambda: cascade.coupled(self.model, self.clean, Replace(self.corrupt), seeds=3, steps=32))
-        self.inside = cache(lambda: cascade.internal_verdict(self.gain()))
+        self.inside = cache(lambda: cascade.internal_verdict(self.gain(), null=self.null()))
         self.outside = cache(lambda: cascade.external_verdict(self.texts()))
 
     def all(self) -> dict[str, Callable[[], xr.Dataset]]:

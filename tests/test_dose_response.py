@@ -43,6 +43,23 @@ def test_small_doses_have_slope_two_and_the_fisher_form():
     assert float(result["linear_range"].sel(path="additive").max()) < 3
 
 
+@pytest.mark.parametrize("options", [{}, {"norm": "rmsnorm", "logit_cap": 3.0}, {"norm": "none", "unembed_bias": True}])
+def test_float32_gives_what_float64_does_at_every_dose(options):
+    """Of 2000 tokens, as a trained model has them, differences of logits at small doses are below their rounding."""
+    config = replace(TINY, d_vocab=2000, **options)
+    exact, single = tiny(config=config), tiny(config=config, dtype=torch.float32)
+    doses = np.logspace(-4, 0.5, 25).tolist()
+    expected, found = (
+        dose_response(model, random_tokens(1, 4), doses=doses, n_directions=2) for model in (exact, single)
+    )
+    for name in ("kl", "quadratic_kl"):
+        assert (found[name].to_numpy()[np.isfinite(found[name])] > 0).all()
+        np.testing.assert_allclose(found[name], expected[name], rtol=0.01)
+    np.testing.assert_allclose(found["logit_change"], expected["logit_change"], rtol=0.01, atol=1e-6)
+    small = found["kl_slope"].sel(dose=slice(None, 1e-2))
+    np.testing.assert_allclose(small, expected["kl_slope"].sel(dose=slice(None, 1e-2)), atol=0.01)
+
+
 @pytest.mark.parametrize("options", [{}, {"norm": "rmsnorm", "logit_cap": 3.0}, {"norm": "none"}])
 def test_the_fisher_form_has_the_derivative_that_torch_finds(options):
     model = tiny(config=replace(TINY, **options))

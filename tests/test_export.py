@@ -27,6 +27,7 @@ def results(smalltown):
         "lens": analyses.logit_lens(smalltown, DEFAULT_PAIR.clean),
         "verdict": cascade.internal_verdict(gain),
         "gain": gain,
+        "spectrum": cascade.jacobian_spectrum(smalltown, "Mary went", k=4),
     }
 
 
@@ -47,7 +48,7 @@ def test_a_folder_is_exported_in_one_call(results, monkeypatch, capsys, tmp_path
             ".csv",
             ".json",
         }
-    inches = {"lens": 7.2, "gain": 7.2, "verdict": 3.5}
+    inches = {"lens": 7.2, "gain": 7.2, "spectrum": 3.5, "verdict": 7.2}
     for name, width in inches.items():
         wide = struct.unpack(">I", (tmp_path / f"{name}.png").read_bytes()[16:20])[0]
         assert wide == pytest.approx(300 * width, abs=2)
@@ -57,7 +58,7 @@ def test_a_folder_is_exported_in_one_call(results, monkeypatch, capsys, tmp_path
         assert float(box.group(1)) == pytest.approx(72 * width, abs=1)
     data = pd.read_csv(tmp_path / "verdict.csv")
     slopes = data[data["variable"] == "slope"]
-    np.testing.assert_allclose(slopes["value"].astype(float), results["verdict"]["slope"])
+    np.testing.assert_allclose(slopes["value"].astype(float), results["verdict"]["slope"].to_numpy().ravel())
     about = json.loads((tmp_path / "gain.json").read_text())
     assert about["parameters"]["n_directions"] == 2
     assert about["weight_hash"] == results["gain"].attrs["weight_hash"]
@@ -76,12 +77,12 @@ def test_every_number_is_in_the_table(results):
 
 
 def test_sizes(results):
-    lens, verdict = analyses.plot(results["lens"]), analyses.plot(results["verdict"])
+    lens, spectrum = analyses.plot(results["lens"]), analyses.plot(results["spectrum"])
     assert fitting(lens, "single") == "double"
-    assert fitting(verdict, "single") == "single"
-    before = verdict.to_json()
-    small = sized(verdict, "single")
-    assert verdict.to_json() == before  # a copy
+    assert fitting(spectrum, "single") == "single"
+    before = spectrum.to_json()
+    small = sized(spectrum, "single")
+    assert spectrum.to_json() == before  # a copy
     assert small.layout.title.text is None
     assert 13 * 3.5 * 72 / small.layout.width >= 6.5  # points, as printed
     for name in ("double", "slide"):

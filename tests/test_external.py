@@ -102,7 +102,13 @@ def test_both_verdicts_together(results):
     joined = joined_verdict(internal, external, gain=inside, coupled=texts)
     assert joined["inside"].item() == internal["verdict"].item()
     assert joined["outside"].item() == external["verdict"].item()
-    assert bool(joined["agree"]) == (internal["verdict"].item() == external["verdict"].item())
+    for one, other, agree in (
+        ("pile", "pile", True),
+        ("pile", "undetermined", False),
+        ("undetermined", "undetermined", False),
+    ):
+        both = joined_verdict(internal.assign(verdict=((), one)), external.assign(verdict=((), other)))
+        assert bool(both["agree"]) == agree
     x, y = inside["log_relative_gain"][:, -1].to_numpy(), texts["h"].mean(("seed", "time")).to_numpy()
     ranks = [np.argsort(np.argsort(values)) for values in (x, y)]
     assert float(joined["rank_correlation"]) == pytest.approx(np.corrcoef(*ranks)[0, 1])

@@ -16,11 +16,13 @@ from analyses.cascade import dose_response, gain, ledger, light_cone, lyapunov, 
 from analyses.cascade import gain as gain_function
 from analyses.cascade.directions import KINDS, draw
 from analyses.cascade.entering import Clean
+from analyses.cascade.gain import doubling_depth
 from analyses.cascade.injection import check_causal, check_controls
 from analyses.cascade.laws import fit
 from analyses.cascade.linear import linearised
 from interp import PAD, ModelConfig, Transformer
 from interp.errors import InterpError, ResultError, TokenError
+from interp.streams import streams
 
 
 def linear_model(matrices):
@@ -66,6 +68,57 @@ def test_blocks_of_g_times_orthogonal_have_k_g(g):
     np.testing.assert_allclose(result["log_reproduction_interval"][:, :-1], math.log(g), rtol=1e-6)
 
 
+def test_growth_that_is_not_told_from_none_never_doubles():
+    same = np.full(6, 0.5)
+    assert doubling_depth(same, 4) == pytest.approx(math.log(2) * 8)
+    assert doubling_depth(-same, 4) == pytest.approx(-math.log(2) * 8)
+    assert doubling_depth(np.array([-0.5, 0.4, 0.5, -0.3, 0.6, -0.4]), 4) == math.inf
+    assert doubling_depth(np.array([0.5, 0.3]), 4) == pytest.approx(math.log(2) * 10)  # no interval to ask
+    assert doubling_depth(np.array([1e-9, -2e-9]), 4, slack=1e-8) == math.inf
+    identity = gain(linear_model([torch.eye(64).double()] * 5), random_tokens(6, 3, vocab=30))
+    assert float(identity["doubling_depth"]) == math.inf
+
+
+def test_three_relative_growths_where_streams_grow_unlike():
+    """Half of the directions grow by a fifth, half shrink by it; token 1 lies in the first half, token 2 in the second. A disturbance
+    of the first half at token 1 grows as its stream does; the stream of both positions does not."""
+    factors = torch.tensor([1.2, 1 / 1.2], dtype=torch.float64).repeat_interleave(32)
+    model = linear_model([torch.diag(factors)] * 5)
+    model.W_E[1:3] = torch.eye(64).double()[[0, 40]]
+    model.W_pos.zero_()
+    tokens, direction = torch.tensor([[2, 1]]), torch.eye(64)[1:2].double()
+    one = gain(model, tokens, directions=direction).sel(injection=1).isel(prompt=0, direction=0)
+    np.testing.assert_allclose(one["gain"], 1.2 ** np.arange(6))
+    np.testing.assert_allclose(one["relative_gain"], 1)  # Gamma, on site
+    np.testing.assert_allclose(one["whole_relative_gain"], 1)
+    both = gain(model, tokens, directions=direction)["relative_reproduction"][0, :-1]
+    np.testing.assert_allclose(
+        both, math.sqrt(1.2 * 1.2), rtol=1e-9
+    )  # in token 2's place it grows 1.2 ** 2 as fast as its stream
+    found = ledger(model, tokens, directions=direction, position=1).isel(prompt=0)
+    np.testing.assert_allclose(found["log_k"], math.log(1.2))
+    energies = 1.2 ** (2.0 * np.arange(6)) + 1.2 ** (-2.0 * np.arange(6))
+    np.testing.assert_allclose(found["log_stream_growth"], np.diff(np.log(energies)) / 2, atol=1e-12)
+
+
+def test_relative_growth_over_all_positions_is_against_the_stream_at_each():
+    model, tokens = tiny(), random_tokens(1, 5)
+    result = gain(model, tokens, dose=0.05, n_directions=2, seed=4)
+    cone = light_cone(model, tokens, dose=0.05, n_directions=2, seed=4)
+    sizes = torch.stack(streams(model, tokens))[:, 0]
+    sizes = (sizes - sizes.mean(-1, keepdim=True)).norm(dim=-1).numpy()  # [layer, position]
+    injected = (0.05 * sizes[0]) ** 2  # energy of each injection
+    share = cone["share"][0].to_numpy()  # [injection, layer, position], mean over directions
+    expected = (share * injected[:, None, None] / sizes**2).sum(-1) / 0.05**2
+    np.testing.assert_allclose(np.square(result["whole_relative_gain"][0]).mean("direction"), expected, rtol=1e-9)
+    assert (result["whole_relative_gain"] >= result["relative_gain"] * (1 - 1e-12)).all()
+    last = result.isel(injection=-1)
+    np.testing.assert_allclose(last["whole_relative_gain"], last["relative_gain"])  # it has nowhere to go
+    np.testing.assert_allclose(
+        result["log_whole_relative_gain"][0], np.log(result["whole_relative_gain"][0]).mean(("injection", "direction"))
+    )
+
+
 def test_ginibre_blocks_have_rms_k_g():
     generator = torch.Generator().manual_seed(0)
     ratios = []
@@ -95,12 +148,12 @@ def test_equals_two_whole_runs_with_a_hook():
             _, disturbed = model.run_with_cache(tokens, names)
         energies = [float(centre(disturbed[n] - clean[n]).pow(2).sum()) for n in names]
         found = result["gain"].to_numpy()[0, position, 1]
-        np.testing.assert_allclose(found, [math.sqrt(e / energies[0]) for e in energies], rtol=1e-6)
+        np.testing.assert_allclose(found, [math.sqrt(e / energies[0]) for e in energies], rtol=1e-10)
         on_site = [
             float(centre(disturbed[n] - clean[n])[0, position].norm() / centre(clean[n])[0, position].norm()) / 0.05
             for n in names
         ]
-        np.testing.assert_allclose(result["relative_gain"].to_numpy()[0, position, 1], on_site, rtol=1e-6)
+        np.testing.assert_allclose(result["relative_gain"].to_numpy()[0, position, 1], on_site, rtol=1e-10)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -76,6 +76,22 @@ def test_exact_intervals_cover(share):
     assert ((low <= share) & (share <= high)).mean() >= 0.95
 
 
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("normal", 0.92, 0.97), ("lognormal", 0.82, 0.90), ("clusters", 0.72, 0.81)]
+)
+def test_coverage_is_what_the_documentation_says(name, low, high):
+    """12 prompts; docs/cascade.md, "Intervals"."""
+    rng = np.random.default_rng(1)
+    between, within = rng.normal(size=(3, 1000)), rng.normal(size=(12, 1000))
+    values = {
+        "normal": within,
+        "lognormal": np.exp(within) - np.exp(0.5),
+        "clusters": (np.repeat(between, 4, axis=0) + within) * np.sqrt(0.5),
+    }[name]
+    bounds = bootstrap_mean(values)
+    assert low < ((bounds[0] <= 0) & (bounds[1] >= 0)).mean() < high
+
+
 def test_six_of_six_right_draws_a_bar():
     model, tokens = tiny(), random_tokens(1, 5).expand(6, -1)
     best, *_, worst = model(tokens[:1])[0, -1].argsort(descending=True).tolist()

@@ -207,6 +207,22 @@ def test_on_site_leaves_out_what_goes_elsewhere():
     np.testing.assert_allclose(result["singular_exponent"][0], torch.linalg.svdvals(product)[:4].log() / 3, atol=1e-9)
 
 
+@pytest.mark.parametrize("k", [1, 7, 20])
+def test_flat_spectra_converge(k):
+    """Attention only, before training: singular values from 0.84 to 1.2, close together."""
+    config = ModelConfig(n_layers=4, d_model=64, n_heads=4, d_head=16, d_mlp=256, n_ctx=16, d_vocab=50, mlp="none")
+    model, tokens = Transformer(config, seed=2).requires_grad_(False), random_tokens(1, 5)
+    whole, found = (jacobian_spectrum(model, tokens, k=k, max_bytes=size)["singular_value"] for size in (2**28, 1))
+    assert 0.8 < float(whole[0, -1]) <= float(whole[0, 0]) < 1.3
+    np.testing.assert_allclose(found, whole, rtol=1e-5)
+    state = lyapunov(model, tokens[:, :3], k=k, position=None)["singular_exponent"][0]
+    with model.explicit_attention():
+        dense_map = torch.func.jacrev(lambda x: model.run_blocks(x[None])[0])(model.embed(tokens[:, :3])[0])
+    rows = torch.block_diag(*[basis(config, dense_map)] * 3)
+    s = torch.linalg.svdvals(rows @ dense_map.reshape(192, 192) @ rows.T)
+    np.testing.assert_allclose(state, s[:k].log() / 4, atol=1e-6)
+
+
 def test_what_does_not_converge_is_an_error():
     values = torch.ones(40).double()
     with pytest.raises(ResultError, match="did not converge"):

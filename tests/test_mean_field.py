@@ -72,8 +72,30 @@ def test_a_longer_prompt_does_not_change_the_prediction_before_it():
 
 
 @pytest.mark.parametrize(
-    "options", [{"norm": "rmsnorm"}, {"norm_placement": "post"}, {"mlp": "gated"}, {"n_kv_heads": 2}]
+    "options",
+    [
+        {"norm": "rmsnorm"},
+        {"norm_placement": "post"},
+        {"mlp": "gated"},
+        {"n_kv_heads": 1},
+        {"positions": "alibi"},
+        {"causal": False},
+        {"window": 3},
+        {"parallel": True},
+        {"qk_norm": "head"},
+        {"score_cap": 5.0},
+        {"attn_scale": 1.0},
+    ],
 )
 def test_shapes_that_the_theory_does_not_cover(options):
-    with pytest.raises(ConfigError, match="worked out for"):
+    (name,) = options
+    with pytest.raises(ConfigError, match=f"not worked out for {name} = "):
         mean_field(build(**options), torch.tensor([[1, 2, 3]]))
+
+
+@pytest.mark.parametrize("positions", ["rotary", "none"])
+def test_positions_that_leave_attention_even_are_covered(positions):
+    config = replace(SHAPE, d_model=256, n_heads=4, d_head=64, d_mlp=1024, init_std=0.035, positions=positions)
+    squared, predicted, relative, predicted_relative = measured(config, range(6), 6)
+    assert squared[1] == pytest.approx(predicted[1], rel=0.1)
+    assert relative[1] == pytest.approx(predicted_relative[1], rel=0.1)

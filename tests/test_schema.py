@@ -59,6 +59,11 @@ def test_every_kind_that_has_a_figure_has_a_schema_and_fits_it(kind, measured):
                 check_schema(result.drop_vars(name), "it")
 
 
+@pytest.mark.parametrize("kind", kinds())
+def test_results_of_a_float64_model_are_in_float64(kind, measured):
+    assert [name for name, values in measured(kind).variables.items() if values.dtype in ("float32", "float16")] == []
+
+
 @pytest.fixture
 def lens():
     return analyses.logit_lens(tiny(dtype=torch.float32), random_tokens(1, 4))

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from analyses.cascade.directions import KINDS, Directions
+from analyses.cascade.directions import KINDS, Directions, same_as
 from analyses.cascade.injection import Injected, inject
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
@@ -49,7 +50,8 @@ def compare_directions(
     Returns:
         A Dataset over `direction_kind`: `log_ratio` (direction_kind, prompt), nats; with several prompts mean, standard error and
         interval; `p`, two-sided t-test of a mean of 0 over prompts, and `p_holm`, corrected for the number of kinds (Holm 1979); NaN
-        below 3 prompts.
+        below 3 prompts. Kinds that are the same, as `token` and `unembedding` are in a model that ties them, are one row and one test,
+        under the first name; the parameter `same` says which they are.
 
     Raises:
         InterpError: a name that is taken, no kind beside `isotropic`, or as `gain`.
@@ -68,12 +70,24 @@ def compare_directions(
         "dose": dose, "layer": layer, "n_directions": n_directions, "seed": seed, "bos": bos, "max_bytes": max_bytes, "progress": progress,
     }  # fmt: skip
     base = inject(model, prompts, who=WHO, **common)
-    others = {name: inject(model, prompts, directions=one, who=WHO, **common) for name, one in given.items()}
+    others: dict[str, Injected] = {}
+    for name, one in given.items():
+        alike = next((first for first in others if _are_same(model, given[first], one)), None)
+        others[name] = inject(model, prompts, directions=one, who=WHO, **common) if alike is None else others[alike]
     return describe_directions(model, base, others, seed)
 
 
+def _are_same(model: Transformer, one: Directions, other: Directions) -> bool:
+    if isinstance(one, str) and isinstance(other, str):
+        return same_as(model, one) == same_as(model, other)
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
+
+
 def describe_directions(model: Transformer, base: Injected, others: Mapping[str, Injected], seed: int) -> xr.Dataset:
-    """The result of `compare_directions` from injections that are made already, of isotropic directions and of others by name."""
+    """The result of `compare_directions` from injections that are made already, of isotropic directions and of others by name. Those that
+    are one and the same have one row, under the first name."""
+    whose = {name: next(first for first, other in others.items() if other is one) for name, one in others.items()}
+    others = {name: one for name, one in others.items() if whose[name] == name}
     ratio = np.stack([one.log_gain[:, -1] - base.log_gain[:, -1] for one in others.values()])
     long_name = "ln of the gain over that of isotropic directions"
     p = np.full(len(others), np.nan)
@@ -98,7 +112,7 @@ def describe_directions(model: Transformer, base: Injected, others: Mapping[str,
         model=model,
         prompts={"prompt": tokens},
         parameters={name: value for name, value in base.parameters.items() if name != "directions"}
-        | {"kinds": list(others)},
+        | {"kinds": list(others), "same": {name: first for name, first in whose.items() if name != first}},
         seed=seed,
     )
 

@@ -10,6 +10,7 @@ from analyses.cascade.entering import Clean
 from analyses.cascade.linear import Linear, top_singular
 from interp.errors import InterpError, is_known, nearest
 from interp.geometry import mean_is_seen, seen
+from interp.model import Transformer
 
 Directions = str | Float[Tensor, "given width"]
 """A name of `KINDS`, or vectors of one's own (a steering vector, a feature of a sparse autoencoder)."""
@@ -22,6 +23,13 @@ KINDS = {
     "unembedding": "towards the logit of one token, away from another's",
     "singular": "the one that grows most by the output at its own position",
 }
+
+
+def same_as(model: Transformer, kind: str) -> str:
+    """The kind that this one is in a model whose unembedding is its embedding: towards one token and away from another is then the
+    difference of their embeddings."""
+    tied = model.W_U.shape == model.W_E.mT.shape and torch.equal(model.W_U, model.W_E.mT)
+    return "token" if kind == "unembedding" and tied else kind
 
 
 def draw(

@@ -17,9 +17,10 @@ from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
 from interp.generation import left_aligned
 from interp.geometry import seen
-from interp.metrics import kl_divergence, log_probabilities, rank
+from interp.metrics import kl_divergence, log_probabilities, pick, rank
 from interp.model import Transformer
 from interp.names import block_name
+from interp.norms import Norm
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES, sweep
 from interp.sweep.interventions import Add, Intervention, Row
@@ -65,7 +66,8 @@ def dose_response(
     Returns:
         A Dataset over (path, prompt, direction, dose), NaN where a path does not reach: `size`, |delta| of the stream at the output over
         all positions, relative to what was injected; `linearity`, that over the derivative's; `cosine` with the derivative; at the
-        target `kl`, KL(P || P') in nats, `logit_change` of the clean prediction (its logit less the mean logit), its `rank`, and
+        target `kl`, KL(P || P') in nats, from differences of logits that keep their digits however small the dose; `logit_change` of the
+        clean prediction (its logit less the mean logit), its `rank`, and
         `quadratic_kl`, half the Fisher form of the derivative. By (path, prompt, direction): `linear_range`, the largest dose up to
         which linearity is within 0.1 of 1 and the cosine above 0.95; `plateau`, the dose at which half of the largest KL is reached
         over that at which the quadratic form reaches it: above 1 the response begins flatter than its curvature says. `kl_slope`
@@ -194,15 +196,15 @@ def _of_prompt(
     own = pushed[which[:, 0], which[:, 1]]
     injected = steps[reached].norm(dim=-1)
     size = delta.flatten(1).norm(dim=1)
-    log_p, log_q = (log_probabilities(model.unembed(s[None])[0]) for s in (clean[None, read], final[:, read]))
+    logits, moved = _logits(model, clean[read], final[:, read])
+    log_p, log_q = log_probabilities(logits), log_probabilities(logits + moved)
     best = log_p.argmax(-1).expand(len(log_q))
-    mean_p, mean_q = (log.gather(-1, best[: len(log), None])[:, 0] - log.mean(-1) for log in (log_p, log_q))
     values = {
         "size": size / injected,
         "linearity": size / (injected * own.flatten(1).norm(dim=1)),
         "cosine": torch.cosine_similarity(delta.flatten(1), own.flatten(1), dim=1),
         "kl": kl_divergence(log_p.expand_as(log_q), log_q),
-        "logit_change": mean_q - mean_p,
+        "logit_change": pick(moved, best) - moved.mean(-1),
         "rank": rank(log_q, best).to(size.dtype),
     }
     laid = {}
@@ -236,6 +238,29 @@ def _rotation(x: Tensor, aside: Tensor, doses: Sequence[float]) -> Float[Tensor,
     return turned
 
 
+def _logits(
+    model: Transformer, clean: Float[Tensor, " d_model"], disturbed: Float[Tensor, "row d_model"]
+) -> tuple[Float[Tensor, " vocab"], Float[Tensor, "row vocab"]]:
+    """Logits of the clean stream, and how far those of the disturbed ones are from them, in float64.
+
+    The second is the difference of the normed streams, unembedded: that of two logits in float32 is mostly rounding where it is small.
+    """
+
+    def normed(x: Tensor) -> Tensor:  # but for a bias, which both have
+        if not isinstance(model.ln_final, Norm):
+            return x.double()
+        wide, scale = model.ln_final.measured(x.double())
+        return wide / scale * model.ln_final.weight
+
+    products = torch.nn.functional.linear(model.ln_final(clean[None, None]), model.W_U.mT, model.b_U)[0, 0]
+    moved = ((normed(disturbed) - normed(clean)).to(model.dtype) @ model.W_U).double()
+    cap = model.config.logit_cap
+    if cap is not None:
+        before = products.double()
+        moved = cap * (((before + moved) / cap).tanh() - (before / cap).tanh())
+    return model.finished_logits(products).double(), moved
+
+
 def _fisher(
     model: Transformer, stream: Float[Tensor, " d_model"], tangents: Float[Tensor, "direction d_model"]
 ) -> Float[Tensor, " direction"]:
@@ -248,8 +273,8 @@ def _fisher(
     moved = (normed @ model.W_U.to(wide)).double()
     if model.config.logit_cap is not None:
         moved = moved * (1 - (logits.double() / model.config.logit_cap) ** 2)
-    p = log_probabilities(logits).double().exp()
-    variance: Tensor = (p * moved**2).sum(-1) - (p * moved).sum(-1) ** 2
+    p = log_probabilities(logits.double()).exp()
+    variance: Tensor = (p * (moved - (p * moved).sum(-1, keepdim=True)) ** 2).sum(-1)
     return variance.cpu()
 
 

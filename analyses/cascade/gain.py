@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 
 from analyses.cascade.directions import Directions
 from analyses.cascade.injection import Injected, inject
@@ -51,14 +52,18 @@ def gain(
 
     Returns:
         A Dataset over prompt, injection (the position p0, from the first that is injected at), direction, and layer (from `layer` on):
-        `gain` G = sqrt(E[l]/E[layer]); `relative_gain` Gamma = (|delta[l,p0]| / |x[l,p0]|) / dose, on site. By prompt, injection and
+        `gain` G = sqrt(E[l]/E[layer]); `relative_gain` Gamma = (|delta[l,p0]| / |x[l,p0]|) / dose, on site; `whole_relative_gain`,
+        sqrt(sum_p (|delta[l,p]| / |x[l,p]|)^2) / dose, Gamma over all positions, each against the stream there. By prompt, injection and
         layer: `stream_growth`, |x[l,p0]| / |x[layer,p0]|; `rounding`, the share of the disturbance that the same run with dose 0 shows.
-        Per prompt and layer: `log_gain`, `log_relative_gain` (mean natural logarithms over injections and directions), `rms_gain`,
-        `reproduction` k[l] = exp(mean ln sqrt(E[l+1]/E[l])) and `relative_reproduction`, k divided by the stream's own growth there,
-        NaN at the last layer. `log_gain_interval`, `log_relative_gain_interval` and `log_reproduction_interval` (bound, layer): 95 %
-        bootstrap over prompts (see `analyses.intervals`), NaN below 6 prompts. `doubling_depth` (prompt): ln 2 over the mean of ln k;
-        negative is a half-life. `growth_aic` (law) of a power and an exponential of depth through the mean of ln G from one layer above the
-        injection on, `growth_exponent` and `growth_rate` (nats per layer) of each: at random initialisation growth is a power (Yang and
+        Per prompt and layer: `log_gain`, `log_relative_gain`, `log_whole_relative_gain` (mean natural logarithms over injections and
+        directions), `rms_gain`, `reproduction` k[l] = exp(mean ln sqrt(E[l+1]/E[l])) and `relative_reproduction` k_rel, k divided by
+        |x[l+1,p0]| / |x[l,p0]|, NaN at the last layer: its product is G over the stream's growth, and not Gamma, whose disturbance is
+        that on site; nor the k_rel of `ledger`, whose stream is that of all positions. `log_gain_interval`, `log_relative_gain_interval`,
+        `log_whole_relative_gain_interval` and `log_reproduction_interval` (bound, layer): 95 % bootstrap over prompts (see
+        `analyses.intervals`), NaN below 6 prompts. `doubling_depth`: ln 2 over the mean of ln k over layers and prompts; negative is a
+        half-life; infinite where the interval over prompts covers ln k = 0, or rounding does; below 6 prompts
+        there is no interval to ask. `growth_aic` (law) of a power and an exponential of depth through the mean of ln G from one layer above
+        the injection on, `growth_exponent` and `growth_rate` (nats per layer) of each: at random initialisation growth is a power (Yang and
         Schoenholz 2017). NaN with fewer than 4 layers.
 
     Raises:
@@ -79,28 +84,35 @@ def describe_gain(model: Transformer, found: Injected, seed: int) -> xr.Dataset:
     dose = found.parameters["dose"]
     prompt, position = found.places.T
     total = (found.total / found.total[..., :1]).sqrt()
+    whole = found.relative_total.sqrt() / (1.0 if dose is None else dose)
     on_site = found.on_site.sqrt() / found.sizes[:, prompt, position].T[:, None] / (1.0 if dose is None else dose)
     rounding = (found.rounding / found.total.mean(1)).sqrt()
     growth = (found.sizes[:, prompt, position] / found.sizes[0, prompt, position]).T
     tokens = found.tokens
-    total, on_site, rounding, growth = (
-        found.by_prompt(values).cpu().float() for values in (total, on_site, rounding, growth)
+    total, on_site, whole, rounding, growth = (
+        found.by_prompt(values).cpu() for values in (total, on_site, whole, rounding, growth)
     )
     nested = (1, 2)
-    log_total, log_site = total.double().log(), on_site.double().log()
+    log_total, log_site, log_whole = (values.double().log() for values in (total, on_site, whole))
     log_k = torch.full_like(log_total, torch.nan)
     log_k[..., :-1] = log_total.diff(dim=-1)
     log_relative_k = log_k.nanmean(nested).clone()
     log_relative_k[:, :-1] -= growth.double().log().diff(dim=-1).nanmean(1)
     means = {
         name: values.nanmean(nested)
-        for name, values in (("log_gain", log_total), ("log_relative_gain", log_site), ("log_reproduction", log_k))
+        for name, values in (
+            ("log_gain", log_total),
+            ("log_relative_gain", log_site),
+            ("log_whole_relative_gain", log_whole),
+            ("log_reproduction", log_k),
+        )
     }
     intervals = {f"{name}_interval": bootstrap_mean(values.numpy()) for name, values in means.items()}
     by_layer, each, bounds = ("prompt", "layer"), ("prompt", "injection", "direction", "layer"), ("bound", "layer")
     depth = np.arange(total.shape[-1], dtype=float)
     laws = fit(depth, means["log_gain"].mean(0).exp().numpy())
-    doubling = np.log(2) / (means["log_gain"][:, -1] / (total.shape[-1] - 1))
+    slack = (total.shape[-1] - 1) * float(torch.finfo(model.dtype).eps) / (1.0 if dose is None else dose)
+    doubling = doubling_depth(means["log_gain"][:, -1].numpy(), total.shape[-1] - 1, slack)
     return make(
         "cascade_gain",
         {
@@ -112,20 +124,32 @@ def describe_gain(model: Transformer, found: Injected, seed: int) -> xr.Dataset:
                 "share of the disturbance that is rounding",
                 "1",
             ),
+            "whole_relative_gain": (each, whole, "relative gain Gamma over all positions", "1"),
             "log_gain": (by_layer, means["log_gain"], "mean ln G", "nats"),
-            "log_relative_gain": (by_layer, means["log_relative_gain"], "mean ln Gamma", "nats"),
+            "log_relative_gain": (by_layer, means["log_relative_gain"], "mean ln Gamma, on site", "nats"),
+            "log_whole_relative_gain": (
+                by_layer,
+                means["log_whole_relative_gain"],
+                "mean ln Gamma over all positions",
+                "nats",
+            ),
             "rms_gain": (by_layer, total.double().pow(2).nanmean(nested).sqrt(), "root mean square of G", "1"),
             "reproduction": (by_layer, means["log_reproduction"].exp(), "depth reproduction number k", "1"),
             **{
                 name: (bounds, values, f"95 % interval over prompts of {name.removesuffix('_interval')}", "nats")
                 for name, values in intervals.items()
             },
-            "relative_reproduction": (by_layer, log_relative_k.exp(), "k over the stream's own growth", "1"),
+            "relative_reproduction": (
+                by_layer,
+                log_relative_k.exp(),
+                "k_rel: k of the whole disturbance over the growth of the stream where it was injected",
+                "1",
+            ),
             "stream_growth": (("prompt", "injection", "layer"), growth, "growth of the stream", "1"),
             "growth_aic": (("law",), laws.aic, "Akaike's criterion, the smaller the better", "nats"),
             "growth_exponent": ((), laws.slope[0], "exponent of growth as a power of depth", "1"),
             "growth_rate": ((), laws.slope[1], "rate of growth as an exponential of depth", "nats per layer"),
-            "doubling_depth": (("prompt",), doubling, "depth over which the disturbance doubles", "layers"),
+            "doubling_depth": ((), doubling, "depth over which the disturbance doubles", "layers"),
         },
         {
             **token_coords(model, tokens[:, found.first :], "injection"),
@@ -140,3 +164,16 @@ def describe_gain(model: Transformer, found: Injected, seed: int) -> xr.Dataset:
         parameters={**found.parameters, "resamples": RESAMPLES},
         seed=seed,
     )
+
+
+def doubling_depth(log_gain: Float[np.ndarray, " prompt"], depth: int, slack: float = 0.0) -> float:
+    """ln 2 over ln k, of each prompt's ln G over so many layers; infinite where growth is not told from none.
+
+    Args:
+        slack: how far from 0 rounding brings a ln G.
+    """
+    low, high = bootstrap_mean(log_gain)
+    mean = float(log_gain.mean())
+    if abs(mean) <= slack or low <= 0 <= high:
+        return float("inf")
+    return float(np.log(2)) / (mean / depth)

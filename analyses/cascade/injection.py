@@ -60,6 +60,12 @@ class Injected:
         return self.counted_energies.nansum(-1)
 
     @property
+    def relative_total(self) -> Float[Tensor, "place direction layer"]:
+        """The energy over the counted positions, at each in units of the stream's own."""
+        sizes = self.sizes.transpose(0, 1)[self.places[:, 0]]  # [place, layer, position]
+        return (self.counted_energies / sizes[:, None] ** 2).nansum(-1)
+
+    @property
     def counted_energies(self) -> Float[Tensor, "place direction layer position"]:
         """The energies, NaN where they do not count."""
         return _counted(self.energies, self.counted, self.places)

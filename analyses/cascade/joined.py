@@ -46,7 +46,11 @@ def joined_verdict(
         {
             "inside": ((), inside, said),
             "outside": ((), outside, said),
-            "agree": ((), inside == outside, {"long_name": "whether both are the same", "units": "1"}),
+            "agree": (
+                (),
+                inside == outside != "undetermined",
+                {"long_name": "whether both are determined and the same", "units": "1"},
+            ),
         },
         coords={"bound": ["lower", "upper"]},
         attrs={**external.attrs, "kind": "joined_verdict"},

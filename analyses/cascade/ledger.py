@@ -61,8 +61,11 @@ def ledger(
 
     With delta' = delta + sum_c Delta f_c, the products a_c = <Delta f_c, delta + delta'> sum to E' - E exactly; divided by twice the
     logarithmic mean of E and E' they sum to ln k = ln sqrt(E'/E). The same on the stream itself gives its own growth, and the difference
-    is the ledger of ln k_rel. A head's change is split by midpoints, Delta(A V) = mean(A) Delta V + Delta A mean(V), and that of V by those
-    of the norm, Delta(g u) = mean(g) Delta u + Delta g mean(u); so is what a norm makes of a head's output. Negative entries damp.
+    is the ledger of growth relative to the stream, both over all positions that count. That is neither the growth of Gamma, which is
+    on site and against the stream there, nor `relative_reproduction` of `gain`, all positions against the stream where it was injected.
+
+    A head's change is split by midpoints, Delta(A V) = mean(A) Delta V + Delta A mean(V), and that of V by those of the norm,
+    Delta(g u) = mean(g) Delta u + Delta g mean(u); so is what a norm makes of a head's output. Negative entries damp.
 
     Args:
         prompts: one or several.

@@ -1,10 +1,13 @@
 """Piano string or pile? The internal half of the verdict."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from scipy import stats
 
+from analyses.intervals import careful_interval
 from interp.errors import ResultError
 
 MARGIN = 0.1
@@ -12,76 +15,162 @@ MARGIN = 0.1
 
 FEWEST = 3
 VERDICTS = ("piano string", "near-critical", "pile", "undetermined")
+DIFFERENCES = {
+    "piano string": "damped more than before training",
+    "near-critical": "as before training",
+    "pile": "grows more than before training",
+    "undetermined": "undetermined",
+}
+"""What the same rule says of the slopes less those of the random twin."""
+
+AS_SLOPE = {
+    "piano string": "below the margin",
+    "near-critical": "within the margin",
+    "pile": "above the margin",
+    "undetermined": "on both sides of its edge",
+}
+"""Where the interval of a slope lies."""
+
+REACHES = {"on site": "log_relative_gain", "all positions": "log_whole_relative_gain"}
+STARTS = ("injection", "one block above")
+LABELS = {
+    "trained": ("verdict", "reason"),
+    "twin": ("null_verdict", "null_reason"),
+    "difference": ("difference", "difference_reason"),
+}
+"""The subjects, and the names of their labels and of the reasons for there being none."""
+
+Curves = Mapping[str, Float[np.ndarray, "prompt layer"]]
+"""ln Gamma by reach."""
 
 
 def internal_verdict(result: xr.Dataset, *, null: xr.Dataset | None = None) -> xr.Dataset:
-    """Whether a disturbance inside the model dies away or grows relative to the stream it sits in.
+    """Whether a disturbance inside the model dies away or grows relative to the stream it sits in, and what of that training has made.
 
-    The slope of ln Gamma against depth, by least squares for each prompt, and its t-interval over prompts. `piano string`: the 95 %
-    interval lies below minus the margin; `pile`: above the margin; `near-critical`: the 90 % interval lies within the margin (two
-    one-sided tests at 5 %, Schuirmann 1987); otherwise, and with fewer than 3 prompts, `undetermined`.
+    Four numbers, each of the model, of its random twin and of their difference paired by prompt: the slope of ln Gamma against depth, by
+    least squares for each prompt, from the injection on and from one block above it; ln Gamma at the output; and its growth over each
+    block. Each on site and over all positions. The first block is apart, since a token's embedding is small beside what it writes.
+
+    A label rests on the slopes from one block above. `piano string`: the 95 % interval over prompts lies below minus the margin; `pile`:
+    above the margin; `near-critical`: the 90 % interval lies within the margin (two one-sided tests at 5 %, Schuirmann 1987); and on site
+    and over all positions must agree. Otherwise, and with fewer than 3 prompts, `undetermined`, with the reason. Intervals are those of
+    `analyses.intervals.careful_interval`. Random twins are piano strings too: the difference is what was learned.
 
     Args:
         result: of `analyses.cascade.gain`, with several prompts.
-        null: the same of the model at random initialisation.
+        null: the same of `random_twin`, on the same prompts.
 
     Returns:
-        A Dataset with the provenance of the gain: `slope` (prompt), `slope_mean`, `slope_interval` (bound), `margin`, nats per layer;
-        `prompts`, how many; `verdict`; with a null `null_slope` and `null_verdict`.
+        A Dataset with the provenance of the gain, over `subject` (trained; with a null also twin and difference), `reach` (on site, all
+        positions) and `start` (injection, one block above): `slope` (subject, reach, start, prompt), `slope_mean`, `slope_interval`
+        (bound, ...), nats per layer, NaN above a single block; `output` (subject, reach, prompt), ln Gamma at the output, with mean and
+        interval, nats; `growth` (subject, reach, block), its mean growth over each block, and `growth_interval`. `margin`, nats per layer;
+        `prompts`, how many; `verdict` and `reason`, which is empty where there is a label; with a null `null_verdict`, `null_reason`, and
+        `difference` (one of `DIFFERENCES`) with `difference_reason`.
 
     Raises:
-        ResultError: no result of `gain`, or fewer than two layers.
+        ResultError: no result of `gain`, none over at least one layer, or a null of other prompts or layers.
     """
-    slopes = _slopes(result)
-    mean, interval, margin, said = decide(slopes, result.sizes["layer"] - 1)
-    variables = {
-        "slope": (("prompt",), slopes, {"long_name": "slope of ln Gamma", "units": "nats per layer"}),
-        "slope_mean": ((), mean, {"long_name": "mean slope of ln Gamma", "units": "nats per layer"}),
-        "slope_interval": (
-            ("bound",),
-            interval,
-            {"long_name": "95 % interval over prompts", "units": "nats per layer"},
-        ),
-        "margin": ((), margin, {"long_name": "slope that counts as none", "units": "nats per layer"}),
-        "prompts": ((), len(slopes), {"long_name": "prompts", "units": "1"}),
-        "verdict": ((), said, {"long_name": "verdict", "units": "1"}),
-    }
+    curves = {"trained": _curves(result)}
     if null is not None:
-        other = _slopes(null)
-        found = decide(other, null.sizes["layer"] - 1)
-        variables |= {
-            "null_slope": (
-                (),
-                found[0],
-                {"long_name": "mean slope at random initialisation", "units": "nats per layer"},
-            ),
-            "null_verdict": ((), found[3], {"long_name": "verdict at random initialisation", "units": "1"}),
-        }
+        curves["twin"] = _curves(null)
+        if null.attrs["prompts"] != result.attrs["prompts"] or not np.array_equal(null["layer"], result["layer"]):
+            raise ResultError("internal_verdict: the null is of other prompts or layers; measure both alike.")
+        curves["difference"] = {reach: own - curves["twin"][reach] for reach, own in curves["trained"].items()}
+    layers = result["layer"].to_numpy()
+    margin = MARGIN / (len(layers) - 1)
+    every = np.stack([[one[reach] for reach in REACHES] for one in curves.values()])  # [subject, reach, prompt, layer]
+    slope = np.stack([_slopes(every[..., first:], layers[first:]) for first in (0, 1)], axis=2)
+    growth = np.diff(every, axis=-1)
+    there, per_layer = ("subject", "reach", "start"), "nats per layer"
+    variables: dict[str, Any] = {
+        "slope": ((*there, "prompt"), slope, _said("slope of ln Gamma", per_layer)),
+        "slope_mean": (there, slope.mean(-1), _said("mean slope of ln Gamma", per_layer)),
+        "slope_interval": (("bound", *there), _interval(slope), _said("95 % interval over prompts", per_layer)),
+        "output": (("subject", "reach", "prompt"), every[..., -1], _said("ln Gamma at the output", "nats")),
+        "output_mean": (("subject", "reach"), every[..., -1].mean(-1), _said("mean ln Gamma at the output", "nats")),
+        "output_interval": (
+            ("bound", "subject", "reach"),
+            _interval(every[..., -1]),
+            _said("95 % interval over prompts", "nats"),
+        ),
+        "growth": (
+            ("subject", "reach", "block"),
+            growth.mean(2),
+            _said("mean growth of ln Gamma over the block", "nats"),
+        ),
+        "growth_interval": (
+            ("bound", "subject", "reach", "block"),
+            _interval(np.moveaxis(growth, 2, -1)),
+            _said("95 % interval over prompts", "nats"),
+        ),
+        "margin": ((), margin, _said("slope that counts as none", per_layer)),
+        "prompts": ((), every.shape[2], _said("prompts", "1")),
+    }
+    for number, subject in enumerate(curves):
+        label, reason = agreed(dict(zip(REACHES, slope[number, :, 1], strict=True)), margin)
+        name, why = LABELS[subject]
+        label = DIFFERENCES[label] if subject == "difference" else label
+        variables |= {name: ((), label, _said("verdict", "1")), why: ((), reason, _said("why it is undetermined", "1"))}
     return xr.Dataset(
-        variables, coords={"bound": ["lower", "upper"]}, attrs={**result.attrs, "kind": "internal_verdict"}
+        variables,
+        coords={
+            "subject": list(curves),
+            "reach": list(REACHES),
+            "start": list(STARTS),
+            "block": layers[:-1],
+            "bound": ["lower", "upper"],
+        },
+        attrs={**result.attrs, "kind": "internal_verdict"},
     )
 
 
-def decide(slopes: Float[np.ndarray, " prompt"], depth: int) -> tuple[float, Float[np.ndarray, " two"], float, str]:
-    """Mean, 95 % interval, margin and verdict."""
-    margin, n = MARGIN / depth, len(slopes)
-    mean = float(slopes.mean())
-    if n < FEWEST:
-        return mean, np.full(2, np.nan), margin, "undetermined"
-    error = float(slopes.std(ddof=1)) / np.sqrt(n)
-    wide, narrow = (error * stats.t.ppf(level, n - 1) for level in (0.975, 0.95))
-    interval = np.array([mean - wide, mean + wide])
-    if interval[1] < -margin:
-        said = "piano string"
-    elif interval[0] > margin:
-        said = "pile"
-    else:
-        said = "near-critical" if abs(mean) + narrow < margin else "undetermined"
-    return mean, interval, margin, said
+def agreed(slopes: Mapping[str, Float[np.ndarray, " prompt"]], margin: float) -> tuple[str, str]:
+    """The verdict that the slopes of every reach give, or `undetermined` and why."""
+    said = {reach: decide(own, margin) for reach, own in slopes.items()}
+    if len(set(said.values())) == 1 and "undetermined" not in said.values():
+        return next(iter(said.values())), ""
+    count = len(next(iter(slopes.values())))
+    if any(np.isnan(own).any() for own in slopes.values()):
+        return "undetermined", "a single block leaves no slope above it"
+    if count < FEWEST:
+        return "undetermined", f"{count} of the {FEWEST} prompts that a verdict needs at least"
+    return "undetermined", ", ".join(f"{reach} {AS_SLOPE[one]}" for reach, one in said.items())
 
 
-def _slopes(result: xr.Dataset) -> Float[np.ndarray, " prompt"]:
+def decide(slopes: Float[np.ndarray, " prompt"], margin: float) -> str:
+    """The verdict on the mean of the slopes."""
+    if len(slopes) < FEWEST or np.isnan(slopes).any():
+        return "undetermined"
+    low, high = careful_interval(slopes)
+    if high < -margin:
+        return "piano string"
+    if low > margin:
+        return "pile"
+    low, high = careful_interval(slopes, 0.05)
+    return "near-critical" if -margin < low and high < margin else "undetermined"
+
+
+def _said(long_name: str, units: str) -> dict[str, str]:
+    return {"long_name": long_name, "units": units}
+
+
+def _interval(values: Float[np.ndarray, "... prompt"]) -> Float[np.ndarray, "two ..."]:
+    return careful_interval(np.moveaxis(values, -1, 0))
+
+
+def _curves(result: xr.Dataset) -> Curves:
     if result.attrs.get("kind") != "cascade_gain" or result.sizes["layer"] < 2:
         raise ResultError("internal_verdict: expected a result of analyses.cascade.gain over at least one layer.")
-    slopes: np.ndarray = np.polyfit(result["layer"].to_numpy(), result["log_relative_gain"].to_numpy().T, 1)[0]
+    return {reach: result[name].to_numpy() for reach, name in REACHES.items()}
+
+
+def _slopes(
+    curves: Float[np.ndarray, "subject reach prompt layer"], layers: np.ndarray
+) -> Float[np.ndarray, "subject reach prompt"]:
+    """By least squares; NaN with a single layer."""
+    if len(layers) < 2:
+        return np.full(curves.shape[:-1], np.nan)
+    x = layers - layers.mean()
+    slopes: np.ndarray = curves @ x / (x @ x)
     return slopes

@@ -84,7 +84,8 @@ def plot_joined(result: xr.Dataset) -> go.Figure:
     Args:
         result: of `analyses.cascade.joined_verdict`, made with gain and coupled texts; without them only the title has something to say.
     """
-    said = "they agree" if bool(result["agree"]) else "they differ"
+    told = "undetermined" not in (result["inside"].item(), result["outside"].item())
+    said = "they agree" if bool(result["agree"]) else "they differ" if told else "not compared"
     fig = figure(
         f"Inside {named(result['inside'].item())}, outside {named(result['outside'].item())}: {said} · {model_name(result)}",
         720,

@@ -1,5 +1,7 @@
 """Kinds of directions against random ones."""
 
+import json
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
@@ -11,7 +13,8 @@ from analyses.plots.theme import FAINT, INK, LINES, figure
 
 @draws("cascade_directions")
 def plot_forest(result: xr.Dataset) -> go.Figure:
-    """A row for each kind of direction: each prompt a dot, the mean with its 95 % interval, and the corrected p.
+    """A row for each kind of direction, or for kinds that are the same in this model: each prompt a dot, the mean with its 95 % interval,
+    and the corrected p.
 
     Args:
         result: of `analyses.cascade.compare_directions`.
@@ -19,6 +22,7 @@ def plot_forest(result: xr.Dataset) -> go.Figure:
     ratio = result["log_ratio"].to_numpy()
     order = np.argsort(ratio.mean(1))
     kinds = [str(result["direction_kind"].to_numpy()[at]) for at in order]
+    same = json.loads(result.attrs["parameters"]).get("same", {})
     fig = figure(
         f"Growth of a direction against random ones · {model_name(result)}<br><sup>ln(G / G of isotropic directions) at the output, "
         f"{counted(ratio.shape[1], 'prompt')}; p by t-test, Holm-corrected</sup>",
@@ -56,7 +60,9 @@ def plot_forest(result: xr.Dataset) -> go.Figure:
     fig.update_xaxes(title="ln of the gain over that of random directions (nats)")
     fig.update_yaxes(
         tickvals=list(range(len(kinds))),
-        ticktext=[named(kind) for kind in kinds],
+        ticktext=[
+            named(" = ".join([kind, *(other for other, first in same.items() if first == kind)])) for kind in kinds
+        ],
         range=[-0.6, len(kinds) - 0.4],
         showgrid=False,
     )

@@ -14,9 +14,11 @@ from analyses import cascade
 from analyses.attribution import direct_logit_attribution
 from analyses.cascade.contrast import describe_directions
 from analyses.cascade.damping import describe_damping
+from analyses.cascade.directions import same_as
 from analyses.cascade.gain import describe_gain
 from analyses.cascade.injection import Injected, check_request, inject
 from analyses.cascade.light_cone import describe_cone
+from analyses.cascade.verdict import REACHES
 from analyses.plots import plot
 from analyses.plots.match import match
 from analyses.report.shelf import Shelf, parts_shelf, twins_shelf
@@ -47,8 +49,11 @@ SHOWN = {
         "mean-field theory predicts for that."
     ),
     "verdict": (
-        "The slope of ln Γ against depth. Left of the shaded margin a disturbance dies away like a piano string, right of it it "
-        "grows as in a pile above critical size. The interval is over prompts; without one nothing is claimed."
+        "What is left of a disturbance relative to the stream, against depth: left of the shaded margin it dies away like a piano string, "
+        "right of it it grows as in a pile above critical size. Beside it the same architecture before training, which dies away too: "
+        "what training has made is the difference. The first block is left out of the slopes (open: with it), since it lifts "
+        "small embeddings whatever it has learned. A label needs both, on site and over all positions; intervals are over prompts, and "
+        "without one nothing is claimed."
     ),
     "cone": (
         "Where a disturbance injected at one token goes: blank is exactly nothing. Right, how much of it is no longer where it "
@@ -190,7 +195,9 @@ def _steps_of(
 
     def directions() -> xr.Dataset:
         kinds = QUICK if len(injected().places) > 1 else OF_ONE_PLACE
-        return describe_directions(model(), injected(), {kind: injected(kind) for kind in kinds}, seed)
+        return describe_directions(
+            model(), injected(), {kind: injected(same_as(model(), kind)) for kind in kinds}, seed
+        )
 
     def repair() -> xr.Dataset | None:
         if answers is None or not is_sum:
@@ -264,13 +271,13 @@ def rows(results: Mapping[str, xr.Dataset]) -> Table:
     null = f"gain{NULL}"
     table = Table("", "value", title="cascade inside", title_justify="left")
 
-    def verdict() -> str:
+    def verdict(name: str, reason: str) -> str:
         one = results["verdict"]
-        said = f"{one['verdict'].item()}, {int(one['prompts'])} prompts"
-        return f"{said}; at random init {one['null_verdict'].item()}"
+        why = str(one[reason].item())
+        return f"{one[name].item()}, {int(one['prompts'])} prompts{f' ({why})' if why else ''}"
 
-    def slope() -> str:
-        one = results["verdict"]
+    def slope(subject: str, reach: str) -> str:
+        one = results["verdict"].sel(subject=subject, reach=reach, start="one block above")
         low, high = one["slope_interval"].to_numpy()
         interval = "" if np.isnan(low) else f" ({low:+.3f} to {high:+.3f})"
         return f"{float(one['slope_mean']):+.3f}{interval}; margin ±{float(one['margin']):.3f}"
@@ -303,9 +310,14 @@ def rows(results: Mapping[str, xr.Dataset]) -> Table:
         table,
         results,
         [
-            ("verdict", ["verdict"], verdict),
-            ("slope of ln Γ, nats per layer", ["verdict"], slope),
-            ("the same at random init", ["verdict"], lambda: f"{float(results['verdict']['null_slope']):+.3f}"),
+            ("verdict", ["verdict"], lambda: verdict("verdict", "reason")),
+            ("the same at random init", ["verdict"], lambda: verdict("null_verdict", "null_reason")),
+            ("as trained less at random init", ["verdict"], lambda: verdict("difference", "difference_reason")),
+            *(
+                (f"slope of ln Γ above the first block, {reach}{said}", ["verdict"], partial(slope, subject, reach))
+                for subject, said in (("trained", ""), ("twin", ", random init"), ("difference", ", difference"))
+                for reach in REACHES
+            ),
             ("G at the output (typical)", ["gain", null], lambda: grown("log_gain")),
             ("Γ at the output (typical)", ["gain", null], lambda: grown("log_relative_gain")),
             ("share that has left its position", ["cone", f"cone{NULL}"], gone),

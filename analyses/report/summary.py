@@ -24,6 +24,7 @@ def summary(results: Mapping[str, xr.Dataset]) -> list[str]:
         (attribution_sentence, ["attribution"]),
         (stream_sentence, ["stream"]),
         (gain_sentence, ["gain"]),
+        (internal_sentence, ["verdict"]),
         (external_sentence, ["external"]),
     ]
     lines = []
@@ -142,6 +143,24 @@ def gain_sentence(gain: xr.Dataset) -> str:
     return (
         f"A disturbance injected at layer {int(gain['layer'][0])} is {absolute:.2f} times as large at the output (typical G); "
         f"relative to the stream it sits in, it {verb} on site by a factor of {relative:.2f} (typical Γ)."
+    )
+
+
+def internal_sentence(verdict: xr.Dataset) -> str:
+    """The slopes above the first block, as trained and less those of the random twin, and what they give."""
+    above = verdict["slope_mean"].sel(start="one block above")
+
+    def slopes(subject: str) -> str:
+        own = {str(reach): float(above.sel(subject=subject, reach=reach)) for reach in above["reach"].to_numpy()}
+        return " and ".join(
+            f"{value:+.3f} {'over ' * (reach == 'all positions')}{reach}" for reach, value in own.items()
+        )
+
+    prompts = int(verdict["prompts"])
+    beside = "" if "difference" not in verdict else f", {slopes('difference')} more than before training"
+    return (
+        f"Above the first block ln Γ changes by {slopes('trained')} per layer{beside} ({prompts} prompt{'s' if prompts > 1 else ''}; "
+        f"within ±{float(verdict['margin']):.3f} counts as none): {verdict['verdict'].item()}."
     )
 
 
