@@ -192,7 +192,7 @@ def couple(
         raise InterpError(f"{WHO}: seeds must be at least 1, got {seeds}.")
     seeds = seeds if temperature > 0 else 1
     clean = left_aligned(model.to_tokens(prompts, bos=bos))
-    other = left_aligned(disturbance.begin(model, clean, WHO))
+    other = left_aligned(disturbance.begin(model, clean, WHO, bos=bos))
     if disturbance.step >= steps:
         raise InterpError(f"{WHO}: a nudge at step {disturbance.step} comes after all {steps} steps.")
     parameters = {
@@ -201,7 +201,7 @@ def couple(
     if folder is not None:
         check_unhooked(model, WHO)
     kept = Kept(folder, request_of(model, [clean, other], parameters | {"use_cache": use_cache}, seed))
-    pairs = min(LARGEST_PART, max_bytes // _bytes_per_pair(model, clean.shape[1] + steps))
+    pairs = min(LARGEST_PART, max_bytes // _bytes_per_pair(model, max(clean.shape[1], other.shape[1]) + steps))
     together = max(1, pairs // seeds)
     parts = []
     with progress_bar(progress) as bar:
@@ -233,7 +233,7 @@ def _continue(
     prompts = torch.arange(which.start, which.stop, device=clean.device).repeat_interleave(seeds)
     lengths = (clean[prompts] != PAD).sum(1)
     n = len(prompts)
-    rows = torch.cat([clean[prompts], other[prompts]])
+    rows = stacked([clean[prompts], other[prompts]])
     generators = generators_of(which, seeds, seed)
     reading = Reading(model, rows, steps, use_cache)
     texts = np.empty((2, n, steps), dtype=np.int64)
@@ -251,6 +251,12 @@ def _continue(
                 reading.add(drawn.flatten())
     by_prompt = {name: values.reshape(len(which), seeds, steps) for name, values in measured.items()}
     return {"tokens": texts.reshape(2, len(which), seeds, steps), **by_prompt}
+
+
+def stacked(streams: Sequence[Int[Tensor, "_ _"]]) -> Int[Tensor, "rows position"]:
+    """Beginnings of several streams one below the other, the shorter ones padded at the end."""
+    width = max(rows.shape[1] for rows in streams)
+    return torch.cat([torch.nn.functional.pad(rows, (0, width - rows.shape[1]), value=PAD) for rows in streams])
 
 
 def generators_of(which: range, seeds: int, seed: int) -> list[torch.Generator]:
