@@ -161,6 +161,20 @@ def test_greedy_is_its_own_case():
     assert run.kl.max() > 0
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_the_disturbed_text_goes_on_where_the_context_has_room(use_cache):
+    model, tokens = tiny(), random_tokens(2, 5)
+    for steps, more in ((8, 8), (16, 3), (19, 0)):
+        run = couple(model, tokens, Swap(1, token=7), seeds=2, steps=steps, use_cache=use_cache)
+        assert run.further.shape == (2, 2, more)
+        swapped = tokens.clone()
+        swapped[:, 1] = 7
+        for prompt, k in ((0, 1), (1, 0)):
+            row = swapped[prompt : prompt + 1]
+            text = model.generate(row, max_new_tokens=steps + more, seed=2 * prompt + k, stop=[])[0, 5:]
+            assert text.tolist() == [*run.tokens[1, prompt, k], *run.further[prompt, k]]
+
+
 def test_the_result_and_its_figure(smalltown, tmp_path):
     result = coupled(smalltown, PROMPTS, Nudge(dose=0.5), seeds=2, steps=20)
     damage = result["token_id"].to_numpy() != result["other_token_id"].to_numpy()
