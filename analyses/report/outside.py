@@ -53,7 +53,8 @@ SHOWN = {
     ),
     "temperature": (
         "The same against the temperature of sampling, at several lengths. At a critical temperature the peak of the "
-        "susceptibility grows with length; where it does not, it is a crossover."
+        "susceptibility, the variance over draws of one prompt, grows with length, and the curves of all lengths fall onto one, which is "
+        "judged on prompts that were not fitted; where the peak does not grow, it is a crossover."
     ),
 }
 """Each figure's result, in the order in which they are shown, and how to read it."""
