@@ -10,8 +10,9 @@ import xarray as xr
 from torch import Tensor
 
 from analyses.cascade.agreement import disagreement
-from analyses.cascade.coupled import drawn_pairs, generators_of, stacked
-from analyses.cascade.disturbances import Disturbance, Nudge
+from analyses.cascade.coupled import drawn_pairs, generators_of
+from analyses.cascade.disturbances import Disturbance, Nudge, stacked
+from analyses.cascade.rounding import check_rounding
 from analyses.intervals import over_prompts
 from analyses.kept import Arrays, Kept, request_of
 from analyses.results import Variable, make, token_coords
@@ -70,7 +71,7 @@ def channels(
 
     Raises:
         InterpError: temperature 0, a disturbance that is not possible or at the last step. ResultError: with both channels shut
-            something is left.
+            something is left, or more than 2 % of what the disturbance does is rounding.
     """
     disturbance = disturbance or Nudge(dose=0.5)
     if not temperature > 0 or seeds < 1:
@@ -82,6 +83,7 @@ def channels(
         raise InterpError(f"{WHO}: the disturbance acts at step {at}, so nothing of {steps} steps comes after it.")
     clean = left_aligned(model.to_tokens(prompts, bos=bos))
     other = left_aligned(disturbance.begin(model, clean, WHO, bos=bos))
+    check_rounding(model, clean, other, disturbance, temperature, WHO)
     parameters = {
         "disturbance": disturbance.about(), "seeds": seeds, "steps": steps, "temperature": temperature, "bos": bos,
     }  # fmt: skip

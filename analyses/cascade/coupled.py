@@ -14,12 +14,13 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement, divergence, total_variation
 from analyses.cascade.alignment import align
-from analyses.cascade.disturbances import Disturbance, Swap
+from analyses.cascade.disturbances import Disturbance, Swap, stacked
+from analyses.cascade.rounding import check_rounding
 from analyses.intervals import RESAMPLES, over_prompts
 from analyses.kept import Arrays, Kept, request_of
 from analyses.results import Variable, make, token_coords, token_strings
 from interp.errors import InterpError
-from interp.generation import Reading, Sampling, gumbel, left_aligned
+from interp.generation import Reading, Sampling, check_room, gumbel, left_aligned
 from interp.hooks import check_unhooked
 from interp.metrics import scaled
 from interp.model import Transformer
@@ -50,6 +51,7 @@ class Coupled:
         h, kl, tv: [prompt, seed, time], between the streams' next-token distributions, each in its own context.
         entropy: [prompt, seed, time], of the clean distribution, nats.
         margin: [prompt, seed, time], the clean logit of the most probable token less that of the next.
+        rounding: h after the prompts when nothing but rounding differs.
         parameters: what shaped the numbers, for provenance.
         seed: of the noise.
     """
@@ -64,6 +66,7 @@ class Coupled:
     tv: Float[np.ndarray, "prompt seed time"]
     entropy: Float[np.ndarray, "prompt seed time"]
     margin: Float[np.ndarray, "prompt seed time"]
+    rounding: float
     parameters: dict[str, Any]
     seed: int
 
@@ -122,12 +125,14 @@ def coupled(
         ends (the disturbed one is continued further for that), so that n tokens put in are n damaged ones where they stand and none later;
         `edit_distance` (prompt, seed), the edits of that, tokens; `first_divergence` (prompt, seed), NaN where there is none; `h`, the
         probability that the step's draws differ; `kl`, nats, and `tv`, of the clean against the disturbed distribution; `entropy` of the
-        clean, nats; `margin`, the gap of its two largest logits. `damage`, `aligned_damage`, `h`, `kl` and `tv` have means over prompts
-        with standard errors and intervals at each time, of the damage as wide as few damaged prompts leave open.
+        clean, nats; `margin`, the gap of its two largest logits; `rounding`, h after the prompts when nothing but rounding differs.
+        `damage`, `aligned_damage`, `h`, `kl` and `tv` have means over prompts with standard errors and intervals at each time, of the
+        damage as wide as few damaged prompts leave open.
 
     Raises:
         InterpError: a disturbance that is not possible, or no seeds. TokenError: prompts and steps beyond the context.
-        ResultError: logits that are no numbers; it names the first hook point that is none.
+        ResultError: logits that are no numbers; it names the first hook point that is none. Or rounding is more than 2 % of what the
+            disturbance does after the prompt, as in `gain`, or makes more than one draw in a thousand differ.
     """
     run = couple(
         model, prompts, disturbance or Swap(), seeds=seeds, steps=steps, temperature=temperature, seed=seed, bos=bos,
@@ -158,6 +163,7 @@ def describe_coupled(model: Transformer, run: Coupled) -> xr.Dataset:
     variables |= {
         "entropy": (each, run.entropy, "entropy of the clean distribution", "nats"),
         "margin": (each, run.margin, "gap of the two largest clean logits", "logits"),
+        "rounding": ((), run.rounding, "probability that draws differ by rounding alone", "1"),
         "edit_distance": (("prompt", "seed"), distance, "edits between the texts", "tokens"),
         "first_divergence": (("prompt", "seed"), first, "step at which the texts first differ", "tokens"),
         "token_id": (each, run.tokens[0], "clean token", "1"),
@@ -207,12 +213,14 @@ def couple(
     other = left_aligned(disturbance.begin(model, clean, WHO, bos=bos))
     if disturbance.step >= steps:
         raise InterpError(f"{WHO}: a nudge at step {disturbance.step} comes after all {steps} steps.")
+    longest = max(clean.shape[1], other.shape[1])
+    check_room(model, stacked([clean, other]), steps)
+    rounding = check_rounding(model, clean, other, disturbance, temperature, WHO)
     parameters = {
         "disturbance": disturbance.about(), "seeds": seeds, "steps": steps, "temperature": temperature, "bos": bos,
     }  # fmt: skip
     if folder is not None:
         check_unhooked(model, WHO)
-    longest = max(clean.shape[1], other.shape[1])
     more = max(0, min(max(steps // FURTHER, LEAST_FURTHER), model.config.n_ctx - longest - steps))
     kept = Kept(folder, request_of(model, [clean, other], parameters | {"use_cache": use_cache, "further": more}, seed))
     pairs = min(LARGEST_PART, max_bytes // _bytes_per_pair(model, longest + steps + more))
@@ -230,7 +238,7 @@ def couple(
             parts.append(part)
             bar.update(task, completed=rows.stop * steps)
     joined = {name: np.concatenate([part[name] for part in parts], axis=-3) for name in parts[0]}
-    return Coupled(clean, other, disturbance, **joined, parameters=parameters, seed=seed)
+    return Coupled(clean, other, disturbance, **joined, rounding=rounding, parameters=parameters, seed=seed)
 
 
 def _bytes_per_pair(model: Transformer, length: int) -> int:
@@ -273,12 +281,6 @@ def _continue(
     return {
         "tokens": texts.reshape(2, len(which), seeds, steps), "further": further.reshape(len(which), seeds, more), **by_prompt,
     }  # fmt: skip
-
-
-def stacked(streams: Sequence[Int[Tensor, "_ _"]]) -> Int[Tensor, "rows position"]:
-    """Beginnings of several streams one below the other, the shorter ones padded at the end."""
-    width = max(rows.shape[1] for rows in streams)
-    return torch.cat([torch.nn.functional.pad(rows, (0, width - rows.shape[1]), value=PAD) for rows in streams])
 
 
 def generators_of(which: range, seeds: int, seed: int) -> list[torch.Generator]:

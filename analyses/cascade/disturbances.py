@@ -1,7 +1,7 @@
 """What makes two generations begin apart."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Real
@@ -143,6 +143,11 @@ class Nudge:
                 raise InterpError(f"{who}: the vector of a nudge must be finite, and with a dose have a direction.")
         return tokens
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it adds exactly zero."""
+        return self.dose is None and self.vector is not None and not bool(self.vector.any())
+
     @contextmanager
     def attached(
         self, model: Transformer, rows: Int[Tensor, " row"], prompts: Int[Tensor, " row"], lengths: Int[Tensor, " row"]
@@ -237,3 +242,9 @@ class Unrelated(InTokens):
 
 
 Disturbance = Swap | Nudge | Replace | Unrelated
+
+
+def stacked(streams: Sequence[Int[Tensor, "_ _"]]) -> Int[Tensor, "rows position"]:
+    """Beginnings of several streams one below the other, the shorter ones padded at the end."""
+    width = max(rows.shape[1] for rows in streams)
+    return torch.cat([torch.nn.functional.pad(rows, (0, width - rows.shape[1]), value=PAD) for rows in streams])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.coupled import Coupled
+from analyses.cascade.rounding import check_share, rounding_along
 from analyses.intervals import bootstrap_mean, ratio_interval, resampled
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
@@ -28,6 +29,9 @@ from interp.tokenizer import PAD
 from interp.whole_numbers import takes_whole
 
 WHO = "cascade.reproduction"
+
+ROUNDED = 4
+"""Texts along which rounding is measured, at most."""
 
 
 @takes_whole("sources", "horizon", "seed")
@@ -70,7 +74,7 @@ def reproduction(
 
     Raises:
         InterpError: temperature 0, no position with `horizon` tokens after it, or a loop at another temperature. TokenError: texts
-            beyond the context.
+            beyond the context. ResultError: more than 2 % of the influence is rounding.
     """
     if not temperature > 0 or sources < 1 or horizon < 1:
         raise InterpError(
@@ -92,6 +96,8 @@ def reproduction(
             places = _places(len(text), sources, horizon)
             influence[number] = _influence(model, text, places, horizon, temperature, seed + number, max_bytes).mean(0)
             bar.advance(task)
+    floor = np.mean([float(rounding_along(model, text, temperature)[1:].mean()) for text in texts[:ROUNDED]])
+    check_share(model, float(floor), float(influence.mean()), WHO)
     variables = _summary(influence)
     parameters: dict[str, Any] = {"sources": sources, "horizon": horizon, "temperature": temperature, "bos": bos}
     if loop is not None:

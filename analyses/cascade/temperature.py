@@ -201,7 +201,8 @@ def between_prompts(
     if len(means) < 2:
         return np.full((means.shape[1], means.shape[3]), np.nan)
     own: np.ndarray = means.mean(2).var(axis=0, ddof=1) * np.asarray(sizes)
-    return own - within_prompts(means, sizes).mean(0) / means.shape[2]
+    less: np.ndarray = own - within_prompts(means, sizes).mean(0) / means.shape[2]
+    return less
 
 
 def _statistics(
