@@ -43,6 +43,7 @@ class Examples:
         self.circuit = cache(lambda: analyses.Circuit.from_scores(self.edges(), count=40).pruned())
         self.gain = cache(lambda: cascade.gain(self.model, self.clean, n_directions=2))
         self.null = cache(lambda: cascade.gain(cascade.random_twin(self.model), self.clean, n_directions=2))
+        self.influence = cache(lambda: cascade.reproduction(self.model, self.clean, horizon=16))
         self.texts = cache(lambda: cascade.coupled(self.model, self.clean, Replace(self.corrupt), seeds=3, steps=32))
         self.inside = cache(lambda: cascade.internal_verdict(self.gain(), null=self.null()))
         self.outside = cache(lambda: cascade.external_verdict(self.texts()))
@@ -101,8 +102,8 @@ class Examples:
             "self_repair": lambda: cascade.self_repair(model, clean, (4, 1), **self.answers),
             "cascade_coupled": self.texts,
             "cascade_survival": lambda: cascade.survival(model, clean, cascade.Swap(1), **disturbed),
-            "cascade_reproduction": lambda: cascade.reproduction(model, clean, horizon=16),
-            "cascade_avalanches": lambda: cascade.avalanches(self.texts()),
+            "cascade_reproduction": self.influence,
+            "cascade_avalanches": lambda: cascade.avalanches(self.texts(), reproduction=self.influence()),
             "cascade_channels": lambda: cascade.channels(model, clean, cascade.Nudge(layer=2, dose=1.0), **disturbed),
             "cascade_temperature": lambda: cascade.temperature_sweep(
                 model, clean, Replace(corrupt), temperatures=(0.5, 0.8, 1.0, 1.3, 1.8), lengths=(8, 16, 24), seeds=3

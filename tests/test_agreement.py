@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 
 from analyses.cascade.agreement import disagreement, divergence, stays, total_variation
 from analyses.cascade.alignment import align
+from analyses.cascade.external import decide_outside
 
 
 def slowly(p: torch.Tensor, q: torch.Tensor) -> float:
@@ -97,37 +98,68 @@ def test_divergence_and_total_variation_by_hand():
     assert float(divergence(p, q)) == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
 
 
-def test_one_insertion_is_one_difference():
-    clean, other = np.array([[1, 2, 3, 4, 5, 6]]), np.array([[1, 9, 2, 3, 4, 5]])
-    damage, distance = align(clean, other)
-    assert distance.tolist() == [2]  # the token put in, and the one that fell off the end
-    assert damage[0].tolist() == [False] * 5 + [True]
-    same, none = align(clean, clean)
-    assert not same.any()
-    assert none.tolist() == [0]
-    swapped, one = align(clean, np.array([[1, 2, 9, 4, 5, 6]]))
-    assert swapped[0].tolist() == [False, False, True, False, False, False]
-    assert one.tolist() == [1]
+def test_alignments_by_hand():
+    clean = np.array([[1, 2, 3, 4, 5, 6]])
+    for other, steps, edits in (
+        ([1, 2, 3, 4, 5, 6], [], 0),
+        ([1, 2, 9, 4, 5, 6], [2], 1),
+        ([1, 9, 2, 3, 4, 5, 6], [1], 1),  # put in, and seen to go on as before
+        ([1, 9, 2, 3, 4, 5], [1], 1),  # put in; where the last token has gone is not known
+        ([1, 9, 8, 2, 3, 4, 5, 6, 7], [1, 2], 2),
+        ([9, 1, 2, 3, 4, 5], [0], 1),
+        ([1, 4, 5, 6, 7, 7], [1, 2], 2),  # left out
+        ([1, 4, 9, 9, 5, 6, 7, 7], [1, 2, 3], 3),  # three others are cheaper than two left out and two put in
+        ([7, 8, 7, 8, 7, 8, 7, 8], [0, 1, 2, 3, 4, 5], 6),
+    ):
+        damage, distance = align(clean, np.array([other]))
+        assert np.flatnonzero(damage[0]).tolist() == steps, other
+        assert distance.tolist() == [edits]
 
 
 @given(
-    st.lists(
-        st.tuples(
-            st.lists(st.integers(0, 3), min_size=7, max_size=7), st.lists(st.integers(0, 3), min_size=7, max_size=7)
-        ),
-        min_size=1,
-        max_size=70,
+    st.integers(0, 3).flatmap(
+        lambda more: st.lists(
+            st.tuples(
+                st.lists(st.integers(0, 3), min_size=7, max_size=7),
+                st.lists(st.integers(0, 3), min_size=7 + more, max_size=7 + more),
+            ),
+            min_size=1,
+            max_size=70,
+        )
     )
 )
 def test_alignment_is_a_cheapest_one(pairs):
     clean, other = (np.array(side) for side in zip(*pairs, strict=True))
     damage, distance = align(clean, other)
     for row in range(len(clean)):
-        assert distance[row] == levenshtein(clean[row], other[row])
-        # Tokens that are paired are a common subsequence, and no edit is spared by pairing fewer.
-        kept = clean[row][~damage[row]].tolist()
-        rest = iter(other[row].tolist())
-        assert all(token in rest for token in kept)
+        a, b = clean[row].tolist(), other[row].tolist()
+        ends = [levenshtein(a, b[:to]) for to in range(len(b) + 1)] + [
+            levenshtein(a[:at], b) for at in range(len(a) + 1)
+        ]
+        assert distance[row] == min(ends)
+        assert damage[row].sum() <= distance[row]
+        if distance[row] == 0:
+            assert not damage[row].any()
+
+
+@pytest.mark.parametrize("more", [0, 16])
+def test_one_insertion_is_no_pile(more):
+    """Four tokens are put in at the beginning and nothing else happens: it has died away, however long the text."""
+    rng = np.random.default_rng(0)
+    clean = rng.integers(0, 50, (800, 128))
+    at = rng.integers(0, 8, 800)
+    rest = rng.integers(0, 50, (800, more))
+    other = np.stack([
+        np.concatenate([text[:place], rng.integers(50, 99, 4), text[place:], after])[: 128 + more]
+        for text, after, place in zip(clean, rest, at, strict=True)
+    ])  # fmt: skip
+    damage, distance = align(clean, other)
+    assert (distance == 4).all()
+    for row in range(800):
+        assert np.flatnonzero(damage[row]).tolist() == list(range(at[row], at[row] + 4))
+    found = decide_outside(damage.reshape(200, 4, 128).astype(float))
+    assert found.late.tolist() == [0, 0, 0]
+    assert found.verdict == "piano string"
 
 
 def levenshtein(a, b) -> int:

@@ -1,14 +1,17 @@
 """Avalanches against Poisson branching processes, whose sizes follow Borel's law exactly."""
 
+import json
+
 import numpy as np
 import powerlaw
 import pytest
 import xarray as xr
 from scipy import stats
+from test_reproduction import spreading
 
 import analyses
 from analyses.cascade import avalanches
-from analyses.cascade.avalanches import borel, borel_ccdf, measure, power_law
+from analyses.cascade.avalanches import _counts, borel, borel_ccdf, measure, power_law
 from analyses.cascade.reproduction import branching_ratio
 from analyses.intervals import ratio_interval
 from interp.errors import ResultError
@@ -25,9 +28,19 @@ def trees(sigma: float, shape: tuple[int, ...], rng: np.random.Generator) -> np.
 
 def result_of(damage: np.ndarray) -> xr.Dataset:
     return xr.Dataset(
-        {"damage": (("prompt", "seed", "time"), damage)},
-        attrs={"kind": "cascade_coupled", "model": "made", "schema_version": 1},
+        {"aligned_damage": (("prompt", "seed", "time"), damage)},
+        attrs={
+            "kind": "cascade_coupled",
+            "model": "made",
+            "schema_version": 1,
+            "parameters": json.dumps({"temperature": 1.0, "disturbance": {"kind": "swap"}}),
+        },
     )
+
+
+def influence_of(kernel: np.ndarray, **attrs: object) -> xr.Dataset:
+    about = {"kind": "cascade_reproduction", "parameters": json.dumps({"temperature": 1.0})}
+    return xr.Dataset({"influence_mean": (("lag",), kernel)}, attrs=about | attrs)
 
 
 def test_borels_law():
@@ -114,6 +127,33 @@ def test_laws_are_told_apart():
         assert measured.y[0] == 1
         np.testing.assert_allclose(measured.y[1], (sizes >= 2).mean())
         np.testing.assert_allclose(figure.data[1].y[:3], found["borel_ccdf"][:3])
+
+
+@pytest.mark.parametrize("r", [0.5, 1.0, 1.5])
+def test_the_ratio_of_avalanches_that_do_not_come_to_rest(r):
+    """Sizes less 1 over sizes can never exceed 1, and made 0.95 of 1.5."""
+    kernel = np.full(8, 1 / 8)
+    damage = spreading(r, kernel, (300, 8, 64), np.random.default_rng(0))
+    children, parents = _counts(result_of(damage), damage, 8, influence_of(0.2 * kernel))
+    assert branching_ratio(children, parents) == pytest.approx(r, rel=0.03)
+
+
+def test_damage_that_never_ends_has_a_ratio_above_one_and_none_without_influence():
+    damage = np.zeros((8, 2, 40), dtype=np.int64)
+    damage[:, 0] = 1
+    kernel = np.array([0.5, 0.5])
+    found = avalanches(result_of(damage), reproduction=influence_of(kernel))
+    assert float(found["branching_ratio"]) == pytest.approx(40 / (1 + 38 + 0.5 + 1))  # and the run without damage
+    alone = damage[:, :1]
+    assert float(avalanches(result_of(alone), reproduction=influence_of(kernel))["branching_ratio"]) > 1
+    unknown = avalanches(result_of(damage))
+    assert np.isnan(unknown["branching_ratio"])
+    assert np.isnan(unknown["branching_ratio_interval"]).all()
+    title = analyses.plot(unknown).layout.title.text
+    assert "branching ratio not known without reproduction=" in title
+    for wrong in ({"kind": "cascade_gain"}, {"weight_hash": "x"}, {"parameters": json.dumps({"temperature": 2.0})}):
+        with pytest.raises(ResultError, match="of the same model and temperature"):
+            avalanches(result_of(damage), reproduction=influence_of(kernel, **wrong))
 
 
 def test_too_little_to_say():

@@ -1,5 +1,6 @@
 """Coupled generations: against Markov chains, against `generate`, and kept parts."""
 
+import json
 import sys
 
 import numpy as np
@@ -10,7 +11,7 @@ from markov import TRANSITION, chain, coalescence
 from scipy.optimize import brentq
 
 import analyses
-from analyses.cascade import Nudge, Replace, Swap, Unrelated, coupled
+from analyses.cascade import Nudge, Replace, Swap, Unrelated, channels, coupled, survival, temperature_sweep
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.coupled import couple
 from interp.errors import InterpError, ResultError, TokenError
@@ -160,6 +161,20 @@ def test_greedy_is_its_own_case():
     assert run.kl.max() > 0
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_the_disturbed_text_goes_on_where_the_context_has_room(use_cache):
+    model, tokens = tiny(), random_tokens(2, 5)
+    for steps, more in ((8, 8), (16, 3), (19, 0)):
+        run = couple(model, tokens, Swap(1, token=7), seeds=2, steps=steps, use_cache=use_cache)
+        assert run.further.shape == (2, 2, more)
+        swapped = tokens.clone()
+        swapped[:, 1] = 7
+        for prompt, k in ((0, 1), (1, 0)):
+            row = swapped[prompt : prompt + 1]
+            text = model.generate(row, max_new_tokens=steps + more, seed=2 * prompt + k, stop=[])[0, 5:]
+            assert text.tolist() == [*run.tokens[1, prompt, k], *run.further[prompt, k]]
+
+
 def test_the_result_and_its_figure(smalltown, tmp_path):
     result = coupled(smalltown, PROMPTS, Nudge(dose=0.5), seeds=2, steps=20)
     damage = result["token_id"].to_numpy() != result["other_token_id"].to_numpy()
@@ -242,6 +257,49 @@ def test_parts_are_kept_and_a_stopped_run_goes_on(tmp_path, monkeypatch):
 def test_requests_that_cannot_be(disturbance, options, said):
     with pytest.raises(InterpError, match=said):
         coupled(tiny(), random_tokens(1, 5), disturbance, **({"steps": 5} | options))
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("other_length", [2, 5, 8])
+def test_a_prompt_is_replaced_by_one_of_any_length(other_length, use_cache):
+    model, tokens = tiny(), random_tokens(2, 5)
+    other = random_tokens(2, other_length, seed=3)
+    other[1, -1] = -1
+    run = couple(model, tokens, Replace(other), seeds=2, steps=6, use_cache=use_cache)
+    for prompt in range(2):
+        for stream, begun in enumerate((tokens, other)):
+            row = begun[prompt : prompt + 1][:, : int((begun[prompt] != -1).sum())]
+            for k in range(2):
+                text = model.generate(row, max_new_tokens=6, seed=2 * prompt + k, stop=[])
+                assert text[0, row.shape[1] :].tolist() == run.tokens[stream, prompt, k].tolist()
+    for analysis in (survival, channels):
+        assert np.isfinite(
+            analysis(model, tokens, Replace(other), seeds=1, steps=4)["h" if analysis is channels else "survival"][0]
+        ).any()
+
+
+ANALYSES = {
+    "coupled": lambda *a, **k: coupled(*a, seeds=1, steps=4, **k),
+    "survival": lambda *a, **k: survival(*a, seeds=1, steps=4, **k),
+    "channels": lambda *a, **k: channels(*a, seeds=1, steps=4, **k),
+    "temperature_sweep": lambda *a, **k: temperature_sweep(
+        *a, temperatures=[0.5, 0.8, 1.0, 1.5, 2.0], lengths=(4, 5, 6), seeds=2, **k
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_replaced_texts_begin_as_the_prompts_do(name, smalltown):
+    """The same text in its own place is no disturbance, with BOS and without."""
+    for bos in (False, True):
+        result = ANALYSES[name](smalltown, ["Mary and John"], Replace(["Mary and John"]), bos=bos)
+        bare, other = json.loads(result.attrs["prompts"])["clean"], json.loads(result.attrs["prompts"])["disturbed"]
+        assert bare == other
+        if "h" in result:
+            assert float(result["h"].max()) == pytest.approx(0, abs=1e-9)
+    ids = smalltown.to_tokens("Mary and John", bos=False)
+    with pytest.raises(InterpError, match="do not both begin with the beginning-of-text token"):
+        ANALYSES[name](smalltown, ids, Replace(["Mary and Rose"]), bos=True)
 
 
 def test_texts_beyond_the_context():

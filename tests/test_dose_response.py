@@ -10,7 +10,7 @@ from test_gain import centred_orthogonal, linear_model
 
 import analyses
 from analyses.cascade import dose_response
-from analyses.cascade.dose_response import _fisher
+from analyses.cascade.dose_response import _fisher, _plateau, _steepness
 from interp.errors import InterpError
 
 DOSES = np.logspace(-5, 0.5, 23).tolist()
@@ -102,14 +102,34 @@ def test_equals_whole_hooked_runs_on_both_paths():
             assert float(one["logit_change"]) == pytest.approx(float(change), abs=1e-9)
 
 
-def test_a_response_that_levels_off_begins_and_a_quadratic_one_does_not():
-    from analyses.cascade.dose_response import _plateau
+@pytest.mark.parametrize(("edge", "power"), [(0.1, 8.0), (0.03, 4.0), (0.1, 2.0)])
+def test_a_planted_plateau_is_above_one(edge, power):
+    """Quadratic up to an edge, a steeper power beyond it: the dose at half of the largest KL is known in closed form for both."""
+    doses = np.logspace(-3, 0, 301)
+    quadratic = 1e-4 * doses**2
+    kl = np.where(doses <= edge, quadratic, 1e-4 * edge**2 * (doses / edge) ** power)
+    half = 1e-4 * edge ** (2 - power) / 2
+    expected = np.sqrt(half / 1e-4) / (edge * (half / (1e-4 * edge**2)) ** (1 / power))
+    found = float(_plateau(kl[None, None, None], quadratic[None, None, None], doses.tolist())[0, 0, 0])
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert (found > 1.5) == (power > 2)
+    assert _steepness(kl[None, None, None], doses.tolist(), 0.0)[0, 0, 0] == pytest.approx(power - 2)
 
+
+def test_a_response_that_levels_off_is_below_one():
+    """KL = r^2 / (1 + (r/e)^2) tends to e^2, and reaches half of it at e where its curvature would at e / sqrt 2."""
+    doses = np.logspace(-4, 2, 601)
+    kl = (doses**2 / (1 + (doses / 0.1) ** 2))[None, None, None]
+    assert _plateau(kl, (doses**2)[None, None, None], doses.tolist())[0, 0, 0] == pytest.approx(0.5**0.5, rel=1e-3)
+    assert _steepness(kl, doses.tolist(), 0.0)[0, 0, 0] == pytest.approx(0, abs=1e-4)
+
+
+def test_steepness_is_read_above_rounding_only():
     doses = np.logspace(-3, 0, 31)
-    quadratic = (doses**2)[None, None, None]
-    late = np.where(doses < 0.1, 1e-6 * doses**2, (doses - 0.1) ** 2)[None, None, None]
-    assert _plateau(quadratic, quadratic, doses.tolist())[0, 0, 0] == pytest.approx(1, abs=1e-6)
-    assert _plateau(late, quadratic, doses.tolist())[0, 0, 0] > 1.1
+    noisy = doses**2
+    noisy[::2] += 1e-6  # of roundings
+    assert _steepness(noisy[None, None, None], doses.tolist(), 1e-4)[0, 0, 0] == pytest.approx(0, abs=0.05)
+    assert np.isnan(_steepness(noisy[None, None, None], doses.tolist(), 10.0)).all()
 
 
 def test_figure(smalltown):
@@ -120,7 +140,10 @@ def test_figure(smalltown):
     np.testing.assert_allclose(curve.y, np.exp(np.log(drawn).mean(("prompt", "direction"))))
     assert len(curve.x) > 15
     assert figure.layout.xaxis.type == "log"
-    assert "plateau index" in figure.layout.title.text
+    index, steepest = (float(result[name].sel(path="additive").median()) for name in ("plateau", "steepness"))
+    assert index > 1  # smalltown's flat region ends in a jump
+    assert f"plateau index {index:.2f} (above 1: flat, then a jump)" in figure.layout.title.text
+    assert f"{steepest + 2:.1f} (2 is quadratic)" in figure.layout.title.text
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from analyses.cascade import Swap, reproduction
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.coupled import couple
 from analyses.cascade.reproduction import _influence, branching_ratio, exponent, loop_counts, malthusian
+from analyses.intervals import ratio_interval
 from interp.errors import InterpError
 
 
@@ -81,11 +82,46 @@ def test_branching_ratio_is_unbiased_where_the_mean_of_ratios_is_not(sigma):
     assert per_tree < 0.75 * sigma
 
 
-def test_the_loop_counts_parents_that_were_followed():
+def spreading(r: float, kernel: np.ndarray, shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
+    """Poisson children of a disturbance before step 0 and of each child, r in the mean, at lags drawn from a kernel."""
+    prompts, seeds, steps = shape
+    born = np.zeros((prompts, seeds, steps + 1), dtype=np.int64)
+    born[..., 0] = 1
+    for time in range(1, steps + 1):
+        lags = np.arange(1, min(time, len(kernel)) + 1)
+        born[..., time] = rng.poisson(r * (born[..., time - lags] * kernel[lags - 1]).sum(-1))
+    return born[..., 1:]
+
+
+@pytest.mark.parametrize("fall", [0.0, 1.0])
+@pytest.mark.parametrize("r", [0.6, 0.9, 1.0, 1.3])
+def test_the_ratio_of_a_process_that_goes_on_is_its_own(r, fall):
+    """64 steps and influence over 32, as far as it goes: children whose parents are not counted made 1.62 of a ratio of 1."""
+    kernel = np.arange(1, 33.0) ** -fall
+    damage = spreading(r, kernel / kernel.sum(), (2000, 8, 64), np.random.default_rng(0))
+    children, parents = loop_counts(damage, 0.3 * kernel)
+    assert branching_ratio(children, parents) == pytest.approx(r, rel=0.02)
+    low, high = ratio_interval(children, parents)
+    assert low < r < high
+
+
+def test_a_nudge_at_a_later_step_is_followed_for_less():
+    kernel = np.full(32, 1 / 32)
+    damage = spreading(0.9, kernel, (2000, 8, 40), np.random.default_rng(1))
+    late = np.concatenate([np.zeros((2000, 8, 24), dtype=np.int64), damage], axis=-1)
+    assert branching_ratio(*loop_counts(late, kernel, 24)) == pytest.approx(
+        branching_ratio(*loop_counts(damage, kernel))
+    )
+
+
+def test_loop_counts_by_hand():
     damage = np.array([[[1, 0, 1, 0, 1], [0, 0, 0, 0, 0]], [[1, 1, 1, 1, 1], [0, 1, 0, 0, 0]]])
-    children, parents = loop_counts(damage, 2)
+    children, parents = loop_counts(damage, np.array([0.3, 0.1]))  # three quarters of the influence at once
     assert children.tolist() == [3, 6]
-    assert parents.tolist() == [2 + 2, 2 + 4]
+    np.testing.assert_allclose(parents, [2 + 1 + 1 + 0, 2 + 3 + 0.75 + 0 + 1])
+    nothing = loop_counts(np.zeros((1, 2, 5), dtype=np.int64), np.zeros(3))
+    assert branching_ratio(*nothing) == 0
+    assert np.isnan(branching_ratio(np.zeros(1), np.zeros(1)))
 
 
 def test_the_result_and_its_figure(smalltown):
@@ -98,6 +134,10 @@ def test_the_result_and_its_figure(smalltown):
     for name in ("malthusian", "exponent", "r_loop"):
         low, high = result[f"{name}_interval"].to_numpy()
         assert low <= float(result[name]) <= high
+    children, parents = loop_counts(run.alignment[0], k)
+    assert float(result["r_loop"]) == pytest.approx(children.sum() / parents.sum())
+    with pytest.raises(InterpError, match="the loop is of temperature 1"):
+        reproduction(smalltown, PROMPTS, sources=4, horizon=10, loop=run, temperature=0.7)
     figure = analyses.plot(result)
     measured = [trace for trace in figure.data if trace.name == "measured"]
     np.testing.assert_allclose(measured[0].y, k)

@@ -1,5 +1,6 @@
 """Avalanches: how many tokens one disturbance changes before it comes to rest."""
 
+import json
 import warnings
 from typing import Any
 
@@ -9,7 +10,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from scipy import optimize, special, stats
 
-from analyses.cascade.reproduction import branching_ratio
+from analyses.cascade.reproduction import branching_ratio, loop_counts
 from analyses.cascade.survival import runs_of
 from analyses.intervals import ratio_interval, resampled
 from interp.errors import ResultError
@@ -21,12 +22,12 @@ FEWEST = 20
 
 
 @takes_whole("gap")
-def avalanches(result: xr.Dataset, *, gap: int = 8) -> xr.Dataset:
+def avalanches(result: xr.Dataset, *, gap: int = 8, reproduction: xr.Dataset | None = None) -> xr.Dataset:
     """Sizes and durations of the avalanches that a disturbance sets off, and the laws they follow.
 
     An avalanche begins with the disturbance and ends with the last changed token before `gap` unchanged ones. Its size is 1 (the
-    disturbance) plus the changed tokens, its duration the step of the last of them, 0 where there is none. One that has not come to rest
-    when the text ends is known to be at least as large as seen.
+    disturbance) plus the changed tokens, after alignment, its duration the step of the last of them, 0 where there is none. One that has
+    not come to rest when the text ends is known to be at least as large as seen.
 
     The exponent is the discrete maximum likelihood up to the largest size that can come to rest in the text (the cutoff); against
     lognormal and exponential, likelihood-ratio tests of the powerlaw package (Alstott, Bullmore and Plenz 2014, arXiv 1305.0215), against
@@ -35,27 +36,32 @@ def avalanches(result: xr.Dataset, *, gap: int = 8) -> xr.Dataset:
     Args:
         result: of `analyses.cascade.coupled`.
         gap: unchanged tokens after which an avalanche is at rest.
+        reproduction: of `analyses.cascade.reproduction`, of the same model and temperature: how much of a token's influence a text that
+            ends is too short to show. Without it there is a branching ratio only where all avalanches came to rest.
 
     Returns:
         A Dataset with the provenance of the result: `avalanche_size`, `avalanche_duration`, `at_rest` (prompt, seed); `ccdf` (size),
         P(S >= size) by Kaplan and Meier, and `borel_ccdf` of the branching ratio found; `branching_ratio`, children over parents summed
-        over avalanches (Harris), which is also Borel's maximum likelihood, with its interval over prompts; `exponent` with its interval;
+        over avalanches (Harris), parents counted by the share of their influence that falls within the text (`loop_counts` of
+        `analyses.cascade.reproduction`), with its interval over prompts: it may exceed 1, and is Borel's maximum likelihood where all
+        avalanches came to rest; NaN where it is not known; `exponent` with its interval;
         `log_ratio` and `ratio_p` (rival): positive where the power law is more likely, and the p of no difference. NaN with fewer than 20
         avalanches at rest, or all of one size.
 
     Raises:
-        ResultError: no result of `coupled`, or fewer steps than the gap and one.
+        ResultError: no result of `coupled`, fewer steps than the gap and one, or no reproduction of the same model and temperature.
     """
     if result.attrs.get("kind") != "cascade_coupled" or result.sizes["time"] <= gap or gap < 1:
         raise ResultError(
             f"avalanches: expected a result of analyses.cascade.coupled over more than {gap} steps, and a gap of at least 1."
         )
-    damage = result["damage"].to_numpy().astype(bool)
-    size, duration, rest = measure(damage, gap)
+    damage = result["aligned_damage"].to_numpy()
+    size, duration, rest = measure(damage.astype(bool), gap)
     ended = size[rest]
     largest = damage.shape[-1] - gap + 1
     fits = len(ended) >= FEWEST and len(np.unique(ended)) > 1
-    ratio = branching_ratio(size - 1, size)
+    children, parents = _counts(result, damage, gap, reproduction)
+    ratio = branching_ratio(children, parents)
     sizes = np.arange(1, int(size.max()) + 1)
     data = stats.CensoredData(uncensored=ended, right=size[~rest])
     log_ratio, p = (
@@ -75,7 +81,7 @@ def avalanches(result: xr.Dataset, *, gap: int = 8) -> xr.Dataset:
         "branching_ratio": ((), ratio, "branching ratio", "1"),
         "branching_ratio_interval": (
             ("bound",),
-            ratio_interval((size - 1).sum(1), size.sum(1)),
+            ratio_interval(children, parents),
             "95 % interval over prompts",
             "1",
         ),
@@ -100,12 +106,40 @@ def measure(
     damage: Bool[np.ndarray, "*run time"], gap: int
 ) -> tuple[Int[np.ndarray, "*run"], Int[np.ndarray, "*run"], Bool[np.ndarray, "*run"]]:
     """Size, duration and whether it came to rest, of the avalanche that begins before step 0."""
+    within, rest = _within(damage, gap)
+    counted = damage & within
+    last = damage.shape[-1] - counted[..., ::-1].argmax(-1)
+    return 1 + counted.sum(-1), np.where(counted.any(-1), last, 0), rest
+
+
+def _within(
+    damage: Bool[np.ndarray, "*run time"], gap: int
+) -> tuple[Bool[np.ndarray, "*run time"], Bool[np.ndarray, "*run"]]:
+    """The steps before an avalanche is at rest, and whether it comes to that."""
     quiet = runs_of(~damage, gap)
     rest = np.asarray(quiet.any(-1))
     end = np.where(rest, quiet.argmax(-1), damage.shape[-1])
-    counted = damage & (np.arange(damage.shape[-1]) < end[..., None])
-    last = damage.shape[-1] - counted[..., ::-1].argmax(-1)
-    return 1 + counted.sum(-1), np.where(counted.any(-1), last, 0), rest
+    return np.arange(damage.shape[-1]) < end[..., None], rest
+
+
+def _counts(
+    result: xr.Dataset, damage: Int[np.ndarray, "prompt seed time"], gap: int, reproduction: xr.Dataset | None
+) -> tuple[Int[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]:
+    """Children and parents of each prompt's avalanches; no parents where it is not known how many there are."""
+    within, rest = _within(damage > 0, gap)
+    counted = damage * within
+    if reproduction is None:  # of an avalanche at rest each token was followed for the gap
+        return counted.sum((1, 2)), (damage.shape[1] + counted.sum((1, 2))) * float(rest.all())
+    about, texts = (json.loads(one.attrs.get("parameters", "{}")) for one in (reproduction, result))
+    if (
+        reproduction.attrs.get("kind") != "cascade_reproduction"
+        or reproduction.attrs.get("weight_hash") != result.attrs.get("weight_hash")
+        or about.get("temperature") != texts.get("temperature")
+    ):
+        raise ResultError(
+            "avalanches: reproduction= must be a result of analyses.cascade.reproduction of the same model and temperature."
+        )
+    return loop_counts(counted, reproduction["influence_mean"].to_numpy(), texts["disturbance"].get("step", 0))
 
 
 def borel(n: Int[np.ndarray, " size"], sigma: float) -> Float[np.ndarray, " size"]:
@@ -149,6 +183,9 @@ def _compare(sizes: np.ndarray, largest: int, sigma: float) -> tuple[np.ndarray,
         warnings.simplefilter("ignore")
         fit = powerlaw.Fit(sizes, discrete=True, xmin=1, xmax=largest, verbose=0)
         found = [fit.distribution_compare("power_law", rival) for rival in RIVALS[:-1]]
+    if np.isnan(sigma):
+        found.append((np.nan, np.nan))
+        return np.array([float(one[0]) for one in found]), np.array([float(one[1]) for one in found])
     n = np.arange(1, largest + 1)
     own = -power_law(sizes, largest) * np.log(n)
     own -= special.logsumexp(own)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.coupled import drawn_pairs, generators_of
-from analyses.cascade.disturbances import Disturbance, Nudge
+from analyses.cascade.disturbances import Disturbance, Nudge, stacked
+from analyses.cascade.rounding import check_rounding
 from analyses.intervals import over_prompts
 from analyses.kept import Arrays, Kept, request_of
 from analyses.results import Variable, make, token_coords
@@ -70,7 +71,7 @@ def channels(
 
     Raises:
         InterpError: temperature 0, a disturbance that is not possible or at the last step. ResultError: with both channels shut
-            something is left.
+            something is left, or more than 2 % of what the disturbance does is rounding.
     """
     disturbance = disturbance or Nudge(dose=0.5)
     if not temperature > 0 or seeds < 1:
@@ -81,7 +82,8 @@ def channels(
     if at + 1 >= steps:
         raise InterpError(f"{WHO}: the disturbance acts at step {at}, so nothing of {steps} steps comes after it.")
     clean = left_aligned(model.to_tokens(prompts, bos=bos))
-    other = left_aligned(disturbance.begin(model, clean, WHO))
+    other = left_aligned(disturbance.begin(model, clean, WHO, bos=bos))
+    check_rounding(model, clean, other, disturbance, temperature, WHO)
     parameters = {
         "disturbance": disturbance.about(), "seeds": seeds, "steps": steps, "temperature": temperature, "bos": bos,
     }  # fmt: skip
@@ -93,7 +95,7 @@ def channels(
         * model.config.n_layers
         * model.config.kv_heads
         * model.config.d_head
-        * (clean.shape[1] + steps)
+        * (max(clean.shape[1], other.shape[1]) + steps)
         * model.W_E.element_size()
     )
     together = max(1, max_bytes // (len(CELLS) * seeds * (per_row + 64 * model.config.d_vocab)))
@@ -142,10 +144,7 @@ def _run(
     n = len(prompts)
     lengths = (clean[prompts] != PAD).sum(1)
     generators = generators_of(which, seeds, seed)
-    begun = [clean, other, clean, other, clean]
-    width = max(rows.shape[1] for rows in begun)
-    padded = [torch.nn.functional.pad(rows, (0, width - rows.shape[1]), value=PAD)[prompts] for rows in begun]
-    reading = Reading(model, torch.cat(padded), steps)
+    reading = Reading(model, stacked([begun[prompts] for begun in (clean, other, clean, other, clean)]), steps)
     h = np.full((len(CELLS), n, steps), np.nan)
     rows = torch.cat([torch.arange(n, 2 * n), torch.arange(3 * n, 4 * n)]).to(clean.device)
     with disturbance.attached(model, rows, prompts.repeat(2), lengths.repeat(2)):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement, divergence, total_variation
 from analyses.cascade.alignment import align
-from analyses.cascade.disturbances import Disturbance, Swap
+from analyses.cascade.disturbances import Disturbance, Swap, stacked
+from analyses.cascade.rounding import check_rounding
 from analyses.intervals import RESAMPLES, over_prompts
 from analyses.kept import Arrays, Kept, request_of
 from analyses.results import Variable, make, token_coords, token_strings
 from interp.errors import InterpError
-from interp.generation import Reading, Sampling, gumbel, left_aligned
+from interp.generation import Reading, Sampling, check_room, gumbel, left_aligned
 from interp.hooks import check_unhooked
 from interp.metrics import scaled
 from interp.model import Transformer
@@ -30,6 +31,9 @@ from interp.tokenizer import PAD
 from interp.whole_numbers import takes_whole
 
 WHO = "cascade.coupled"
+
+FURTHER, LEAST_FURTHER = 8, 8
+"""The disturbed text is continued by one in so many of the steps beyond the clean one, at least so far, where the context has room."""
 
 LARGEST_PART = 256
 """Pairs of texts that are continued together at most, so that little is lost where a run is stopped."""
@@ -43,9 +47,11 @@ class Coupled:
         clean, other: [prompt, position], the beginnings.
         disturbance: what makes them differ.
         tokens: [stream, prompt, seed, time], what was generated; stream 0 is the clean one.
+        further: [prompt, seed, more], how the disturbed text goes on after that, to which it is aligned too.
         h, kl, tv: [prompt, seed, time], between the streams' next-token distributions, each in its own context.
         entropy: [prompt, seed, time], of the clean distribution, nats.
         margin: [prompt, seed, time], the clean logit of the most probable token less that of the next.
+        rounding: h after the prompts when nothing but rounding differs.
         parameters: what shaped the numbers, for provenance.
         seed: of the noise.
     """
@@ -54,11 +60,13 @@ class Coupled:
     other: Int[Tensor, "prompt other_position"]
     disturbance: Disturbance
     tokens: Int[np.ndarray, "stream prompt seed time"]
+    further: Int[np.ndarray, "prompt seed more"]
     h: Float[np.ndarray, "prompt seed time"]
     kl: Float[np.ndarray, "prompt seed time"]
     tv: Float[np.ndarray, "prompt seed time"]
     entropy: Float[np.ndarray, "prompt seed time"]
     margin: Float[np.ndarray, "prompt seed time"]
+    rounding: float
     parameters: dict[str, Any]
     seed: int
 
@@ -67,6 +75,14 @@ class Coupled:
         """1 where the two texts have different tokens."""
         damage: np.ndarray = (self.tokens[0] != self.tokens[1]).astype(np.int64)
         return damage
+
+    @cached_property
+    def alignment(self) -> tuple[Int[np.ndarray, "prompt seed time"], Int[np.ndarray, "prompt seed"]]:
+        """Damage once the texts are aligned, and the edits that takes; see `analyses.cascade.alignment`."""
+        whole = np.concatenate([self.tokens[1], self.further], axis=-1)
+        shape = self.tokens.shape[1:]
+        damage, edits = align(self.tokens[0].reshape(-1, shape[-1]), whole.reshape(-1, whole.shape[-1]))
+        return damage.reshape(shape).astype(np.int64), edits.reshape(shape[:2])
 
 
 @takes_whole("seeds", "steps", "seed", "max_bytes", least={"steps": 1, "max_bytes": 1})
@@ -105,15 +121,18 @@ def coupled(
 
     Returns:
         A Dataset over prompt, seed and time. Texts: `token`, `token_id` of the clean, `other_token`, `other_token_id` of the disturbed.
-        `damage`, 1 where they differ; `aligned_damage`, 1 where a clean token has no equal partner once the texts are aligned, so that an
-        insertion counts once; `edit_distance` (prompt, seed), tokens; `first_divergence` (prompt, seed), NaN where there is none; `h`, the
+        `damage`, 1 where they differ; `aligned_damage`, 1 where a clean token has no equal partner once the texts are aligned with free
+        ends (the disturbed one is continued further for that), so that n tokens put in are n damaged ones where they stand and none later;
+        `edit_distance` (prompt, seed), the edits of that, tokens; `first_divergence` (prompt, seed), NaN where there is none; `h`, the
         probability that the step's draws differ; `kl`, nats, and `tv`, of the clean against the disturbed distribution; `entropy` of the
-        clean, nats; `margin`, the gap of its two largest logits. `damage`, `aligned_damage`, `h`, `kl` and `tv` have means over prompts
-        with standard errors and intervals at each time, of the damage as wide as few damaged prompts leave open.
+        clean, nats; `margin`, the gap of its two largest logits; `rounding`, h after the prompts when nothing but rounding differs.
+        `damage`, `aligned_damage`, `h`, `kl` and `tv` have means over prompts with standard errors and intervals at each time, of the
+        damage as wide as few damaged prompts leave open.
 
     Raises:
         InterpError: a disturbance that is not possible, or no seeds. TokenError: prompts and steps beyond the context.
-        ResultError: logits that are no numbers; it names the first hook point that is none.
+        ResultError: logits that are no numbers; it names the first hook point that is none. Or rounding is more than 2 % of what the
+            disturbance does after the prompt, as in `gain`, or makes more than one draw in a thousand differ.
     """
     run = couple(
         model, prompts, disturbance or Swap(), seeds=seeds, steps=steps, temperature=temperature, seed=seed, bos=bos,
@@ -124,10 +143,8 @@ def coupled(
 
 def describe_coupled(model: Transformer, run: Coupled) -> xr.Dataset:
     """The result of `coupled` from texts that are there already."""
-    flat = run.tokens.reshape(2, -1, run.tokens.shape[-1])
-    aligned, distance = align(flat[0], flat[1])
     shape = run.tokens.shape[1:]
-    damage, aligned = run.damage, aligned.reshape(shape).astype(np.int64)
+    damage, (aligned, distance) = run.damage, run.alignment
     first = np.where(damage.any(-1), damage.argmax(-1), np.nan)
     each = ("prompt", "seed", "time")
     described: dict[str, tuple[np.ndarray, str, str]] = {
@@ -146,7 +163,8 @@ def describe_coupled(model: Transformer, run: Coupled) -> xr.Dataset:
     variables |= {
         "entropy": (each, run.entropy, "entropy of the clean distribution", "nats"),
         "margin": (each, run.margin, "gap of the two largest clean logits", "logits"),
-        "edit_distance": (("prompt", "seed"), distance.reshape(shape[:2]), "edits between the texts", "tokens"),
+        "rounding": ((), run.rounding, "probability that draws differ by rounding alone", "1"),
+        "edit_distance": (("prompt", "seed"), distance, "edits between the texts", "tokens"),
         "first_divergence": (("prompt", "seed"), first, "step at which the texts first differ", "tokens"),
         "token_id": (each, run.tokens[0], "clean token", "1"),
         "other_token_id": (each, run.tokens[1], "disturbed token", "1"),
@@ -192,16 +210,20 @@ def couple(
         raise InterpError(f"{WHO}: seeds must be at least 1, got {seeds}.")
     seeds = seeds if temperature > 0 else 1
     clean = left_aligned(model.to_tokens(prompts, bos=bos))
-    other = left_aligned(disturbance.begin(model, clean, WHO))
+    other = left_aligned(disturbance.begin(model, clean, WHO, bos=bos))
     if disturbance.step >= steps:
         raise InterpError(f"{WHO}: a nudge at step {disturbance.step} comes after all {steps} steps.")
+    longest = max(clean.shape[1], other.shape[1])
+    check_room(model, stacked([clean, other]), steps)
+    rounding = check_rounding(model, clean, other, disturbance, temperature, WHO)
     parameters = {
         "disturbance": disturbance.about(), "seeds": seeds, "steps": steps, "temperature": temperature, "bos": bos,
     }  # fmt: skip
     if folder is not None:
         check_unhooked(model, WHO)
-    kept = Kept(folder, request_of(model, [clean, other], parameters | {"use_cache": use_cache}, seed))
-    pairs = min(LARGEST_PART, max_bytes // _bytes_per_pair(model, clean.shape[1] + steps))
+    more = max(0, min(max(steps // FURTHER, LEAST_FURTHER), model.config.n_ctx - longest - steps))
+    kept = Kept(folder, request_of(model, [clean, other], parameters | {"use_cache": use_cache, "further": more}, seed))
+    pairs = min(LARGEST_PART, max_bytes // _bytes_per_pair(model, longest + steps + more))
     together = max(1, pairs // seeds)
     parts = []
     with progress_bar(progress) as bar:
@@ -209,13 +231,14 @@ def couple(
         for start in range(0, len(clean), together):
             rows = range(start, min(start + together, len(clean)))
             compute = partial(
-                _continue, model, clean, other, disturbance, rows, seeds, steps, temperature, seed, use_cache, partial(bar.advance, task)
+                _continue, model, clean, other, disturbance, rows, seeds, steps, more, temperature, seed, use_cache,
+                partial(bar.advance, task),
             )  # fmt: skip
             part = kept.part(f"texts-{rows.start}-{rows.stop}", compute)
             parts.append(part)
             bar.update(task, completed=rows.stop * steps)
     joined = {name: np.concatenate([part[name] for part in parts], axis=-3) for name in parts[0]}
-    return Coupled(clean, other, disturbance, **joined, parameters=parameters, seed=seed)
+    return Coupled(clean, other, disturbance, **joined, rounding=rounding, parameters=parameters, seed=seed)
 
 
 def _bytes_per_pair(model: Transformer, length: int) -> int:
@@ -227,16 +250,16 @@ def _bytes_per_pair(model: Transformer, length: int) -> int:
 @torch.no_grad()
 def _continue(
     model: Transformer, clean: Tensor, other: Tensor, disturbance: Disturbance, which: range, seeds: int, steps: int,
-    temperature: float, seed: int, use_cache: bool, advance: Any,
+    more: int, temperature: float, seed: int, use_cache: bool, advance: Any,
 ) -> Arrays:  # fmt: skip
-    """The pairs of some prompts, [prompt, seed, time]."""
+    """The pairs of some prompts, [prompt, seed, time]; the disturbed texts go on by `more` tokens."""
     prompts = torch.arange(which.start, which.stop, device=clean.device).repeat_interleave(seeds)
     lengths = (clean[prompts] != PAD).sum(1)
     n = len(prompts)
-    rows = torch.cat([clean[prompts], other[prompts]])
+    rows = stacked([clean[prompts], other[prompts]])
     generators = generators_of(which, seeds, seed)
-    reading = Reading(model, rows, steps, use_cache)
-    texts = np.empty((2, n, steps), dtype=np.int64)
+    reading = Reading(model, rows, steps + more, use_cache)
+    texts, further = np.empty((2, n, steps), dtype=np.int64), np.empty((n, more), dtype=np.int64)
     measured = {name: np.empty((n, steps)) for name in ("h", "kl", "tv", "entropy", "margin")}
     with disturbance.attached(model, torch.arange(n, 2 * n, device=rows.device), prompts, lengths):
         for time in range(steps):
@@ -247,10 +270,17 @@ def _continue(
             for name, values in found.items():
                 measured[name][:, time] = values.cpu().numpy()
             advance(len(which))
-            if time + 1 < steps:
+            if time + 1 < steps + more:
+                reading.add(drawn.flatten())
+        for time in range(more):
+            drawn = drawn_pairs(reading.logits(), temperature, generators)
+            further[:, time] = drawn[1].cpu().numpy()
+            if time + 1 < more:
                 reading.add(drawn.flatten())
     by_prompt = {name: values.reshape(len(which), seeds, steps) for name, values in measured.items()}
-    return {"tokens": texts.reshape(2, len(which), seeds, steps), **by_prompt}
+    return {
+        "tokens": texts.reshape(2, len(which), seeds, steps), "further": further.reshape(len(which), seeds, more), **by_prompt,
+    }  # fmt: skip
 
 
 def generators_of(which: range, seeds: int, seed: int) -> list[torch.Generator]:

@@ -1,7 +1,7 @@
 """What makes two generations begin apart."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Real
@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analyses.set_apart import begins_with_bos
 from interp.errors import InterpError
 from interp.finite import not_finite
+from interp.generation import left_aligned
 from interp.geometry import seen
 from interp.hooks import HookPoint
 from interp.model import Transformer
@@ -55,7 +57,7 @@ class Swap(InTokens):
             object.__setattr__(self, "token", whole_number(self.token, "Swap: a token id"))
 
     def begin(
-        self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
+        self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str, *, bos: bool | None = None
     ) -> Int[Tensor, "prompt position"]:
         """The disturbed prompts."""
         swapped, position = tokens.clone(), self.position
@@ -119,7 +121,7 @@ class Nudge:
             object.__setattr__(self, name, whole_number(getattr(self, name), f"Nudge: {name}", InterpError))
 
     def begin(
-        self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
+        self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str, *, bos: bool | None = None
     ) -> Int[Tensor, "prompt position"]:
         """The prompts as they are; raises InterpError where the request makes no sense."""
         if not 0 <= self.layer < model.config.n_layers or self.step < 0:
@@ -140,6 +142,11 @@ class Nudge:
             if not length < float("inf") or (length == 0 and self.dose is not None):
                 raise InterpError(f"{who}: the vector of a nudge must be finite, and with a dose have a direction.")
         return tokens
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it adds exactly zero."""
+        return self.dose is None and self.vector is not None and not bool(self.vector.any())
 
     @contextmanager
     def attached(
@@ -191,17 +198,25 @@ class Nudge:
 
 @dataclass(frozen=True, eq=False)
 class Replace(InTokens):
-    """Other prompts, one for each: the corrupt partners of a task, or a text edited by hand. Lengths may differ."""
+    """Other prompts, one for each: the corrupt partners of a task, or a text edited by hand. Lengths may differ. Texts begin with BOS where
+    the analysis' `bos=` says so, as the prompts themselves do."""
 
     prompts: Prompt
 
     def begin(
-        self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
+        self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str, *, bos: bool | None = None
     ) -> Int[Tensor, "prompt other"]:
-        """The disturbed prompts."""
-        other = model.to_tokens(self.prompts)
+        """The disturbed prompts. Raises InterpError for as many as there are not, and for texts that begin with BOS where ids do not."""
+        other = model.to_tokens(self.prompts, bos=bos)
         if len(other) != len(tokens):
             raise InterpError(f"{who}: {len(tokens)} prompts but {len(other)} to replace them by.")
+        if not isinstance(self.prompts, Tensor):
+            unlike = (begins_with_bos(model, left_aligned(other)) != begins_with_bos(model, tokens)).nonzero()
+            if len(unlike):
+                raise InterpError(
+                    f"{who}: prompt {int(unlike[0])} and the text that replaces it do not both begin with the beginning-of-text token, so "
+                    "that it would be part of what is compared. Give both as texts, with the same bos=, or both as ids."
+                )
         return other
 
     def about(self) -> dict[str, Any]:
@@ -214,7 +229,7 @@ class Unrelated(InTokens):
     """The next prompt of the list in place of each: how far apart texts are that have nothing to do with each other."""
 
     def begin(
-        self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str
+        self, model: Transformer, tokens: Int[Tensor, "prompt position"], who: str, *, bos: bool | None = None
     ) -> Int[Tensor, "prompt position"]:
         """The other prompts."""
         if len(tokens) < 2:
@@ -227,3 +242,9 @@ class Unrelated(InTokens):
 
 
 Disturbance = Swap | Nudge | Replace | Unrelated
+
+
+def stacked(streams: Sequence[Int[Tensor, "_ _"]]) -> Int[Tensor, "rows position"]:
+    """Beginnings of several streams one below the other, the shorter ones padded at the end."""
+    width = max(rows.shape[1] for rows in streams)
+    return torch.cat([torch.nn.functional.pad(rows, (0, width - rows.shape[1]), value=PAD) for rows in streams])

@@ -1,4 +1,4 @@
-"""Dose-response: up to which size a disturbance acts as its derivative says, and where its effect levels off."""
+"""Dose-response: up to which size a disturbance acts as its derivative says, and whether a flat region ends in a jump."""
 
 from collections.abc import Sequence
 
@@ -33,6 +33,9 @@ DOSES = tuple(np.logspace(-4, 0.5, 25).tolist())
 PATHS = ("additive", "rotation")
 NEAR, COSINE = 0.1, 0.95
 """A dose is in the linear range where the size is within this share of the derivative's, and its direction this near."""
+
+READABLE = 100
+"""KL below so many roundings of the model's precision has no slope that could be read."""
 
 
 @torch.no_grad()
@@ -69,9 +72,11 @@ def dose_response(
         target `kl`, KL(P || P') in nats, from differences of logits that keep their digits however small the dose; `logit_change` of the
         clean prediction (its logit less the mean logit), its `rank`, and
         `quadratic_kl`, half the Fisher form of the derivative. By (path, prompt, direction): `linear_range`, the largest dose up to
-        which linearity is within 0.1 of 1 and the cosine above 0.95; `plateau`, the dose at which half of the largest KL is reached
-        over that at which the quadratic form reaches it: above 1 the response begins flatter than its curvature says. `kl_slope`
-        (path, dose), mean d ln KL / d ln dose: 2 where the response is linear. With several prompts means of `kl` and `size`.
+        which linearity is within 0.1 of 1 and the cosine above 0.95; `plateau`, the dose at which the quadratic form reaches half of
+        the largest KL over that at which KL does: above 1 a flat region, whose curvature the form is, ends in a jump; below 1 the response
+        levels off. `steepness`, the largest d ln KL / d ln dose from one dose to the next, less 2: 0 where KL is quadratic, large for a
+        jump; NaN where no two doses have a KL of 100 roundings of the model's precision. `kl_slope` (path, dose), mean
+        d ln KL / d ln dose: 2 where the response is linear. With several prompts means of `kl` and `size`.
 
     Raises:
         InterpError: doses that are not increasing or too small for the precision, or a place that is not there or is set apart.
@@ -106,6 +111,12 @@ def dose_response(
             ("path", "prompt", "direction"),
             _plateau(stacked["kl"], stacked["quadratic_kl"], doses),
             "plateau index",
+            "1",
+        ),
+        "steepness": (
+            ("path", "prompt", "direction"),
+            _steepness(stacked["kl"], doses, READABLE * torch.finfo(model.dtype).eps),
+            "largest slope of ln KL less 2",
             "1",
         ),
     }
@@ -299,7 +310,7 @@ def _plateau(
     quadratic: Float[np.ndarray, "path prompt direction dose"],
     doses: Sequence[float],
 ) -> Float[np.ndarray, "path prompt direction"]:
-    """Doses at half of the largest KL, by straight lines between the logarithms; the quadratic's is exact."""
+    """The quadratic's dose at half of the largest KL over KL's own, by straight lines between the logarithms; the quadratic's is exact."""
     r = np.log(np.asarray(doses))
     index = np.full(kl.shape[:-1], np.nan)
     for at in np.ndindex(index.shape):
@@ -314,5 +325,15 @@ def _plateau(
         share = (half - logs[above - 1]) / (logs[above] - logs[above - 1])
         reached = own[above - 1] + share * (own[above] - own[above - 1])
         expected = r[-1] + (half - np.log(quadratic[at][-1])) / 2
-        index[at] = np.exp(reached - expected)
+        index[at] = np.exp(expected - reached)
     return index
+
+
+def _steepness(
+    kl: Float[np.ndarray, "path prompt direction dose"], doses: Sequence[float], least: float
+) -> Float[np.ndarray, "path prompt direction"]:
+    """The largest d ln KL / d ln dose between neighbouring doses whose KL is `least` or more, less 2; NaN where there are none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = np.diff(np.log(np.where(kl >= least, kl, np.nan)), axis=-1) / np.diff(np.log(np.asarray(doses)))
+    largest: np.ndarray = np.where(np.isfinite(slope), slope, -np.inf).max(-1) - 2
+    return np.where(np.isfinite(largest), largest, np.nan)

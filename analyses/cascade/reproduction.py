@@ -14,6 +14,7 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.coupled import Coupled
+from analyses.cascade.rounding import check_share, rounding_along
 from analyses.intervals import bootstrap_mean, ratio_interval, resampled
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
@@ -28,6 +29,9 @@ from interp.tokenizer import PAD
 from interp.whole_numbers import takes_whole
 
 WHO = "cascade.reproduction"
+
+ROUNDED = 4
+"""Texts along which rounding is measured, at most."""
 
 
 @takes_whole("sources", "horizon", "seed")
@@ -55,7 +59,7 @@ def reproduction(
         sources: positions that are swapped, of each prompt, evenly spread over those with `horizon` tokens after them.
         horizon: H, tokens that are followed.
         temperature: of the texts and of h; positive.
-        loop: coupled texts of `analyses.cascade.coupled.couple`, from which R in the closed loop is taken.
+        loop: coupled texts of `analyses.cascade.coupled.couple` at the same temperature, from which R in the closed loop is taken.
         seed: of texts and replacements.
 
     The other arguments are those of `analyses.cascade.coupled`.
@@ -64,15 +68,22 @@ def reproduction(
         A Dataset over prompt and lag (1 to H): `influence` k(tau) of each prompt, mean over its sources, `influence_mean`,
         `influence_interval`; `reproduction` R_lag (lag), the running sum, with `reproduction_interval`. `malthusian`, nu with
         sum k(tau) e^(-nu tau) = 1, per token: positive where R_H > 1; `exponent`, p in k ~ tau^-p by least squares through the logarithms
-        of the mean; each with an interval over prompts. With a loop: `r_loop`, damage over parents that were followed for H tokens (the
-        disturbance itself and each damaged token), its interval, and `deficit`, R_H - R_loop.
+        of the mean; each with an interval over prompts. With a loop: `r_loop`, aligned damage over its parents (the disturbance itself, as
+        if it stood just before what it first changes, and each damaged token), each counted by the share of its influence that falls within
+        the text, see `loop_counts`; its interval, and `deficit`, R_H - R_loop.
 
     Raises:
-        InterpError: temperature 0, or no position with `horizon` tokens after it. TokenError: texts beyond the context.
+        InterpError: temperature 0, no position with `horizon` tokens after it, or a loop at another temperature. TokenError: texts
+            beyond the context. ResultError: more than 2 % of the influence is rounding.
     """
     if not temperature > 0 or sources < 1 or horizon < 1:
         raise InterpError(
             f"{WHO}: temperature, sources and horizon must be positive; greedy texts have no probabilities to compare."
+        )
+    if loop is not None and loop.parameters["temperature"] != temperature:
+        raise InterpError(
+            f"{WHO}: the loop is of temperature {loop.parameters['temperature']:g}, the texts of {temperature:g}, so that their influence "
+            "is not the same. Give both the same temperature."
         )
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     texts = [
@@ -85,10 +96,12 @@ def reproduction(
             places = _places(len(text), sources, horizon)
             influence[number] = _influence(model, text, places, horizon, temperature, seed + number, max_bytes).mean(0)
             bar.advance(task)
+    floor = np.mean([float(rounding_along(model, text, temperature)[1:].mean()) for text in texts[:ROUNDED]])
+    check_share(model, float(floor), float(influence.mean()), WHO)
     variables = _summary(influence)
     parameters: dict[str, Any] = {"sources": sources, "horizon": horizon, "temperature": temperature, "bos": bos}
     if loop is not None:
-        variables |= _loop(loop.damage, horizon, float(influence.mean(0).sum()))
+        variables |= _loop(loop, influence.mean(0))
         parameters |= {"loop": loop.parameters}
     return make(
         "cascade_reproduction",
@@ -190,26 +203,47 @@ def _of_mean(function: Callable[[np.ndarray], float], influence: Float[np.ndarra
     return function(influence.mean(0))
 
 
-def _loop(damage: Int[np.ndarray, "prompt seed time"], horizon: int, r: float) -> dict[str, Variable]:
-    children, parents = loop_counts(damage, horizon)
+def _loop(loop: Coupled, influence: Float[np.ndarray, " lag"]) -> dict[str, Variable]:
+    children, parents = loop_counts(loop.alignment[0], influence, loop.disturbance.step)
     found = branching_ratio(children, parents)
     interval = ratio_interval(children, parents)
     return {
         "r_loop": ((), found, "reproduction number in the closed loop", "1"),
         "r_loop_interval": (("bound",), interval, "95 % interval over prompts", "1"),
-        "deficit": ((), r - found, "R less that in the closed loop", "1"),
+        "deficit": ((), float(influence.sum()) - found, "R less that in the closed loop", "1"),
     }
 
 
-def loop_counts(damage: Int[np.ndarray, "prompt seed time"], horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each prompt: damaged tokens, and parents with `horizon` tokens after them, the disturbance itself among them."""
-    followed = max(0, damage.shape[-1] - horizon)
-    return damage.sum((1, 2)), damage.shape[1] + damage[..., :followed].sum((1, 2))
+def loop_counts(
+    damage: Int[np.ndarray, "prompt seed time"], influence: Float[np.ndarray, " lag"], step: int = 0
+) -> tuple[Int[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]:
+    """For each prompt: children, the damaged tokens; and their parents, the disturbance of each run and each damaged token, counted by the
+    share W of their influence that the text is long enough to show.
+
+    With D_t damaged tokens at t of T, R = sum_t D_t / sum_t D_t W(T - t). All children over the parents that have a whole horizon after
+    them would count children whose parents are not counted.
+
+    Args:
+        damage: 0 or 1 in a text, any number in a branching process.
+        influence: k at lags from 1 on, which W is the cumulative share of.
+        step: the step whose draw the disturbance first changes.
+    """
+    steps = damage.shape[-1]
+    followed = _followed(influence, steps)
+    parents = damage.shape[1] * followed[steps - step] + (damage * followed[steps - 1 :: -1]).sum((1, 2))
+    return damage.sum((1, 2)), parents
+
+
+def _followed(influence: Float[np.ndarray, " lag"], steps: int) -> Float[np.ndarray, " after"]:
+    """The share of a token's influence that falls within so many tokens after it, 0 to `steps`; where it has none it is over at once."""
+    total = influence.sum()
+    share = influence.cumsum() / total if total > 0 else np.ones(1)
+    return np.concatenate([[0.0], share, np.ones(max(0, steps - len(share)))])[: steps + 1]
 
 
 def branching_ratio(children: np.ndarray, parents: np.ndarray) -> float:
-    """Children over parents, each summed first (Harris 1948); the mean of the ratios would be biased."""
-    return float(children.sum() / parents.sum())
+    """Children over parents, each summed first (Harris 1948); the mean of the ratios would be biased. NaN without parents."""
+    return float(children.sum() / parents.sum()) if parents.sum() > 0 else float("nan")
 
 
 def malthusian(k: Float[np.ndarray, " lag"]) -> float:

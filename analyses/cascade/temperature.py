@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
+from analyses.cascade.collapse import collapse_advantage
 from analyses.cascade.coupled import coords_of, couple
 from analyses.cascade.disturbances import Disturbance, Swap
 from analyses.intervals import bootstrap_mean, resampled, share_interval
@@ -45,25 +46,31 @@ def temperature_sweep(
 ) -> xr.Dataset:
     """Coupled texts at several temperatures, read at several lengths: is there a critical temperature, or a crossover?
 
-    Susceptibility chi = H Var(mean damage over H steps), over prompts and seeds. At a transition its peak grows with H, and the temperature
-    of the peak drifts as T*(H) = T_c + a H^(-1/nu) (finite-size scaling; Nakaishi et al. 2024, arXiv 2406.05335, for GPT-2's entropy and
-    repetition). A peak that does not grow is a crossover. The shorter lengths are the beginnings of the same texts.
+    Susceptibility chi = H Var(mean aligned damage over H steps), the variance within each prompt, over draws, averaged over prompts: what
+    may diverge. Prompts that merely differ give a variance between prompts, which times H grows without any transition; it is given apart.
+    At a transition the peak of chi grows with H, its temperature drifts as T*(H) = T_c + a H^(-1/nu), and all lengths fall onto one curve,
+    chi = H^g f((T - T_c) H^(1/nu)) (finite-size scaling; Nakaishi et al. 2024, arXiv 2406.05335, for GPT-2's entropy and repetition).
+    A peak that does not grow is a crossover. The shorter lengths are the beginnings of the same texts.
 
     Args:
         temperatures: positive and rising, five at least.
         lengths: rising, three at least; the last is how many tokens are generated.
+        seeds: draws of the noise for each prompt; of one there is no variance, and no susceptibility.
         folder: where finished temperatures are kept; a run that was stopped goes on from there.
 
     The other arguments are those of `analyses.cascade.coupled`.
 
     Returns:
-        A Dataset over temperature and horizon (the lengths H): `late_damage` (temperature, horizon, prompt), of the last half of H, with
-        mean and interval; `susceptibility` with its interval over prompts; `entropy_rate` and `repetition` (temperature, prompt) of the
-        clean texts over the last half of the longest, with mean and interval. `peak_temperature` (horizon), by a parabola through the
-        largest susceptibility and its neighbours, NaN where it stands at an end, with interval; `peak_growth`, slope of ln of the largest
-        susceptibility against ln H, with interval; `critical_temperature` T_c, with interval, NaN unless three peaks lie inside; `said`:
-        `critical temperature` where the peak grows (lower bound above 0), lies inside at the two longest lengths and T_c has an interval,
-        `crossover` where it does not grow, `no peak in range` where it stands at an end, else `undetermined`.
+        A Dataset over temperature and horizon (the lengths H): `late_damage` (temperature, horizon, prompt), aligned, of the last half of
+        H, with mean and interval; `susceptibility` with its interval over prompts; `susceptibility_between`, H times the variance between
+        prompts (less what the draws contribute to it, so that it may fall below 0), with its interval; `entropy_rate` and `repetition`
+        (temperature, prompt) of the clean texts over the last half of the longest, with mean and interval. `peak_temperature` (horizon),
+        by a parabola through the largest susceptibility and its neighbours, NaN where it stands at an end, with interval; `peak_growth`,
+        slope of ln of the largest susceptibility against ln H, with interval; `critical_temperature` T_c, with interval, NaN unless three
+        peaks lie inside; `collapse_advantage`, how much better one curve for all lengths foretells the chi of prompts that were not fitted
+        than H^g f(T) does, in variances of a prompt's chi, with interval; `said`: `critical temperature` where the peak grows (lower bound
+        above 0), lies inside at the two longest lengths, T_c has an interval and the collapse is better (lower bound above 0), `crossover`
+        where it does not grow, `no peak in range` where it stands at an end, else `undetermined`.
 
     Raises:
         InterpError: temperatures or lengths that are too few, not rising or not positive. TokenError: texts beyond the context.
@@ -81,7 +88,7 @@ def temperature_sweep(
                 model, prompts, disturbance or Swap(), seeds=seeds, steps=sizes[-1], temperature=float(one), seed=seed, bos=bos,
                 max_bytes=max_bytes, folder=None if folder is None else folder / f"temperature-{one:g}",
             )  # fmt: skip
-            damage.append(run.damage)
+            damage.append(run.alignment[0])
             entropy.append(run.entropy[..., sizes[-1] // 2 :].mean((1, 2)))
             repeated.append(repeats(run.tokens[0])[..., sizes[-1] // 2 :].mean((1, 2)))
             bar.advance(task)
@@ -90,8 +97,11 @@ def temperature_sweep(
         [whole[..., :length].mean(-1) for length in sizes], axis=-1
     )  # [prompt, temperature, seed, horizon]
     late = np.stack([whole[..., length // 2 : length].mean((2, 3)) for length in sizes], axis=-1)
-    statistics = resampled(means, lambda drawn: _statistics(drawn, grid, sizes))
-    point = _statistics(means, grid, sizes)
+    within = within_prompts(means, sizes)
+    statistics = resampled(within, lambda drawn: _statistics(drawn, grid, sizes))
+    point = _statistics(within, grid, sizes)
+    advantage = collapse_advantage(within, grid, sizes)
+    better = bootstrap_mean(advantage)
     cut = len(grid) * len(sizes)
     shape = (len(grid), len(sizes))
     bounds = {
@@ -106,6 +116,13 @@ def temperature_sweep(
         "late_damage_interval": (("bound", *by), share_interval(late), "95 % interval over prompts", "1"),
         "susceptibility": (by, point[:cut].reshape(shape), "susceptibility", "tokens"),
         "susceptibility_interval": (("bound", *by), bounds["susceptibility"], "95 % interval over prompts", "tokens"),
+        "susceptibility_between": (by, between_prompts(means, sizes), "the same between prompts", "tokens"),
+        "susceptibility_between_interval": (
+            ("bound", *by),
+            resampled(means, lambda drawn: between_prompts(drawn, sizes)),
+            "95 % interval over prompts",
+            "tokens",
+        ),
         "peak_temperature": (("horizon",), peaks, "temperature of the largest susceptibility", "1"),
         "peak_temperature_interval": (
             ("bound", "horizon"),
@@ -122,7 +139,19 @@ def temperature_sweep(
             "95 % interval over prompts",
             "1",
         ),
-        "said": ((), _said(peaks, bounds["peak_growth"], bounds["critical_temperature"]), "what the peak does", "1"),
+        "collapse_advantage": (
+            (),
+            advantage.mean(),
+            "advantage of one curve for all lengths, on prompts not fitted",
+            "1",
+        ),
+        "collapse_advantage_interval": (("bound",), better, "95 % interval over prompts", "1"),
+        "said": (
+            (),
+            _said(peaks, bounds["peak_growth"], bounds["critical_temperature"], better),
+            "what the peak does",
+            "1",
+        ),
     }
     described = {
         "entropy_rate": (entropy, "entropy of the next token", "nats"),
@@ -155,9 +184,32 @@ def repeats(tokens: Int[np.ndarray, "*rows time"]) -> Bool[np.ndarray, "*rows ti
     return found
 
 
-def _statistics(means: np.ndarray, grid: np.ndarray, sizes: Sequence[int]) -> Float[np.ndarray, " number"]:
+def within_prompts(
+    means: Float[np.ndarray, "prompt temperature seed horizon"], sizes: Sequence[int]
+) -> Float[np.ndarray, "prompt temperature horizon"]:
+    """H times the variance over draws of the mean damage over H steps; NaN of one draw."""
+    if means.shape[2] < 2:
+        return np.full((*means.shape[:2], means.shape[3]), np.nan)
+    chi: np.ndarray = means.var(axis=2, ddof=1) * np.asarray(sizes)
+    return chi
+
+
+def between_prompts(
+    means: Float[np.ndarray, "prompt temperature seed horizon"], sizes: Sequence[int]
+) -> Float[np.ndarray, "temperature horizon"]:
+    """H times the variance between prompts, less what that over draws contributes to it; NaN for one prompt."""
+    if len(means) < 2:
+        return np.full((means.shape[1], means.shape[3]), np.nan)
+    own: np.ndarray = means.mean(2).var(axis=0, ddof=1) * np.asarray(sizes)
+    less: np.ndarray = own - within_prompts(means, sizes).mean(0) / means.shape[2]
+    return less
+
+
+def _statistics(
+    within: Float[np.ndarray, "prompt temperature horizon"], grid: np.ndarray, sizes: Sequence[int]
+) -> Float[np.ndarray, " number"]:
     """Susceptibilities [temperature * horizon], peak temperatures, growth of the peak, critical temperature."""
-    chi = means.var(axis=(0, 2)) * np.asarray(sizes)  # [temperature, horizon]
+    chi = within.mean(0)  # [temperature, horizon]
     peaks = np.array([_peak(grid, chi[:, at]) for at in range(len(sizes))])
     top = chi.max(0)
     growth = float(np.polyfit(np.log(sizes), np.log(top), 1)[0]) if (top > 0).all() else np.nan
@@ -187,11 +239,16 @@ def critical(peaks: Float[np.ndarray, " horizon"], sizes: Sequence[int]) -> floa
     return best[1]
 
 
-def _said(peaks: np.ndarray, growth: Float[np.ndarray, " bound"], critical: Float[np.ndarray, " bound"]) -> str:
+def _said(
+    peaks: np.ndarray,
+    growth: Float[np.ndarray, " bound"],
+    critical: Float[np.ndarray, " bound"],
+    collapse: Float[np.ndarray, " bound"],
+) -> str:
     if np.isnan(growth).any():
         return "undetermined"
     if np.isnan(peaks[-1]) or np.isnan(peaks[-2]):
         return "no peak in range"
     if growth[0] <= 0:
         return "crossover"
-    return "undetermined" if np.isnan(critical).any() else "critical temperature"
+    return "critical temperature" if np.isfinite(critical).all() and collapse[0] > 0 else "undetermined"

@@ -20,10 +20,11 @@ def plot_avalanches(result: xr.Dataset) -> go.Figure:
     rest, ratio = float(result["at_rest"].mean()), float(result["branching_ratio"])
     low, high = result["branching_ratio_interval"].to_numpy()
     bounds = "" if np.isnan(low) else f" ({low:.2f} to {high:.2f})"
+    said = "not known without reproduction=" if np.isnan(ratio) else f"{ratio:.2f}{bounds}"
     better = _better(result)
     fig = figure(
         f"Avalanches · {model_name(result)}<br><sup>{result['avalanche_size'].size} avalanches, {rest:.0%} came to rest; branching ratio "
-        f"{ratio:.2f}{bounds}<br>{better}</sup>",
+        f"{said}<br>{better}</sup>",
         760, 460,
     )  # fmt: skip
     curve = result["ccdf"].to_numpy()
@@ -33,13 +34,14 @@ def plot_avalanches(result: xr.Dataset) -> go.Figure:
     )  # fmt: skip
     floor = max(curve[curve > 0].min() / 3, 1e-6)
     reference = result["borel_ccdf"].to_numpy()
-    fig.add_scatter(
-        x=sizes[reference > floor],
-        y=reference[reference > floor],
-        mode="lines",
-        name="Borel's law",
-        line={"color": INK, "dash": "dash"},
-    )
+    if not np.isnan(ratio):
+        fig.add_scatter(
+            x=sizes[reference > floor],
+            y=reference[reference > floor],
+            mode="lines",
+            name="Borel's law",
+            line={"color": INK, "dash": "dash"},
+        )
     alpha = float(result["exponent"])
     if np.isfinite(alpha):
         weights = sizes.astype(float) ** -alpha
@@ -64,7 +66,7 @@ def plot_avalanches(result: xr.Dataset) -> go.Figure:
 def _better(result: xr.Dataset) -> str:
     """Which rivals the power law is told from, at p < 0.05."""
     ratio, p = result["log_ratio"].to_numpy(), result["ratio_p"].to_numpy()
-    if np.isnan(ratio).any():
+    if np.isnan(ratio).all():
         return "too few for a law"
     worse = [str(name) for name, r, q in zip(result["rival"].to_numpy(), ratio, p, strict=True) if q < 0.05 and r < 0]
     return f"the power law fits worse than {', '.join(worse)}" if worse else "no rival fits better than the power law"

@@ -62,12 +62,13 @@ def plot_dose_response(result: xr.Dataset) -> go.Figure:
     fig.update_xaxes(title="dose (relative to the stream)", type="log", dtick=1, exponentformat="power")
     fig.update_yaxes(title="nats", type="log", dtick=2, exponentformat="power", row=1, col=1)
     fig.update_yaxes(title="ratio", type="log", tickvals=[0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50], row=1, col=2)
-    plateau = float(result["plateau"].sel(path="additive").median())
+    plateau, steepness = (float(result[name].sel(path="additive").median()) for name in ("plateau", "steepness"))
     fig.update_layout(
         template=TEMPLATE,
         title=f"Dose-response · {model_name(result)}<br><sup>{counted(result.sizes['prompt'], 'prompt')}, "
         f"{counted(result.sizes['direction'], 'direction')}; "
-        f"plateau index {plateau:.2f} (median, additive; above 1 is a plateau)</sup>",
+        f"plateau index {plateau:.2f} (above 1: flat, then a jump), largest slope of ln KL {steepness + 2:.1f} (2 is quadratic); "
+        "medians, additive</sup>",
         width=980,
         height=440,
         margin={"t": 96, "b": 100},

@@ -10,7 +10,7 @@ from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name, named
 from analyses.plots.theme import FAINT, LINES, TEMPLATE
 
-PANELS = ("late damage", "susceptibility χ (tokens)", "entropy rate (nats)", "repetition")
+PANELS = ("late damage", "susceptibility χ within prompts (tokens)", "entropy rate (nats)", "repetition")
 
 
 @draws("cascade_temperature")
@@ -51,7 +51,7 @@ def plot_temperature(result: xr.Dataset) -> go.Figure:
     fig.update_layout(
         template=TEMPLATE,
         title=f"Against temperature: {named(result['said'].item())} · {model_name(result)}<br><sup>the peak of χ grows with length to the "
-        f"power {growth:.2f}{bounds_said}; {result.sizes['prompt']} prompts</sup>",
+        f"power {growth:.2f}{bounds_said}; one curve for all lengths {_foretells(result)}; {result.sizes['prompt']} prompts</sup>",
         width=1000,
         height=640,
         margin={"t": 96, "b": 100},
@@ -59,3 +59,17 @@ def plot_temperature(result: xr.Dataset) -> go.Figure:
     )  # fmt: skip
     fig.update_annotations(font={"size": 13})
     return fig
+
+
+def _foretells(result: xr.Dataset) -> str:
+    """Whether a collapse foretells prompts that were not fitted better than none."""
+    low, high = result["collapse_advantage_interval"].to_numpy()
+    if np.isnan(low):
+        return "not judged, too few prompts"
+    return (
+        "foretells new prompts best"
+        if low > 0
+        else "foretells new prompts worse"
+        if high < 0
+        else "foretells new prompts no better"
+    )

@@ -65,7 +65,10 @@ SHOWN = {
         "looks elsewhere, because what it reads has turned, or because the norm scales it otherwise."
     ),
     "directions": "Which kinds of directions grow more than random ones of the same dose.",
-    "dose": "How the output answers to a larger disturbance: along the dashed line as the derivative says, below it on a plateau.",
+    "dose": (
+        "How the output answers to a larger disturbance: along the dashed line as the derivative says. Above it a flat region has "
+        "ended in a jump; below it the answer levels off."
+    ),
     "spectrum": "How many directions grow on the way from the last position's embedding to its output, and by how much.",
     "participation": (
         "The same for every place of the stream: of its directions, how many share what reaches the output, and how much of a "

@@ -40,8 +40,8 @@ SHOWN = {
     ),
     "reproduction": (
         "One token of a text is swapped and the rest kept: how often would each later token have been another? The sum up to a "
-        "horizon is the number of tokens that one changed token changes; in the closed loop, where changes coincide, it is "
-        "less."
+        "horizon is the number of tokens that one changed token changes. In the closed loop it is counted from the texts "
+        "themselves, where changes coincide: above 1 each changed token begets more than one."
     ),
     "avalanches": (
         "How many tokens a disturbance changes before it comes to rest, against a power law and against Borel's law, which a "
@@ -53,7 +53,8 @@ SHOWN = {
     ),
     "temperature": (
         "The same against the temperature of sampling, at several lengths. At a critical temperature the peak of the "
-        "susceptibility grows with length; where it does not, it is a crossover."
+        "susceptibility, the variance over draws of one prompt, grows with length, and the curves of all lengths fall onto one, which is "
+        "judged on prompts that were not fitted; where the peak does not grow, it is a crossover."
     ),
 }
 """Each figure's result, in the order in which they are shown, and how to read it."""
@@ -128,8 +129,8 @@ def outside_steps(
         ("external", lambda: cascade.external_verdict(results["coupled"])),
         ("joined", joined),
         ("survival", survival),
-        ("avalanches", lambda: cascade.avalanches(results["coupled"])),
         ("reproduction", reproduction),
+        ("avalanches", lambda: cascade.avalanches(results["coupled"], reproduction=results.get("reproduction"))),
         ("channels", lambda: None if greedy else cascade.channels(model, texts, nudge, folder=parts("channels"), **request)),
         (
             "temperature",
@@ -208,6 +209,11 @@ def rows(results: Mapping[str, xr.Dataset]) -> Table:
         r, bounds = float(one["reproduction"][-1]), one["reproduction_interval"].to_numpy()[:, -1]
         return f"{r:.2f}{_bounds(bounds, '.2f')}; in the closed loop {_with(one, 'r_loop', '.2f')}"
 
+    def ratio() -> str:
+        one = results["avalanches"]
+        known = np.isfinite(float(one["branching_ratio"]))
+        return _with(one, "branching_ratio", ".2f") if known else "not known: not all came to rest, and k(τ) is lacking"
+
     def shares() -> str:
         return ", ".join(f"{float(value):.3f}" for value in results["channels"]["shapley"].mean("prompt"))
 
@@ -239,7 +245,7 @@ def rows(results: Mapping[str, xr.Dataset]) -> Table:
             (
                 "branching ratio of avalanches",
                 ["avalanches"],
-                lambda: _with(results["avalanches"], "branching_ratio", ".2f"),
+                ratio,
             ),
             ("carried by activations, by tokens", ["channels"], shares),
             ("against temperature", ["temperature"], against),
