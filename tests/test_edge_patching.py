@@ -427,8 +427,8 @@ def test_what_cannot_be_kept_is_named(pairs, tmp_path):
     with pytest.raises(HookError, match="hooks attached"), model.hooks(hooks):
         run(keep=tmp_path / "parts")
     assert not (tmp_path / "parts").exists()
-    for name in ("a\0b", "x" * 5000, 3, b"parts"):
-        with pytest.raises(InterpError, match="cannot keep parts|keep is the folder"):
+    for name in ("a\0b", "x" * 5000):
+        with pytest.raises(InterpError, match="cannot keep parts"):
             run(keep=name)
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(InterpError, match="no folder of kept parts"):

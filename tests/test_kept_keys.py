@@ -158,9 +158,17 @@ def test_every_argument_of_collect_is_in_its_key(smalltown, tmp_path, monkeypatc
         "Then, Mary and John went to the park. John gave a ball to",
         "Then, Mary and John went to the park. Mary gave a ball to",
     )
-    request = {"clean": clean, "corrupt": corrupt, "answer": " Mary", "wrong": " John", "outside": None, "seed": 0}
+    request = {
+        "clean": clean,
+        "corrupt": corrupt,
+        "answer": " Mary",
+        "wrong": " John",
+        "outside": None,
+        "circuit": False,
+        "seed": 0,
+    }
     others = {"clean": clean.replace("Then", "Once"), "corrupt": None, "answer": " John", "wrong": " park", "seed": 1}
-    others["outside"] = ([clean, corrupt], Swap())
+    others |= {"outside": ([clean, corrupt], Swap()), "circuit": True}
     assert set(request) == set(signature(collecting.collect).parameters) - {"model", "folder", "progress"}
     requests = [request, *(request | {name: value} for name, value in others.items())]
     requests[3]["wrong"] = " park"

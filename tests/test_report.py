@@ -109,7 +109,7 @@ def test_heads_that_are_not_there(results, text):
 
 def test_sentences_state_the_figures(results):
     lines = summary(results)
-    assert len(lines) == 7
+    assert len(lines) == 8
     induction = results["head_table"]["induction"].to_series()
     layer, head = induction.idxmax()
     assert f"{layer}.{head} ({induction.max():.0%})" in lines[3]

@@ -72,7 +72,7 @@ def ranks(log_p: Float[Tensor, "place vocab"], token: Int[Tensor, " place"]) -> 
     for block in _blocks(log_p.shape[-1]):
         values = log_p[:, block]
         above += torch.gt(values, own, out=torch.empty_like(values, dtype=torch.float32)).sum(-1)  # bools sum slowly
-    return above.masked_fill_(own[:, 0].isnan(), torch.nan)
+    return above.masked_fill_(own[:, 0].isnan(), torch.nan).to(log_p.dtype)
 
 
 def _blocks(size: int) -> Iterator[slice]:

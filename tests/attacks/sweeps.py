@@ -64,6 +64,10 @@ def bounded() -> Iterator[tuple[str, Callable[..., Any]]]:
     yield "sweep", sweep
     given: dict[str, tuple[Any, ...]] = {"causal_tracing": (one,), "direct_logit_attribution": (one,), "head_table": ()}
     extra: dict[str, dict[str, Any]] = {"causal_tracing": {"subject": [1]}, "ablate_heads": {"heads": [(0, 1)]}}
+    whole = analyses.Circuit.whole(MODEL)
+    extra |= {name: {"circuit": whole} for name in ("completeness", "minimality")}
+    extra |= {"faithfulness": {"circuits": whole}, "faithfulness_curve": {"scores": dict.fromkeys(whole, 1.0)}}
+    given["run_circuit"] = (whole, one, two)
     for name in sorted(analyses.__all__):
         function = getattr(analyses, name)
         if callable(function) and "max_bytes" in signature(function).parameters:
