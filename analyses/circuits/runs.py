@@ -188,6 +188,11 @@ class Runs:
 
     def moved(self, batch: Batch, source: Source) -> Float[Tensor, "pair position d_model"]:
         """What a source writes in the other run less what it writes in this one; 0 beyond the end of a prompt."""
+        padding = (batch.tokens == PAD)[:, :, None]
+        if self._replacement == "resample" and (read := batch.own.read(source)) is not None:
+            other = batch.other.read(source)
+            assert other is not None
+            return batch.own.through((other[:, : read.shape[1]] - read).masked_fill(padding, 0.0), source)
         own = batch.own.by(source)
         if self._replacement == "zero":
             new = torch.zeros_like(own)
@@ -196,7 +201,7 @@ class Runs:
         else:
             mean = self._means[source.name]
             new = (mean if len(mean) == 1 else mean[: own.shape[1]]).expand_as(own)
-        return (new - own).masked_fill((batch.tokens == PAD)[:, :, None], 0.0)
+        return (new - own).masked_fill(padding, 0.0)
 
     def all_moved(
         self, batch: Batch, found: Sequence[Edge], share: int = 1

@@ -57,11 +57,24 @@ class Written:
         if source.head is None:
             return self._values[block_name(source.layer, "hook_mlp_out")]
         block = cast(Block, self.model.blocks[source.layer])
-        result = self._values[block_name(source.layer, "attn.hook_z")][:, :, source.head] @ block.attn.W_O[source.head]
+        result = self.through(self._values[block_name(source.layer, "attn.hook_z")][:, :, source.head], source)
         norm = block.ln1_post
         if not isinstance(norm, Norm):
             return result
         return frozen_norm(norm, result, self._values[block_name(source.layer, "ln1_post.hook_scale")]).to(result.dtype)
+
+    def read(self, source: Source) -> Float[Tensor, "prompt position d_head"] | None:
+        """What a head reads, where what it writes is a linear function of that: no norm stands between. None of all others."""
+        if source.layer is None or source.head is None or "output" in self.model.config.norms:
+            return None
+        return self._values[block_name(source.layer, "attn.hook_z")][:, :, source.head]
+
+    def through(
+        self, read: Float[Tensor, "prompt position d_head"], source: Source
+    ) -> Float[Tensor, "prompt position d_model"]:
+        """What a head's output map makes of that."""
+        assert source.layer is not None
+        return read @ cast(Block, self.model.blocks[source.layer]).attn.W_O[source.head]
 
 
 def needed(model: Transformer) -> list[str]:
