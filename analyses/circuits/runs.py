@@ -66,10 +66,37 @@ class Together:
     """
 
     into: list[Destination]
-    numbers: list[int]
-    sources: list[int]
-    readers: list[int]
+    numbers: Int[Tensor, " edge"]
+    sources: Int[Tensor, " edge"]
+    readers: Int[Tensor, " edge"]
     moved: Float[Tensor, "pair source position d_model"]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which sources some edges have; and by what they run into, their numbers, and the places of their sources and of their readers."""
+
+    sources: list[Source]
+    groups: list[tuple[list[Destination], Tensor, Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, found: Sequence[Edge]) -> "Plan":
+        """Made once for all batches."""
+        place: dict[str, int] = {}
+        sources: list[Source] = []
+        into: dict[int, tuple[dict[str, tuple[int, Destination]], list[tuple[int, int, int]]]] = {}
+        for number, edge in enumerate(found):
+            if edge.source.name not in place:
+                place[edge.source.name] = len(sources)
+                sources.append(edge.source)
+            end = edge.destination
+            readers, rows = into.setdefault(2 * end.read + (end.part == "mlp"), ({}, []))
+            at, _ = readers.setdefault(end.name, (len(readers), end))
+            rows.append((number, place[edge.source.name], at))
+        groups = [
+            ([end for _, end in readers.values()], *torch.tensor(rows).unbind(1)) for readers, rows in into.values()
+        ]
+        return cls(sources, groups)  # type: ignore[arg-type]
 
 
 class Runs:
@@ -100,6 +127,7 @@ class Runs:
         self.run, self.metric, self.noising = run, metric, direction == "noising"
         self._replacement, self._reference = replacement, reference
         self._means: dict[str, Tensor] | None = None
+        self._planned: tuple[Sequence[Edge], Plan] | None = None
         if replacement.startswith("mean"):
             by_position, tokens = (
                 replacement == "mean_by_position",
@@ -211,7 +239,7 @@ class Runs:
         Args:
             share: how many times as much each takes.
         """
-        names = list(dict.fromkeys(edge.source for edge in found))
+        names = self._plan(found).sources
         size = batch.tokens.numel() * self.run.model.config.d_model * self.run.model.W_E.element_size()
         together = max(1, self.run.max_bytes // 4 // (share * size))
         for begin in range(0, len(names), together):
@@ -219,20 +247,21 @@ class Runs:
 
     def together(self, batch: Batch, found: Sequence[Edge]) -> Iterator["Together"]:
         """Some edges by what they run into: the heads of a layer, its MLP, the logits; with what their sources write differently."""
+        begin, plan = 0, self._plan(found)
         for moved in self.all_moved(batch, found):
-            into: dict[int, list[int]] = {}
-            for number, edge in enumerate(found):
-                if edge.source.name in moved:
-                    into.setdefault(2 * edge.destination.read + (edge.destination.part == "mlp"), []).append(number)
-            stacked = torch.stack(list(moved.values()), dim=1)
-            place = {name: number for number, name in enumerate(moved)}
-            for numbers in into.values():
-                ends = [found[number].destination for number in numbers]
-                readers = {one: number for number, one in enumerate(dict.fromkeys(ends))}
-                sources = [place[found[number].source.name] for number in numbers]
-                yield Together(
-                    list(readers), numbers, sources, [readers[one] for one in ends], stacked[:, : max(sources) + 1]
-                )
+            stacked, end = torch.stack(list(moved.values()), dim=1), begin + len(moved)
+            for into, numbers, sources, readers in plan.groups:
+                some = ((sources >= begin) & (sources < end)).nonzero()[:, 0]
+                if len(some):
+                    place = sources[some] - begin
+                    yield Together(into, numbers[some], place, readers[some], stacked[:, : int(place.max()) + 1])
+            begin = end
+
+    def _plan(self, found: Sequence[Edge]) -> "Plan":
+        """Of these edges, which every batch asks for."""
+        if self._planned is None or self._planned[0] is not found:
+            self._planned = found, Plan.of(found)
+        return self._planned[1]
 
     def moved_into(
         self, batch: Batch, found: Sequence[Edge]
