@@ -115,7 +115,7 @@ def split_run(model, tokens, destination: Destination, moved: torch.Tensor, at: 
     return float(logits[answer] - logits[wrong])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6), options=configs)
 def test_equals_a_whole_run_with_a_split_input_for_any_architecture(seed, options):
     model, rng = build(**options), random.Random(seed)

@@ -31,6 +31,8 @@ SMALLER = {
         "sample(8": "sample(2",
         '["eap", "eap_ig_inputs", "relp", "atp_star"]': '["eap", "relp"]',
         "count=50)": "count=20)",
+        "(500, 2_000, 8_000)": "(500, 600)",
+        '"eap_ig_inputs", verify=20': '"eap", verify=2',
     },
 }
 """What the slowest do less of here; as written they run with the mark `slow`."""
