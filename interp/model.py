@@ -25,6 +25,7 @@ from interp.head_weights import HeadWeights
 from interp.hooks import Hooked, HookPoint, Points, unless_changed
 from interp.initial import initialise
 from interp.key_values import KeyValues
+from interp.linear import Linear, linear
 from interp.names import Selection, block_name, hook_axes
 from interp.norms import head_norms, norm_or_nothing
 from interp.positions import Rotary, sinusoidal, turned
@@ -42,13 +43,6 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 
 Stream = Float[Tensor, "batch position d_model"]
-
-
-class Linear(nn.Linear):
-    """A linear map whose weights the model initialises, or a loader fills."""
-
-    def reset_parameters(self) -> None:
-        """Leave the weights alone."""
 
 
 class Attention(HeadWeights):
@@ -134,8 +128,8 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig, points: Points, layer: int) -> None:
         super().__init__()
         bias = config.has_mlp_bias
-        self.input = Linear(config.d_model, config.d_mlp, bias=bias)
-        self.gate = Linear(config.d_model, config.d_mlp, bias=bias) if config.mlp == "gated" else None
+        self.input = Linear(config.d_model, config.d_mlp, bias=bias, any_layout=True)
+        self.gate = Linear(config.d_model, config.d_mlp, bias=bias, any_layout=True) if config.mlp == "gated" else None
         self.output = Linear(config.d_mlp, config.d_model, bias=bias)
         self.activation = ACTIVATIONS[config.activation]
         self.hook_pre, self.hook_pre_linear, self.hook_post = (
@@ -146,7 +140,9 @@ class MLP(nn.Module):
         if self.gate is None:
             post = self.activation(self.hook_pre(self.input(x)))  # [batch, position, d_mlp]
         else:
-            post = self.activation(self.hook_pre(self.gate(x))) * self.hook_pre_linear(self.input(x))
+            active = self.activation(self.hook_pre(self.gate(x)))
+            passed = self.hook_pre_linear(self.input(x))
+            post = active.mul_(passed) if active.is_inference() else active * passed  # nobody needs the factor again
         out: Tensor = self.output(self.hook_post(post))
         return out
 
@@ -327,7 +323,7 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, Copied):
             columns: only these tokens.
         """
         return self.finished_logits(
-            F.linear(normed, self.W_U.mT[columns], None if self.b_U is None else self.b_U[columns])
+            linear(normed, self.W_U.mT[columns], None if self.b_U is None else self.b_U[columns])
         )
 
     def finished_logits(self, products: Float[Tensor, "*place vocab"]) -> Float[Tensor, "*place vocab"]:
