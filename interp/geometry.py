@@ -2,10 +2,10 @@
 
 import torch
 from jaxtyping import Float
+from scipy.linalg import helmert
 from torch import Tensor
 
 from interp.config import ModelConfig
-from interp.spectra import svd
 
 
 def mean_is_seen(config: ModelConfig) -> bool:
@@ -26,9 +26,6 @@ def seen_directions(config: ModelConfig) -> int:
 
 def basis(config: ModelConfig, like: Tensor) -> Float[Tensor, "seen d_model"]:
     """Orthonormal directions that span what is seen, one a row."""
-    unit = torch.eye(config.d_model, dtype=torch.float64)
     if mean_is_seen(config):
-        return unit.to(like)
-    centred = seen(config, unit)
-    orthonormal: Tensor = svd(centred, "what is seen of the stream", whole=True)[2][: seen_directions(config)]
-    return orthonormal.to(like)
+        return torch.eye(config.d_model).to(like)
+    return torch.from_numpy(helmert(config.d_model)).to(like)
