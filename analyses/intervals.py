@@ -36,8 +36,18 @@ def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndar
         places, times = np.flatnonzero(usable), _times_drawn(n)
         for some in np.array_split(places, -(-len(places) * RESAMPLES // LARGEST_DRAW)):
             means = flat[:, some].T @ times.T / n  # a cell's resamples lie side by side, which sorts faster
-            interval[:, some] = np.quantile(means, [tail(n), 1 - tail(n)], axis=1, overwrite_input=True)
+            means.sort(axis=1)  # which takes a third of the time of numpy's quantiles
+            interval[:, some] = [_quantile(means, tail(n)), _quantile(means, 1 - tail(n))]
     return interval.reshape(2, *shape)
+
+
+def _quantile(ordered: Float[np.ndarray, "cell resample"], share: float) -> Float[np.ndarray, " cell"]:
+    """Between the two nearest, as far as it lies from each (Hyndman and Fan 1996, definition 7)."""
+    place = share * (ordered.shape[1] - 1)
+    below = int(place)
+    above = min(below + 1, ordered.shape[1] - 1)
+    found: np.ndarray = ordered[:, below] + (place - below) * (ordered[:, above] - ordered[:, below])
+    return found
 
 
 def _times_drawn(n: int) -> Float[np.ndarray, "resample prompt"]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+import xxhash
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from analyses.results import as_json
@@ -16,6 +17,7 @@ from interp.files import make_folder, regular, write_whole
 from interp.model import Transformer
 
 Arrays = dict[str, np.ndarray]
+DIGEST = "digest"
 
 
 class Kept:
@@ -51,13 +53,29 @@ class Kept:
         path = self._folder / f"{name}.safetensors"
         if path.exists():
             with suppress(OSError, SafetensorError):  # damaged: it is written anew
-                return load_file(regular(path))
+                if (there := _whole(regular(path))) is not None:
+                    return there
         found = compute()
         make_folder(self._folder)
         write_whole(self._folder / "request.json", lambda about: about.write_text(self._said, encoding="utf-8"))
         whole = {key: np.ascontiguousarray(values) for key, values in found.items()}
-        write_whole(path, lambda temporary: save_file(whole, temporary))
+        write_whole(path, lambda temporary: save_file(whole, temporary, {DIGEST: _digest(whole)}))
         return found
+
+
+def _whole(path: Path) -> Arrays | None:
+    """The arrays of a part; None where they are not those that were written."""
+    with safe_open(path, "numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+        return arrays if (file.metadata() or {}).get(DIGEST) == _digest(arrays) else None
+
+
+def _digest(arrays: Arrays) -> str:
+    digest = xxhash.xxh3_128()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
 
 
 def request_of(

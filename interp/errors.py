@@ -34,6 +34,12 @@ def is_known(name: Any, valid: Container[str]) -> bool:
     return isinstance(name, str) and name in valid
 
 
+def check_function(given: Any, who: str) -> None:
+    """Raise HookError for what cannot be called."""
+    if not callable(given):
+        raise HookError(f"{who} must be a function; got {given!r}.")
+
+
 def nearest(name: Any, valid: Iterable[str]) -> str:
     """A clause that suggests the valid names closest to `name`, or lists a few where none is close."""
     choices = list(valid)

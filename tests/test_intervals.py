@@ -9,7 +9,7 @@ from scipy import stats
 import analyses
 from analyses import cascade
 from analyses.cascade.agreement import disagreement, stays
-from analyses.intervals import bootstrap_mean, over_prompts, share_interval, wilson
+from analyses.intervals import _quantile, bootstrap_mean, over_prompts, share_interval, wilson
 from interp.errors import TokenError
 from interp.generation import Sampling
 from interp.metrics import scaled
@@ -177,3 +177,9 @@ def test_agreement_of_distributions_that_have_all_on_one_token():
         assert float(disagreement(log_p, log_q)) == 1
         assert [float(stays(log_p, log_q, torch.tensor(k))) for k in (0,)] == [0]
         assert float(stays(log_p, log_p, torch.tensor(0))) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0137, 0.5, 0.975, 1.0])
+def test_quantiles_of_what_is_ordered_are_numpys(share):
+    values = np.sort(np.random.default_rng(0).normal(size=(5, 37)), axis=1)
+    np.testing.assert_allclose(_quantile(values, share), np.quantile(values, share, axis=1), atol=1e-15)

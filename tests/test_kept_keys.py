@@ -12,6 +12,7 @@ from conftest import TINY, random_tokens, tiny
 import analyses
 from analyses import cascade
 from analyses.cascade import Nudge, Replace, Swap
+from analyses.kept import Kept
 from analyses.report.inside import inside_shelf, inside_steps
 from analyses.report.outside import outside_shelf, outside_steps
 from interp.errors import CheckpointError, InterpError
@@ -213,3 +214,15 @@ def test_a_training_is_kept_under_its_model_and_settings_and_damage_is_named(tmp
         state.write_bytes(damaged)
         with pytest.raises(CheckpointError, match="no state of a training, or is damaged"):
             analyses.train_tuned_lens(tiny(), texts, out=out, overwrite=True, **settings)
+
+
+def test_a_part_whose_numbers_changed_on_the_disk_is_made_anew(tmp_path):
+    kept, numbers = Kept(tmp_path, {"what": "numbers"}), np.arange(6.0)
+    kept.part("one", lambda: {"values": numbers})
+    path = tmp_path / "one.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    found = kept.part("one", lambda: {"values": -numbers})
+    assert np.array_equal(found["values"], -numbers)
+    again = kept.part("one", lambda: pytest.fail("it is there"))
+    assert np.array_equal(again["values"], -numbers)

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from interp.errors import HookError
+from interp.errors import HookError, check_function
 from interp.whole_numbers import Wholes, is_one, sliced, whole_number, whole_numbers
 
 Positions = Wholes | slice | None
@@ -51,6 +51,10 @@ class Apply:
     """Put in what a function makes of the selected values [position, ...]; it returns a tensor of the same shape."""
 
     function: Callable[[Tensor], Tensor]
+
+    def __post_init__(self) -> None:
+        """Raises HookError for what is no function."""
+        check_function(self.function, "sweep: what is applied")
 
 
 Change = Patch | Set | Add | Scale | Apply

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.errors import HookError, TokenError
+from interp.errors import HookError, TokenError, check_function
 from interp.model import Transformer
 from interp.prompts import as_ids, listed, rows_of_ids
 from interp.whole_numbers import is_one, whole_number, whole_numbers
@@ -138,6 +138,11 @@ class OfLogits(AtPosition):
 
     function: Callable[[Tensor, Tensor], Tensor]
 
+    def __post_init__(self) -> None:
+        """Raises HookError for what is no function, and TokenError for what is no position."""
+        super().__post_init__()
+        check_function(self.function, "readout: what is read of the logits")
+
     def read(
         self, model: Transformer, normed: Float[Tensor, "row read d_model"], prompts: Int[Tensor, " row"]
     ) -> Tensor:
@@ -184,6 +189,10 @@ class EachLayer:
     """
 
     measure: Callable[[Tensor, Tensor], Tensor]
+
+    def __post_init__(self) -> None:
+        """Raises HookError for what is no function."""
+        check_function(self.measure, "readout: what is measured at each layer")
 
 
 def read(readout: Readout, model: Transformer, normed: Tensor, prompts: Tensor) -> Tensor:

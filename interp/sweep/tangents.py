@@ -75,13 +75,13 @@ class LinearNorm:
             weight = weight - weight.mean(1, keepdim=True) if self._norm.centres else weight
             cotangents = cotangents / self._scale[..., None]
         pulled = einsum(cotangents, weight, "n p h e, h d e -> n h p d")
+        if self._norm is not None and not self._held:  # what points along the value itself is lost
+            along = einsum(
+                einsum(self._normalized, weight, "n p d, h d e -> n p h e"), cotangents, "n p h e, n p h e -> n h p"
+            )
+            pulled = pulled - along[..., None] * (self._normalized / self._weight.numel())[:, None]
         found: Tensor = tangents.flatten(2) @ pulled.flatten(2).mT
-        if self._norm is None or self._held:
-            return found
-        along = einsum(
-            einsum(self._normalized, weight, "n p d, h d e -> n p h e"), cotangents, "n p h e, n p h e -> n p h"
-        )
-        return found - einsum(tangents, self._normalized, "n s p d, n p d -> n s p") @ along / self._weight.numel()
+        return found
 
     def _across(self, t: Tensor, places: slice) -> Tensor:
         """Division by the size: what points along the value itself is lost, unless that is held. Symmetric."""

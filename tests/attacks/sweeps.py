@@ -42,6 +42,7 @@ READOUTS: list[Any] = [
     None, Logits, "x", OfLogits(lambda logits, prompts: 3), OfLogits(lambda logits, prompts: logits.sum()),  # type: ignore[arg-type,return-value]
     OfLogits(lambda logits, prompts: logits[:1]), EachLayer(lambda a, b: 3), EachLayer(lambda a, b: a[:1]),  # type: ignore[arg-type,return-value]
 ]  # fmt: skip
+NO_FUNCTIONS: list[Any] = [None, "x", 3, torch.zeros(2)]
 HOOKS: list[Any] = ["x", None, b"x", 3, [1], [("a",)], {POINT: None}, {POINT: "x"}, [(POINT, 3)]]
 IDS: list[Any] = [[], [[]], torch.zeros(2, 0, dtype=torch.long)]
 SLICES = [slice("a"), slice(1.5), slice(None, None, 0), slice(True), slice(None, None, 1.0)]
@@ -95,6 +96,9 @@ def attacks() -> Iterator[tuple[str, Callable[[], Any]]]:
         yield f"rows {rows!r}", lambda r=rows: interp.sweep(MODEL, TOKENS, r, Logits())
     for readout in READOUTS:
         yield f"readout {readout!r}", lambda r=readout: interp.sweep(MODEL, TOKENS, [Row(), Row(prompt=1)], r)
+    for made in (Apply, OfLogits, EachLayer):
+        for given in NO_FUNCTIONS:
+            yield f"{made.__name__}({given!r})", lambda m=made, g=given: m(g)
     for ids in IDS:
         yield f"Logits({ids!r})", lambda i=ids: sweep(readout=Logits(i))
     cache = MODEL.run_with_cache(TOKENS)[1]
