@@ -7,9 +7,12 @@ from torch import Tensor, nn
 FEW_ROWS = 64
 """Up to so many rows, in float32 on a CPU, weights times rows is worth turning its result back (`benchmarks/products.py`)."""
 
+TILE = 4
+"""The product rounds rows beyond a multiple of this otherwise than the rest, so it gets whole tiles."""
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, any_layout: bool = False) -> Tensor:
-    """x W^T + b, as `torch.nn.functional.linear` gives it, up to rounding.
+    """x W^T + b, as `torch.nn.functional.linear` gives it, up to rounding; of equal rows the results are equal to the bit.
 
     Args:
         x: [..., in]
@@ -20,7 +23,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, any_layout: bo
     rows = x.shape[:-1].numel()
     if x.device.type != "cpu" or x.dtype != torch.float32 or rows < 2 or (rows > FEW_ROWS and not any_layout):
         return F.linear(x, weight, bias)
-    out = (weight @ x.reshape(rows, x.shape[-1]).mT).mT
+    flat = x.reshape(rows, x.shape[-1])
+    if rows % TILE:
+        flat = F.pad(flat, (0, 0, 0, -rows % TILE))
+    out = (weight @ flat.mT)[:, :rows].mT
     out = (out if any_layout else out.contiguous()).reshape(*x.shape[:-1], -1)
     return out if bias is None else out + bias
 

@@ -1,6 +1,7 @@
-"""Types and shapes of arguments and results are checked, by beartype, in the first calls of every function in each test.
+"""Types and shapes of arguments and results are checked, by beartype, in every call.
 
-A check of every call makes the tests four times as slow. `CHECK_ALL=1` checks them all.
+That makes the tests up to four times as slow, so while one works on something `CHECK_CALLS=20` checks the first calls alone, of every
+function in each test.
 """
 
 import functools
@@ -11,7 +12,7 @@ from typing import Any
 
 from beartype import beartype
 
-CALLS = sys.maxsize if os.environ.get("CHECK_ALL") else 20
+CALLS = int(os.environ.get("CHECK_CALLS", sys.maxsize))
 
 _test = 0
 _resting: list[Any] = []

@@ -31,3 +31,18 @@ def test_gradients_pass() -> None:
     again = x.detach().clone().requires_grad_(True)
     F.linear(again, mapped.weight, mapped.bias).pow(2).sum().backward()
     torch.testing.assert_close(x.grad, again.grad)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("any_layout", [False, True])
+@pytest.mark.parametrize("shape", [(96, 64), (64, 96), (1665, 128), (7, 33), (6, 32)])
+def test_equal_rows_come_out_equal_to_the_bit(shape, any_layout, threads):
+    weight, row = torch.randn(shape), torch.randn(1, shape[1])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for rows in range(2, 2 * FEW_ROWS if any_layout else FEW_ROWS + 1):
+            out = linear(row.expand(rows, -1).contiguous(), weight, any_layout=any_layout)
+            assert torch.equal(out, out[:1].expand(rows, -1)), rows
+    finally:
+        torch.set_num_threads(before)
