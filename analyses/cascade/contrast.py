@@ -112,11 +112,7 @@ def describe_directions(model: Transformer, base: Injected, others: Mapping[str,
         model=model,
         prompts={"prompt": tokens},
         parameters={name: value for name, value in base.parameters.items() if name != "directions"}
-        | {
-            "kinds": list(others),
-            "of_a_kind": {name: one.parameters["n_directions"] for name, one in others.items()},
-            "same": {name: first for name, first in whose.items() if name != first},
-        },
+        | {"kinds": list(others), "same": {name: first for name, first in whose.items() if name != first}},
         seed=seed,
     )
 

@@ -37,11 +37,8 @@ QUICK = ("covariance", "token", "activation", "unembedding")
 OF_ONE_PLACE = ("token", "unembedding")
 """Those of them that do not compare places."""
 
-WIDE, PROBES = 256, 32
+WIDE, PROBES = 256, 64
 """Directions of the stream beyond which the participation of every place is estimated, and by how many random ones."""
-
-OF_A_KIND = 4
-"""Directions of each kind at every position, where as many or more isotropic ones are compared with."""
 
 SHOWN = {
     "gain": (
@@ -166,7 +163,7 @@ def _asked(
     ids = {
         role: model.to_tokens(those).tolist() if those else [] for role, those in (("texts", texts), ("others", others))
     }
-    return {"what": "cascade inside", **ids, "answers": answers, **request, "of_a_kind": OF_A_KIND, "probes": PROBES}
+    return {"what": "cascade inside", **ids, "answers": answers, **request}
 
 
 def inside_shelf(
@@ -196,15 +193,14 @@ def _steps_of(
     most = seen_directions(config)
 
     @cache
-    def injected(directions: str = "isotropic", frozen: bool = False, count: int = request["n_directions"]) -> Injected:
-        asked = request | {"n_directions": count}
-        return inject(model(), texts, who="cascade inside", directions=directions, frozen=frozen, **asked)
+    def injected(directions: str = "isotropic", frozen: bool = False) -> Injected:
+        return inject(model(), texts, who="cascade inside", directions=directions, frozen=frozen, **request)
 
     def directions() -> xr.Dataset:
         kinds = QUICK if len(injected().places) > 1 else OF_ONE_PLACE
-        few = min(OF_A_KIND, request["n_directions"])
-        others = {kind: injected(same_as(model(), kind), count=few) for kind in kinds}
-        return describe_directions(model(), injected(), others, seed)
+        return describe_directions(
+            model(), injected(), {kind: injected(same_as(model(), kind)) for kind in kinds}, seed
+        )
 
     def repair() -> xr.Dataset | None:
         if answers is None or not is_sum:
