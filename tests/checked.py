@@ -1,59 +1,116 @@
-"""Types and shapes of arguments and results are checked, by beartype, in every call.
+"""Types and shapes of arguments and results are checked, by beartype and jaxtyping, once for every kind of call.
 
-That makes the tests up to four times as slow, so while one works on something `CHECK_CALLS=20` checks the first calls alone, of every
-function in each test.
+What the two look at is the kind of a value: its type; of a tensor the dtype and the shape; of a short container its items' kinds; where an
+annotation names literals the value itself. A function that has passed for arguments and a result of some kinds passes for all of those
+kinds, so it is not asked again: that makes the tests up to four times as fast. A value whose kind is not known here (a long list, a
+mapping of one's own) is checked in every call.
 """
 
+import dataclasses
 import functools
-import os
-import sys
-from collections.abc import Callable
+import inspect
+import threading
+import types
+from collections.abc import Callable, Collection, Hashable
 from typing import Any
 
+import jaxtyping
+import numpy as np
+import torch
 from beartype import beartype
 
-CALLS = int(os.environ.get("CHECK_CALLS", sys.maxsize))
+LONG = 16
+"""Items of a container, or letters of a literal, beyond which no kind is made."""
 
-_test = 0
-_resting: list[Any] = []
-"""Functions that jaxtyping is not to look at until the next test."""
-
-
-def begin_test() -> None:
-    """Check anew from here on."""
-    global _test
-    _test += 1
-    for function in _resting:
-        del function.__no_type_check__
-    _resting.clear()
+_every_call = jaxtyping.jaxtyped
 
 
-def first_calls(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A check of the first calls after each `begin_test`. `function` is the one that jaxtyping has made to hold the types."""
-    checker, counted, calls = None, 0, 0
+def once_a_kind(function: Any = None, *, typechecker: Callable[..., Any] = beartype) -> Any:
+    """In place of `jaxtyping.jaxtyped`, which checks every call and takes ten times as long."""
+    if function is None:
+        return functools.partial(once_a_kind, typechecker=typechecker)
+    if inspect.isclass(function):
+        if dataclasses.is_dataclass(function) and "__init__" in vars(function):
+            function.__init__ = once_a_kind(function.__init__, typechecker=typechecker)  # type: ignore[misc]
+        return function
+    in_full = _every_call(function, typechecker=typechecker)
+    by_value = _names_literals(function)
+    passed: dict[Hashable, set[Hashable]] = {}
+    returned = threading.local()
+    of_results = functools.cache(lambda: _every_call(_giving(function, returned), typechecker=typechecker))
 
     @functools.wraps(function)
-    def check(*args: Any, **kwargs: Any) -> Any:
-        nonlocal checker, counted, calls
-        calls = calls + 1 if counted == _test else 1
-        counted = _test
-        if calls > CALLS:
-            _rest(function)
-            return None
-        checker = checker or beartype(function)
-        return checker(*args, **kwargs)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = _kind((args, kwargs), by_value)
+        if given is None:
+            return in_full(*args, **kwargs)
+        results = passed.get(given)
+        result = (in_full if results is None else function)(*args, **kwargs)
+        kind = _kind(result, by_value)
+        if results is None:
+            results = passed.setdefault(given, set())
+        elif kind not in results:
+            returned.value = result
+            of_results()(*args, **kwargs)
+        if kind is not None:
+            results.add(kind)
+        return result
 
-    return check
+    return call
 
 
-def _rest(function: Callable[..., Any]) -> None:
-    """Spare the function whose types these are what jaxtyping does before it asks; not one within another, which has no name outside."""
-    found: Any = sys.modules.get(function.__module__)
-    for name in function.__qualname__.split("."):
-        found = vars(found).get(name) if hasattr(found, "__dict__") else None
-    found = getattr(found, "fget", None) or getattr(found, "__func__", None) or found
-    while hasattr(found, "__wrapped__"):
-        found = found.__wrapped__
-    if found is not None and not hasattr(found, "__no_type_check__"):
-        found.__no_type_check__ = True
-        _resting.append(found)
+class _UnknownError(Exception):
+    """A value of no kind that is known here."""
+
+
+def _kind(value: Any, by_value: bool) -> Hashable | None:
+    try:
+        return _kinds(value, by_value)
+    except _UnknownError:
+        return None
+
+
+def _kinds(value: Any, by_value: bool) -> Hashable:
+    of = type(value)
+    if value is None or of is float:
+        return of
+    if of is torch.Tensor or of is torch.nn.Parameter or of is np.ndarray:
+        return of, value.dtype, tuple(value.shape)
+    if of is str or of is int or of is bool:
+        return (of, value) if by_value and (of is not str or len(value) <= LONG) else of
+    if of is tuple or of is list:
+        if len(value) > LONG:
+            raise _UnknownError
+        return of, *[_kinds(item, by_value) for item in value]
+    if of is dict:
+        if len(value) > LONG:
+            raise _UnknownError
+        return of, *[(_kinds(key, by_value), _kinds(item, by_value)) for key, item in value.items()]
+    if isinstance(value, type | types.GenericAlias):
+        return of, value
+    if _has_items(of):
+        raise _UnknownError
+    return of
+
+
+@functools.cache
+def _has_items(of: type) -> bool:
+    return issubclass(of, Collection)
+
+
+def _names_literals(function: Callable[..., Any]) -> bool:
+    """Whether values decide. What is written as a string may hide a literal."""
+    return any(isinstance(hint, str) or "Literal" in repr(hint) for hint in inspect.get_annotations(function).values())
+
+
+def _giving(function: Callable[..., Any], returned: threading.local) -> Callable[..., Any]:
+    """A function of the same signature, in the same module, that gives what `function` returned, so that this is checked."""
+
+    def give(*args: Any, **kwargs: Any) -> Any:
+        return vars(returned).pop("value")
+
+    copied = types.FunctionType(give.__code__, function.__globals__, function.__name__, None, give.__closure__)
+    return functools.wraps(function)(copied)
+
+
+jaxtyping.jaxtyped = once_a_kind

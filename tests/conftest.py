@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import checked
+import checked  # noqa: F401  before the packages: it says how their calls are checked
 import pytest
 import torch
 import xarray as xr
@@ -66,11 +66,6 @@ def tiny(
 
 def random_tokens(rows: int = 2, length: int = 10, seed: int = 0, vocab: int = TINY.d_vocab) -> torch.Tensor:
     return torch.randint(0, vocab, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(autouse=True)
-def types_are_checked() -> None:
-    checked.begin_test()
 
 
 @pytest.fixture
