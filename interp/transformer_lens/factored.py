@@ -159,7 +159,7 @@ class FactoredMatrix:
             return FactoredMatrix(other, self.AB)
         return FactoredMatrix(other @ self.A, self.B)
 
-    def __mul__(self, scalar: float | Tensor) -> "FactoredMatrix":
+    def __mul__(self, scalar: int | float | Tensor) -> "FactoredMatrix":
         """With a number. Raises ConfigError for more than one."""
         if isinstance(scalar, Tensor) and scalar.numel() != 1:
             raise ConfigError(

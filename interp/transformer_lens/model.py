@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -94,7 +94,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         default_padding_side: Side = "right",
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
-    ) -> Self:
+    ) -> "HookedTransformer":
         """A model with its weights processed, in evaluation mode; its parameters require gradients.
 
         Args:
@@ -139,7 +139,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         return made.to(place).eval()
 
     @classmethod
-    def from_pretrained_no_processing(cls, model_name: object, **options: Any) -> Self:
+    def from_pretrained_no_processing(cls, model_name: object, **options: Any) -> "HookedTransformer":
         """As `from_pretrained`, the weights as they are in the checkpoint."""
         off = dict.fromkeys(("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases"), False)
         return cls.from_pretrained(model_name, **(off | options))
@@ -149,7 +149,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         """Where the weights are."""
         return self.core.device
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+    def _apply(self, fn: Any, recurse: bool = True) -> "HookedTransformer":
         """What `to`, `cuda` and the like go through; the configuration follows."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.cfg.device, self.cfg.dtype = str(self.core.device), self.core.dtype

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -156,7 +156,7 @@ class WithHooks(nn.Module):
         bwd_hooks: Sequence[tuple[Selection, HookFunction]] = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
-    ) -> Iterator[Self]:
+    ) -> Iterator[Any]:
         """Hooks for the length of a `with` block; a backward pass must be within it.
 
         Args:
