@@ -22,7 +22,13 @@ def draw(count, generator):
     as_many = torch.rand(20 * count, length, generator=generator).argsort(1) % 2 + OPEN
     pool = torch.cat([free, as_many])
     right = balanced(pool)
-    some = torch.cat([pool[right][: count // 2], free[~right[: 20 * count]][: count // 4], as_many[~right[20 * count :]][: count // 4]])
+    some = torch.cat(
+        [
+            pool[right][: count // 2],
+            free[~right[: 20 * count]][: count // 4],
+            as_many[~right[20 * count :]][: count // 4],
+        ]
+    )
     rows = torch.cat([torch.full((len(some), 1), START), some], dim=1)
     return rows, balanced(some).long()
 
@@ -56,7 +62,8 @@ attributions = (cache.apply_ln_to_stack(parts, pos_slice=0) * reads).sum(-1)
 unequal = (rows == OPEN).sum(1) != (rows == CLOSE).sum(1)
 negative = ~unequal & (labels == 0)
 by_kind = {
-    name: attributions[:, kind].mean(1) for name, kind in (("balanced", labels == 1), ("unequal", unequal), ("negative", negative))
+    name: attributions[:, kind].mean(1)
+    for name, kind in (("balanced", labels == 1), ("unequal", unequal), ("negative", negative))
 }
 
 # The part that tells them most apart is taken out: its mean is put in its place.

@@ -8,10 +8,12 @@ model = HookedTransformer.from_pretrained("smalltown", device="cpu")
 cfg = model.cfg
 
 # Two names, one of which comes again: the other one is who gets it.
-pairs = [("Mary", "John"), ("Sue", "Tom")]
+pairs = [("Mary", "John"), ("Tom", "Anna")]
 pattern = "When {} and {} went to the store, {} gave a drink to"
 prompts = [pattern.format(one, other, subject) for one, other in pairs for subject in (other, one)]
-answers = [(f" {one if subject == other else other}", f" {subject}") for one, other in pairs for subject in (other, one)]
+answers = [
+    (f" {one if subject == other else other}", f" {subject}") for one, other in pairs for subject in (other, one)
+]
 tokens = model.to_tokens(prompts)
 ids = torch.tensor([[model.to_single_token(name) for name in names] for names in answers])
 
