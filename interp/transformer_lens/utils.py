@@ -133,7 +133,9 @@ def test_prompt(
     if not ids or any(len(one) == 0 for one in ids):
         raise TokenError("test_prompt: give an answer of at least one token.")
     console.print(f"Tokenized prompt: {model.to_str_tokens(asked)}")
-    console.print(f"Tokenized answer: {model.to_str_tokens(ids[0]) if len(ids) == 1 else [model.to_str_tokens(one) for one in ids]}")
+    console.print(
+        f"Tokenized answer: {model.to_str_tokens(ids[0]) if len(ids) == 1 else [model.to_str_tokens(one) for one in ids]}"
+    )
     steps = ids[0] if len(ids) == 1 else ids[0][:1]
     with torch.no_grad():
         logits = model(torch.cat([asked[0], steps])[None])[0]

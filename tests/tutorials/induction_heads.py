@@ -34,8 +34,10 @@ def score(pattern, hook):
 
 model.run_with_hooks(tokens, return_type=None, fwd_hooks=[(lambda name: name.endswith("pattern"), score)])
 
-# Knock out the three heads with the largest scores, and three of the smallest for comparison.
+# Knock out the three heads with the largest scores, and for comparison the three with the smallest from their layers on: earlier
+# ones may score nothing and yet be what induction is made of, heads that look at the token before.
 order = scores.flatten().argsort(descending=True)
+others = [head for head in order.tolist() if head // cfg.n_heads >= int(order[:3].min()) // cfg.n_heads][-3:]
 
 
 def loss_without(heads):
@@ -51,7 +53,7 @@ def loss_without(heads):
     return utils.lm_cross_entropy_loss(out, tokens, per_token=True)[:, length + 1 :].mean().item()
 
 
-without_induction, without_others = loss_without(order[:3]), loss_without(order[-3:])
+without_induction, without_others = loss_without(order[:3]), loss_without(others)
 
 # Which earlier heads does the best one read through its keys?
 best = divmod(int(order[0]), cfg.n_heads)
