@@ -252,10 +252,6 @@ class WithWeights(nn.Module):
     def unembed(self) -> UnembedPart:
         return UnembedPart(self, "unembed.")
 
-    def point(self, name: str) -> HookPoint:
-        """A hook point by its full name."""
-        return self.hook_dict[name]
-
     @property
     def W_E(self) -> Float[Tensor, "vocab d_model"]:
         whole: Tensor = self.core.W_E
