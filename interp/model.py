@@ -22,7 +22,7 @@ from interp.fingerprint import Fingerprinted
 from interp.fused import each_head, fused_attention
 from interp.generation import Generating
 from interp.head_weights import HeadWeights
-from interp.hooks import Hooked, HookPoint, Points, unless_changed
+from interp.hooks import Points, unless_changed
 from interp.initial import initialise
 from interp.key_values import KeyValues
 from interp.linear import Linear, linear
@@ -30,6 +30,7 @@ from interp.names import Selection, block_name, hook_axes
 from interp.norms import head_norms, norm_or_nothing
 from interp.positions import Rotary, sinusoidal, turned
 from interp.prompts import Prompted, as_ids
+from interp.reader_inputs import Inputs, ListeningToInputs, points_of
 from interp.scopes import Scope, Scopes
 from interp.tokenizer import PAD, Tokenizer
 from interp.view import View, check_stream, continued, place, whole
@@ -63,9 +64,9 @@ class Attention(HeadWeights):
             points[block_name(layer, f"attn.hook_{name}")] for name in ("attn_scores", "pattern", "z", "result")
         )
 
-    def attend(self, x: Stream, view: View) -> Float[Tensor, "batch position head d_head"]:
-        """What each head reads at each position, before anybody changes it at `hook_z`."""
-        parts = self.qkv(x).split(self.widths, dim=-1)
+    def attend(self, x: Stream, view: View, moved: Tensor | None) -> Float[Tensor, "batch position head d_head"]:
+        """What each head reads, before anybody changes it at `hook_z`; its queries, keys and values `moved` where hooks do so."""
+        parts = (self.qkv(x) if moved is None else self.qkv(x) + moved).split(self.widths, dim=-1)
         q, k, v = (part.unflatten(-1, (-1, self.config.d_head)) for part in parts)  # [batch, position, head, d_head]
         return self.meet(q, k, v, view)
 
@@ -170,6 +171,8 @@ class Block(nn.Module):
             points[block_name(layer, f"hook_{name}")]
             for name in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
         )
+        read = (self.ln1, self.ln2) if self.reads_normed else (None, None)
+        self.inputs = Inputs(points, layer, self.attn, *read)
 
     def forward(self, x: Stream, view: View) -> Stream:
         x = self.hook_resid_pre(x)
@@ -177,7 +180,7 @@ class Block(nn.Module):
 
     def attend(self, x: Stream, view: View) -> Float[Tensor, "batch position head d_head"]:
         """The first half of the block: what the heads read."""
-        return self.attn.attend(self._read(x, self.ln1), view)
+        return self.attn.attend(moved=self.inputs.of_heads(x), x=self._read(x, self.ln1), view=view)
 
     def finish(self, x: Stream, z: Float[Tensor, "batch position head d_head"]) -> Stream:
         """The second half, at each position by itself: what the heads read is written, then the MLP reads and writes."""
@@ -185,7 +188,9 @@ class Block(nn.Module):
         x = self._add(x, self.hook_attn_out(self.ln1_post(self.attn.output(z))), self.ln1)
         if self.mlp is not None:
             x = x if self.parallel else self.hook_resid_mid(x)
-            read = self._read(before if self.parallel else x, self.ln2)
+            stream = before if self.parallel else x
+            moved, read = self.inputs.of_mlp(stream), self._read(stream, self.ln2)
+            read = read if moved is None else read + moved
             x = self._add(x, self.hook_mlp_out(self.ln2_post(self.mlp(read))), self.ln2)
         return self.hook_resid_post(x)
 
@@ -201,7 +206,7 @@ def capped(x: Tensor, cap: float | None) -> Tensor:
     return x if cap is None else cap * torch.tanh(x / cap)
 
 
-class Transformer(Hooked, Fingerprinted, Prompted, Generating, Copied):
+class Transformer(ListeningToInputs, Fingerprinted, Prompted, Generating, Copied):
     """A language model whose every intermediate value can be read and changed by name.
 
     Args:
@@ -223,8 +228,8 @@ class Transformer(Hooked, Fingerprinted, Prompted, Generating, Copied):
         if tokenizer is not None and len(tokenizer) > config.d_vocab:
             raise ConfigError(f"the tokenizer has {len(tokenizer)} tokens but the model only {config.d_vocab}.")
         self.config, self.tokenizer, self.name = config, tokenizer, name
-        points = Points({name: HookPoint(name, axes) for name, axes in hook_axes(config).items()})
-        self.hook_points: dict[str, HookPoint] = points
+        self.all_points = points = points_of(config)
+        self.hook_points = {name: points[name] for name in hook_axes(config)}
         self.hook_embed, self.hook_pos_embed = points["hook_embed"], points["hook_pos_embed"]
         with torch.device("meta"):
             self.W_E = nn.Parameter(torch.empty(config.d_vocab, config.d_model))

@@ -1,6 +1,6 @@
 """The glossary: what each axis means, and the name and axes of every hook point."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from interp.config import ModelConfig
@@ -78,6 +78,14 @@ SCALE = ("batch", "position", "one")
 KV_HEADS = ("batch", "position", "kv_head", "d_head")
 NEURONS = ("batch", "position", "d_mlp")
 
+HEAD_INPUTS: dict[str, tuple[str, ...]] = {
+    "hook_q_input": (*HEADS[:3], "d_model"),
+    "hook_k_input": (*KV_HEADS[:3], "d_model"),
+    "hook_v_input": (*KV_HEADS[:3], "d_model"),
+}
+MLP_INPUT = "hook_mlp_in"
+"""What one reader of the stream reads, before its norm: the queries, keys or values of each head by itself, and the MLP."""
+
 
 Selection = str | Iterable[str] | Callable[[str], bool] | None
 """Hook names chosen by exact name, glob, list of either, or predicate; None is all."""
@@ -95,13 +103,23 @@ def norm_axes(
     return {f"{name}.hook_scale": scale, f"{name}.hook_normalized": value, f"{name}.hook_out": value}
 
 
-def block_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """Every hook point of a block in the order in which a forward pass reaches it, with the axes of its value."""
+def input_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """The inputs that a block has, with the axes of their values, by the last part of their names."""
+    return HEAD_INPUTS | ({} if config.mlp == "none" else {MLP_INPUT: RESIDUAL})
+
+
+def block_axes(config: ModelConfig, inputs: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Every hook point of a block in the order in which a forward pass reaches it, with the axes of its value.
+
+    Args:
+        inputs: those of `input_axes` that are hook points too.
+    """
 
     def norm(name: str, place: str) -> dict[str, tuple[str, ...]]:
         return norm_axes(name) if place in config.norms else {}
 
-    axes = {"hook_resid_pre": RESIDUAL} | norm("ln1", "reads")
+    axes: dict[str, tuple[str, ...]] = {"hook_resid_pre": RESIDUAL}
+    axes |= {name: value for name, value in HEAD_INPUTS.items() if name in inputs} | norm("ln1", "reads")
     axes |= {"attn.hook_q": HEADS, "attn.hook_k": KV_HEADS, "attn.hook_v": KV_HEADS}
     if config.qk_norm != "none":
         for name, heads in (("q", HEADS), ("k", KV_HEADS)):
@@ -114,6 +132,7 @@ def block_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     axes |= norm("ln1_post", "output") | {"hook_attn_out": RESIDUAL} | norm("ln1", "after")
     if config.mlp != "none":
         axes |= {} if config.parallel else {"hook_resid_mid": RESIDUAL}
+        axes |= {MLP_INPUT: RESIDUAL} if MLP_INPUT in inputs else {}
         axes |= norm("ln2", "reads") | {"mlp.hook_pre": NEURONS}
         axes |= {"mlp.hook_pre_linear": NEURONS} if config.mlp == "gated" else {}
         axes |= {"mlp.hook_post": NEURONS} | norm("ln2_post", "output")
@@ -121,13 +140,13 @@ def block_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     return axes | {"hook_resid_post": RESIDUAL}
 
 
-def hook_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """Every hook name of a model of that shape, in forward order, with the axes of its value."""
+def hook_axes(config: ModelConfig, inputs: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Every hook name of a model of that shape, in forward order, with the axes of its value; `inputs` as for `block_axes`."""
     names: dict[str, tuple[str, ...]] = {"hook_embed": RESIDUAL}
     if config.has_position_embedding:
         names["hook_pos_embed"] = RESIDUAL
     for layer in range(config.n_layers):
-        names |= {block_name(layer, point): axes for point, axes in block_axes(config).items()}
+        names |= {block_name(layer, point): axes for point, axes in block_axes(config, inputs).items()}
     return names | (norm_axes("ln_final") if config.has_final_norm else {})
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from analyses.circuits.edges import Destination, Edge
 from analyses.circuits.runs import Batch, Runs
 from analyses.circuits.slopes import Graph, Slopes, Z, products
-from interp.names import block_name
-from interp.sweep.inputs import HEAD_INPUTS, HeadAlone, input_of
+from interp.names import HEAD_INPUTS, block_name
+from interp.sweep.inputs import HeadAlone, input_of
 from interp.sweep.interventions import Add, Edit, Intervention
 
 

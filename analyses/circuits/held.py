@@ -17,9 +17,9 @@ from analyses.circuits.runs import Batch
 from interp.config import ModelConfig
 from interp.decompose import frozen_norm
 from interp.model import Block, Transformer
-from interp.names import block_name
+from interp.names import MLP_INPUT, block_name
 from interp.norms import Norm
-from interp.sweep.inputs import MLP_INPUT, is_input, needed_for, weights
+from interp.sweep.inputs import is_input, needed_for, weights
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What one reader of the stream reads, changed for that reader alone: the input of a head's queries, keys or values, or of an MLP.
 
-A sweep knows these inputs by TransformerLens' names, `hook_q_input`, `hook_k_input`, `hook_v_input` and `hook_mlp_in`, though the model
-itself has no such hook points: an input is the stream before the reader's norm, and a change there leaves the stream to all others.
+A sweep knows these inputs by TransformerLens' names, `hook_q_input`, `hook_k_input`, `hook_v_input` and `hook_mlp_in`, also where they are
+no hook points of the model: an input is the stream before the reader's norm, and a change there leaves the stream to all others.
 """
 
 from collections import defaultdict
@@ -16,24 +16,12 @@ from interp.config import ModelConfig
 from interp.errors import HookError
 from interp.hooks import HookFunction, HookPoint
 from interp.model import Attention, Block, Transformer
-from interp.names import KV_HEADS, RESIDUAL, block_name
+from interp.names import HEAD_INPUTS, MLP_INPUT, block_name, input_axes
 from interp.norms import Norm
 from interp.positions import alibi_bias, turned, turns_at
 from interp.sweep.interventions import Edit, Intervention, Row, Set
 from interp.sweep.packing import Pack
 from interp.view import View
-
-HEAD_INPUTS = {
-    "hook_q_input": ("batch", "position", "head", "d_model"),
-    "hook_k_input": (*KV_HEADS[:3], "d_model"),
-    "hook_v_input": (*KV_HEADS[:3], "d_model"),
-}
-MLP_INPUT = "hook_mlp_in"
-
-
-def input_axes(config: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """The inputs that a block has, with the axes of their values, by the last part of their names."""
-    return HEAD_INPUTS | ({} if config.mlp == "none" else {MLP_INPUT: RESIDUAL})
 
 
 def reads_late(name: str) -> bool:
@@ -87,12 +75,6 @@ def input_of(model: Transformer, values: dict[str, Tensor], name: str) -> Tensor
         return stream
     heads = model.config.n_heads if point == "hook_q_input" else model.config.kv_heads
     return stream[:, :, None].expand(-1, -1, heads, -1)
-
-
-def _read(block: Block, late: bool, before: Tensor, after: Tensor) -> Tensor:
-    """How far what a reader reads has moved, [place, d_model], where its input has."""
-    norm = (block.ln2 if late else block.ln1) if block.reads_normed else None
-    return norm.fused(after) - norm.fused(before) if isinstance(norm, Norm) else after - before
 
 
 Moved = dict[int | None, tuple[Tensor, Tensor, Tensor]]
@@ -176,7 +158,7 @@ class ChangedInputs:
         def hook(value: Tensor, point: HookPoint) -> None:
             for head, (places, before, after) in self._all_moved(edits).items():
                 assert head is not None
-                value[0, places, head] += _read(self._block, False, before, after) @ weight[head]
+                value[0, places, head] += self._block.inputs.moved(before, after, late=False) @ weight[head]
 
         return hook
 
@@ -184,7 +166,7 @@ class ChangedInputs:
         def hook(value: Tensor, point: HookPoint) -> None:
             if self._mlp is None:  # a gated MLP asks twice
                 places, before, after = self._all_moved(edits)[None]
-                self._mlp = places, _read(self._block, True, before, after)
+                self._mlp = places, self._block.inputs.moved(before, after, late=True)
             places, moved = self._mlp
             value[0, places] += moved @ weight.mT
 
@@ -265,7 +247,10 @@ class HeadAlone:
             edit.new(value if edit.one_head else value[:, None]).reshape(value.shape)
             for value, (_, edit) in zip(before, edits, strict=True)
         ]
-        change = _read(self._block, False, torch.cat(before), torch.cat(after)) @ weights(self._attention, part)[head]
+        change = (
+            self._block.inputs.moved(torch.cat(before), torch.cat(after), late=False)
+            @ weights(self._attention, part)[head]
+        )
         jobs = []
         differs = (change != 0).any(1) | change.isnan().any(1)
         counts = [len(value) for value in before]
