@@ -3,11 +3,14 @@
 import json
 import re
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import plotly.io
 import pytest
+from pdf_extent import figure_extent, page_size
 from test_cli import run
 
 import analyses
@@ -54,8 +57,8 @@ def test_a_folder_is_exported_in_one_call(results, monkeypatch, capsys, tmp_path
         assert wide == pytest.approx(300 * width, abs=2)
         svg = re.search(r'width="([\d.]+)"', (tmp_path / f"{name}.svg").read_text())
         assert float(svg.group(1)) == pytest.approx(96 * width, abs=1)
-        box = re.search(rb"MediaBox \[0 0 ([\d.]+)", (tmp_path / f"{name}.pdf").read_bytes())
-        assert float(box.group(1)) == pytest.approx(72 * width, abs=1)
+        figure = sized(analyses.plot(results[name]), "double" if width > 4 else "single")
+        fills_its_page((tmp_path / f"{name}.pdf").read_bytes(), (tmp_path / f"{name}.png").read_bytes(), figure)
     data = pd.read_csv(tmp_path / "verdict.csv")
     slopes = data[data["variable"] == "slope"]
     np.testing.assert_allclose(slopes["value"].astype(float), results["verdict"]["slope"].to_numpy().ravel())
@@ -64,6 +67,28 @@ def test_a_folder_is_exported_in_one_call(results, monkeypatch, capsys, tmp_path
     assert about["weight_hash"] == results["gain"].attrs["weight_hash"]
     assert run(monkeypatch, capsys, "export", tmp_path, "--format", "html")[0] == 1  # nothing is overwritten
     assert not list(tmp_path.glob(".*"))
+
+
+def fills_its_page(pdf, png, figure):
+    """The figure reaches from edge to edge of the PDF's page, which is as large as the PNG."""
+    inches = [pixels / 300 for pixels in struct.unpack(">II", png[16:24])]
+    page = page_size(pdf)
+    assert page == pytest.approx([72 * inch for inch in inches], abs=1)
+    extent = figure_extent(pdf, round(figure.layout.width), round(figure.layout.height))
+    assert extent == pytest.approx((0, page[0], 0, page[1]), abs=1)
+
+
+@pytest.mark.browser
+def test_the_browser_that_stays_open_prints_to_the_edge_too():
+    code = (
+        "import sys, plotly.graph_objects as go\n"
+        "from analyses.plots.browser import keep_open\n"
+        "keep_open()\n"
+        "sys.stdout.buffer.write(go.Figure(go.Scatter(y=[1, 2])).to_image('pdf', width=500, height=300))\n"
+    )
+    pdf = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=True).stdout
+    assert figure_extent(pdf, 500, 300) == pytest.approx((0, 375, 0, 225), abs=1)
+    assert page_size(pdf) == pytest.approx((375, 225), abs=1)
 
 
 def test_every_number_is_in_the_table(results):

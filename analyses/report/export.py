@@ -3,8 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import plotly.io
 import xarray as xr
 
 from analyses.plots import plot
-from analyses.plots.browser import check_pictures
+from analyses.plots.browser import check_pictures, whole_pages
 from analyses.plots.sizes import SIZES, fitting, sized
 from analyses.report.html import write_figures
 from interp.errors import InterpError, is_known, nearest
@@ -152,7 +151,7 @@ def _draw(
         return
     scales = [SIZES[sizes[name]].scale(float(figure.layout.width), kind) for figure, name, kind in wanted]
     try:
-        with tempfile.TemporaryDirectory() as place, _offline(Path(place)):
+        with tempfile.TemporaryDirectory() as place, whole_pages():
             drawn = [Path(place) / f"{number}.{kind}" for number, (*_, kind) in enumerate(wanted)]
             plotly.io.write_images(
                 [figure for figure, _, _ in wanted], [str(path) for path in drawn], format=[kind for *_, kind in wanted], scale=scales,
@@ -165,16 +164,3 @@ def _draw(
             raise
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InterpError(f"export: kaleido could not draw: {said}. HTML needs neither it nor a browser.") from error
-
-
-@contextmanager
-def _offline(place: Path) -> Iterator[None]:
-    """Have kaleido fetch nothing: where no MathJax is named, which our figures have no use for, it takes one from the net."""
-    defaults, nothing = plotly.io.defaults, place / "no_mathjax.js"
-    before = defaults.mathjax
-    nothing.touch()
-    defaults.mathjax = nothing.as_uri()
-    try:
-        yield
-    finally:
-        defaults.mathjax = before
