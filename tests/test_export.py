@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.io
 import pytest
+from conftest import random_tokens, tiny
 from pdf_extent import figure_extent, page_size
 from test_cli import run
 
@@ -17,6 +18,7 @@ import analyses
 from analyses import cascade
 from analyses.plots.sizes import SIZES, fitting, sized
 from analyses.plots.theme import NAME, TEMPLATE
+from analyses.plots.together import draw
 from analyses.report.export import export, provenance, table
 from analyses.report.printing import print_page
 from interp.errors import InterpError
@@ -89,6 +91,49 @@ def test_the_browser_that_stays_open_prints_to_the_edge_too():
     pdf = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=True).stdout
     assert figure_extent(pdf, 500, 300) == pytest.approx((0, 375, 0, 225), abs=1)
     assert page_size(pdf) == pytest.approx((375, 225), abs=1)
+
+
+def test_it_writes_the_figure_of_the_report(tmp_path):
+    """Growth beside its twin and the theory, another result on the twin's scale, a second lens beside the first."""
+    model, tokens, other = tiny(), random_tokens(2, 6, seed=1), random_tokens(2, 6, seed=2)
+    twin = cascade.random_twin(model)
+    results = {
+        "gain": cascade.gain(model, tokens, n_directions=1),
+        "gain_null": cascade.gain(twin, tokens, n_directions=1),
+        "theory": cascade.mean_field(twin, tokens),
+        "ledger": cascade.ledger(model, tokens, other),
+        "ledger_null": cascade.ledger(twin, tokens, other),
+        "lens": analyses.logit_lens(model, tokens),
+        "lens_corrupt": analyses.logit_lens(model, other),
+        "trajectory": analyses.logit_lens(model, tokens, candidates=[3]),
+    }
+    names = {name: {trace.name for trace in draw(name, results).data} for name in ("gain", "trajectory")}
+    assert {results["gain"].attrs["model"], results["gain_null"].attrs["model"], "mean field"} <= names["gain"]
+    assert "#3" in names["trajectory"]
+    assert len(draw("lens_corrupt", results).data) == 2
+    scales = [draw(name, results).layout.coloraxis.cmax for name in ("ledger", "ledger_null")]
+    alone = [analyses.plot(results[name]).layout.coloraxis.cmax for name in ("ledger", "ledger_null")]
+    assert scales == [max(alone)] * 2
+    assert alone[0] != alone[1]
+    export(results.items(), tmp_path, formats=["html"], options={"prompt": 1})
+    about = json.loads((tmp_path / "gain.json").read_text())
+    assert about["caption"].startswith("Growth of an injected disturbance. Mean over 2 prompts; bands: 5 to 95 %")
+    assert "k against depth." in about["caption"]
+    assert about["caption"].split(". ")[1] in (tmp_path / "gain.html").read_text()
+    assert json.loads((tmp_path / "ledger.json").read_text())["caption"].split(". ")[1].startswith("Prompt 1 of 0 to 1")
+
+
+def test_which_prompt_and_position_is_exported_can_be_chosen(smalltown, monkeypatch, capsys, tmp_path):
+    analyses.save(analyses.attention_patterns(smalltown, ["Mary went to", "John gave"]), tmp_path / "attention.nc")
+    words = ["export", tmp_path, "--format", "html"]
+    chosen = [one for word in ("prompt=1", "layer=2", "head=3") for one in ("--choose", word)]
+    status, _, err = run(monkeypatch, capsys, *words, *chosen)
+    assert status == 0, err
+    caption = json.loads((tmp_path / "attention.json").read_text())["caption"]
+    assert caption.startswith("Attention of head 2.3 · smalltown. Prompt 1 of 0 to 1.")
+    for word, said in (("way=Q", "no figure of these results has an option 'way'"), ("prompt", "such as prompt=2")):
+        status, _, err = run(monkeypatch, capsys, *words, "--force", "--choose", word)
+        assert (status, said in " ".join(err.split())) == (1, True), err
 
 
 def test_every_number_is_in_the_table(results):

@@ -68,11 +68,11 @@ def plot_coupled(result: xr.Dataset, *, prompt: int | None = None, seed: int | N
     fig.update_yaxes(autorange="reversed", tickvals=at, ticktext=ticks, showgrid=False, row=1, col=1)
     fig.update_xaxes(showticklabels=False, showgrid=False, ticks="", row=1, col=1)
     times = result["time"].to_numpy()
-    for column, (name, _, units, color) in enumerate(PANELS, start=1):
+    for column, (name, said, units, color) in enumerate(PANELS, start=1):
         if (bounds := interval(result, f"{name}_interval")) is not None:
             fig.add_trace(band(times, bounds, color), row=2, col=column)
         fig.add_scatter(
-            x=times, y=result[name].mean(("prompt", "seed")).to_numpy(), mode="lines", name=name, line={"color": color, "width": 2},
+            x=times, y=result[name].mean(("prompt", "seed")).to_numpy(), mode="lines", name=said, line={"color": color, "width": 2},
             hovertemplate="step %{x}<br>%{y:.3g}<extra></extra>", showlegend=False, row=2, col=column,
         )  # fmt: skip
         fig.update_yaxes(title=units, rangemode="tozero", row=2, col=column)

@@ -37,8 +37,8 @@ def as_text(draw: F) -> F:
             for name, value in part.to_plotly_json().items():
                 if (shown := _walked(value, ENTITIES)) is not value:
                     part[name] = shown
-        fit(figure)
         figure.layout.meta = {"caption": caption(figure, draw.__doc__)}
+        fit(figure)
         return figure
 
     return cast(F, drawn)
