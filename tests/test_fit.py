@@ -3,6 +3,7 @@
 import json
 import warnings
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from analyses.plots.fit import fit, how_to_read, letters, nice_step, wrapped
 from analyses.plots.kinds import kinds
 from analyses.plots.labels import axis
 from analyses.plots.sizes import fitting, sized
-from analyses.plots.theme import INK, PALE, PALE_DIVERGING, TALLEST, WIDEST, figure, look
+from analyses.plots.theme import INK, PALE, PALE_DIVERGING, TALLEST, WIDEST, look
+from analyses.plots.theme import figure as empty
 
 OVERLAP = (Path(__file__).parent / "overlap.js").read_text(encoding="utf-8")
 MOST_TICKS = 260
@@ -46,7 +48,9 @@ def drawn(result):
 def laid_out(page, figure: go.Figure) -> dict:
     """Faults of a figure as a browser draws it, and how many labels its axes have."""
     page.evaluate(
-        "text => { const one = JSON.parse(text); Plotly.purge('graph'); return Plotly.newPlot('graph', one.data, one.layout, {staticPlot: true}); }",
+        "text => { const one = JSON.parse(text), graph = document.getElementById('graph'); Plotly.purge(graph);"
+        " graph.style.width = `${one.layout.width}px`; graph.style.height = `${one.layout.height}px`;"
+        " return Plotly.newPlot('graph', one.data, one.layout, {staticPlot: true}); }",
         figure.to_json(),
     )
     found: dict = page.evaluate(f"({OVERLAP})(document.getElementById('graph'))")
@@ -62,7 +66,7 @@ def canvas(page):
 
 @pytest.mark.browser
 def test_what_lies_upon_something_is_found(canvas):
-    bad = figure("A title", 300, 200)
+    bad = empty("A title", 300, 200)
     bad.add_scatter(x=[0, 1], y=[0, 1])
     bad.update_xaxes(tickvals=[0, 0.05, 1], ticktext=["one label", "another", "third"], tickangle=0)
     assert laid_out(canvas, bad)["faults"] == ["one label | another"]
@@ -91,14 +95,15 @@ def one_layer():
     model = tiny(config=replace(tiny().config, n_layers=1, init_std=0.4))
     tokens, other = random_tokens(6, 8, seed=1), random_tokens(6, 8, seed=2)
     asked = {"answer": [3] * 6, "wrong": [4] * 6}
-    gain = cascade.gain(model, tokens, n_directions=1)
+    gain, null = (cascade.gain(one, tokens, n_directions=1) for one in (model, cascade.random_twin(model)))
     return [
         analyses.logit_lens(model, tokens), analyses.attention_patterns(model, tokens), analyses.residual_stream(model, tokens),
         analyses.component_lens(model, tokens), analyses.direct_logit_attribution(model, tokens, **asked),
         analyses.composition(model), analyses.detect_heads(model, count=1, length=6),
         analyses.activation_patching(model, tokens, other, **asked, smallest_gap=0.0),
         analyses.path_patching(model, tokens, other, **asked, smallest_gap=0.0),
-        gain, cascade.mean_field(cascade.random_twin(model), tokens), cascade.internal_verdict(gain),
+        gain, cascade.mean_field(cascade.random_twin(model), tokens), cascade.internal_verdict(gain, null=null),
+        analyses.head_table(model, count=1, length=6),
         cascade.light_cone(model, tokens, n_directions=1), cascade.ledger(model, tokens, other),
         cascade.lyapunov(model, tokens, k=4), cascade.damping(model, tokens, n_directions=1), cascade.participation(model, tokens[:1]),
     ]  # fmt: skip
@@ -109,8 +114,8 @@ def test_figures_of_one_layer_draw_something_in_every_panel(canvas):
     for result in one_layer():
         for figure in drawn(result):
             kind = result.attrs["kind"]
-            assert laid_out(canvas, figure)["faults"] == [], kind
-            assert empty_panels(figure) == [], kind
+            assert (kind, laid_out(canvas, figure)["faults"]) == (kind, [])
+            assert (kind, empty_panels(figure)) == (kind, [])
 
 
 def empty_panels(figure: go.Figure) -> list[str]:
@@ -140,7 +145,7 @@ def test_the_shape_of_enlarged_results(measured):
 
 
 def test_labels_are_thinned_to_the_room_and_those_in_bold_stay():
-    shown = figure("title", 400, 300)
+    shown = empty("title", 400, 300)
     words = [f"word {number}" for number in range(100)]
     words[37] = "<b>other</b>"
     shown.add_heatmap(z=np.zeros((2, 100)))
@@ -155,7 +160,7 @@ def test_labels_are_thinned_to_the_room_and_those_in_bold_stay():
 
 def test_a_logarithmic_axis_has_ticks_within_a_decade():
     for low, high in ((3.1, 4.4), (2.0, 9.0), (1e-9, 1e3)):
-        shown = figure("title", 400, 300)
+        shown = empty("title", 400, 300)
         shown.add_scatter(x=[0, 1], y=[low, high])
         shown.update_yaxes(type="log", dtick=1)
         fit(shown)
@@ -174,11 +179,11 @@ def test_titles_are_wrapped_with_room_for_their_lines():
     assert " ".join(lines) == f"{long} {long} and more"
     assert max(map(len, lines)) < 70
     assert shown.layout.height - before == pytest.approx(shown.layout.margin.t - 56)
-    assert wrapped("short &lt;b&gt;", 200, 8) == ["short &lt;b&gt;"]
+    assert wrapped("short &lt;b&gt;", 200.0, 8.0) == ["short &lt;b&gt;"]
 
 
 def test_steps_and_captions():
-    assert [nice_step(one) for one in (0.2, 1, 1.5, 3, 6, 12, 60)] == [1, 1, 2, 5, 10, 20, 100]
+    assert [nice_step(one) for one in (0.2, 1.0, 1.5, 3.0, 6.0, 12.0, 60.0)] == [1, 1, 2, 5, 10, 20, 100]
     assert (
         how_to_read("One\n    two.\n\n    Bands are three.\n\n    Args:\n        x: y") == "One two. Bands are three."
     )
@@ -193,10 +198,10 @@ def test_words_in_cells_have_contrast_and_curves_differ():
         return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
     for scale in (PALE, PALE_DIVERGING):
-        for (_, one), (_, other) in zip(scale[:-1], scale[1:], strict=True):
+        for (_, one), (_, other) in pairwise(scale):
             for share in np.linspace(0, 1, 11):
                 mixed = [
-                    int(round((1 - share) * int(one[at : at + 2], 16) + share * int(other[at : at + 2], 16)))
+                    round((1 - share) * int(one[at : at + 2], 16) + share * int(other[at : at + 2], 16))
                     for at in (1, 3, 5)
                 ]
                 between = "#" + "".join(f"{part:02x}" for part in mixed)
