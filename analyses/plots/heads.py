@@ -39,6 +39,8 @@ def plot_heads(result: xr.Dataset, *, scores: Sequence[str] | None = None) -> go
         if missing := set(scores) - set(grids):
             raise ResultError(f"plot_heads: no score {sorted(missing)}; there are {', '.join(grids)}.")
         grids = {name: grids[name] for name in scores}
+    absent = [name for name, values in grids.items() if not np.isfinite(values).any()]
+    grids = {name: values for name, values in grids.items() if name not in absent} or grids
     rows = -(-len(grids) // COLUMNS)
     layers = result.sizes["layer"]
     height = 120 + max(1, min(22, 320 // layers)) * layers
@@ -67,10 +69,13 @@ def plot_heads(result: xr.Dataset, *, scores: Sequence[str] | None = None) -> go
         if number >= len(grids) - COLUMNS:
             fig.update_xaxes(title="head", row=row + 1, col=column + 1)
     shares = "shares of attention: one scale, 0 to 1" if any(name in SHARES for name in grids) else ""
+    none = f"this model has no {', '.join(absent).replace('_', ' ')}" if absent else ""
     where = where_read(json.loads(result.attrs["parameters"]))
     fig.update_layout(
         template=TEMPLATE,
-        title=subtitled(f"Heads · {model_name(result)}", f"importance for the answer{where}" if where else "", shares),
+        title=subtitled(
+            f"Heads · {model_name(result)}", f"importance for the answer{where}" if where else "", shares, none
+        ),
         width=WIDEST - 40,
         height=110 + rows * height,
         margin={"t": 84},
