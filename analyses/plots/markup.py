@@ -8,6 +8,7 @@ nothing, and in the finished figure the sign becomes the entity of the character
 import json
 from collections.abc import Callable, Mapping
 from functools import wraps
+from html import escape
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -37,7 +38,7 @@ def as_text(draw: F) -> F:
             for name, value in part.to_plotly_json().items():
                 if (shown := _walked(value, ENTITIES)) is not value:
                     part[name] = shown
-        figure.layout.meta = {"caption": caption(figure, draw.__doc__)}
+        figure.layout.meta = {"caption": escape(caption(figure, draw.__doc__), quote=False)}
         fit(figure)
         return figure
 

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def export(
     if lost := unused(together, options):
         raise InterpError(f"export: no figure of these results has an option {lost[0]!r}.")
     plain = {name: draw(name, together, options) for name in together}
-    captions = {name: str(figure.layout.meta["caption"]) for name, figure in plain.items()}
+    captions = {name: unescape(str(figure.layout.meta["caption"])) for name, figure in plain.items()}
     sizes = {name: fitting(figure, size) for name, figure in plain.items()}
     figures = {name: sized(figure, sizes[name]) for name, figure in plain.items()}
     kinds = [kind for kind in STATIC if kind in formats]
