@@ -65,7 +65,7 @@ def named_traces(figure: go.Figure, name: str) -> list:
 
 
 def title(figure: go.Figure) -> str:
-    return figure.layout.title.text
+    return figure.layout.title.text.replace("<br>", " ")  # wherever it is wrapped
 
 
 def test_a_graph_labels_the_nodes_of_the_circuit_alone_and_says_its_edges():

@@ -3,17 +3,22 @@
 import json
 import re
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import plotly.io
 import pytest
+from conftest import random_tokens, tiny
+from pdf_extent import figure_extent, page_size
 from test_cli import run
 
 import analyses
 from analyses import cascade
 from analyses.plots.sizes import SIZES, fitting, sized
 from analyses.plots.theme import NAME, TEMPLATE
+from analyses.plots.together import draw
 from analyses.report.export import export, provenance, table
 from analyses.report.printing import print_page
 from interp.errors import InterpError
@@ -54,8 +59,8 @@ def test_a_folder_is_exported_in_one_call(results, monkeypatch, capsys, tmp_path
         assert wide == pytest.approx(300 * width, abs=2)
         svg = re.search(r'width="([\d.]+)"', (tmp_path / f"{name}.svg").read_text())
         assert float(svg.group(1)) == pytest.approx(96 * width, abs=1)
-        box = re.search(rb"MediaBox \[0 0 ([\d.]+)", (tmp_path / f"{name}.pdf").read_bytes())
-        assert float(box.group(1)) == pytest.approx(72 * width, abs=1)
+        figure = sized(analyses.plot(results[name]), "double" if width > 4 else "single")
+        fills_its_page((tmp_path / f"{name}.pdf").read_bytes(), (tmp_path / f"{name}.png").read_bytes(), figure)
     data = pd.read_csv(tmp_path / "verdict.csv")
     slopes = data[data["variable"] == "slope"]
     np.testing.assert_allclose(slopes["value"].astype(float), results["verdict"]["slope"].to_numpy().ravel())
@@ -64,6 +69,71 @@ def test_a_folder_is_exported_in_one_call(results, monkeypatch, capsys, tmp_path
     assert about["weight_hash"] == results["gain"].attrs["weight_hash"]
     assert run(monkeypatch, capsys, "export", tmp_path, "--format", "html")[0] == 1  # nothing is overwritten
     assert not list(tmp_path.glob(".*"))
+
+
+def fills_its_page(pdf, png, figure):
+    """The figure reaches from edge to edge of the PDF's page, which is as large as the PNG."""
+    inches = [pixels / 300 for pixels in struct.unpack(">II", png[16:24])]
+    page = page_size(pdf)
+    assert page == pytest.approx([72 * inch for inch in inches], abs=1)
+    extent = figure_extent(pdf, round(figure.layout.width), round(figure.layout.height))
+    assert extent == pytest.approx((0, page[0], 0, page[1]), abs=1)
+
+
+@pytest.mark.browser
+def test_the_browser_that_stays_open_prints_to_the_edge_too():
+    code = (
+        "import sys, plotly.graph_objects as go\n"
+        "from analyses.plots.browser import keep_open\n"
+        "keep_open()\n"
+        "sys.stdout.buffer.write(go.Figure(go.Scatter(y=[1, 2])).to_image('pdf', width=500, height=300))\n"
+    )
+    pdf = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=True).stdout
+    assert figure_extent(pdf, 500, 300) == pytest.approx((0, 375, 0, 225), abs=1)
+    assert page_size(pdf) == pytest.approx((375, 225), abs=1)
+
+
+def test_it_writes_the_figure_of_the_report(tmp_path):
+    """Growth beside its twin and the theory, another result on the twin's scale, a second lens beside the first."""
+    model, tokens, other = tiny(), random_tokens(2, 6, seed=1), random_tokens(2, 6, seed=2)
+    twin = cascade.random_twin(model)
+    results = {
+        "gain": cascade.gain(model, tokens, n_directions=1),
+        "gain_null": cascade.gain(twin, tokens, n_directions=1),
+        "theory": cascade.mean_field(twin, tokens),
+        "ledger": cascade.ledger(model, tokens, other),
+        "ledger_null": cascade.ledger(twin, tokens, other),
+        "lens": analyses.logit_lens(model, tokens),
+        "lens_corrupt": analyses.logit_lens(model, other),
+        "trajectory": analyses.logit_lens(model, tokens, candidates=[3]),
+    }
+    names = {name: {trace.name for trace in draw(name, results).data} for name in ("gain", "trajectory")}
+    assert {results["gain"].attrs["model"], results["gain_null"].attrs["model"], "mean field"} <= names["gain"]
+    assert "#3" in names["trajectory"]
+    assert len(draw("lens_corrupt", results).data) == 2
+    scales = [draw(name, results).layout.coloraxis.cmax for name in ("ledger", "ledger_null")]
+    alone = [analyses.plot(results[name]).layout.coloraxis.cmax for name in ("ledger", "ledger_null")]
+    assert scales == [max(alone)] * 2
+    assert alone[0] != alone[1]
+    export(results.items(), tmp_path, formats=["html"], options={"prompt": 1})
+    about = json.loads((tmp_path / "gain.json").read_text())
+    assert about["caption"].startswith("Growth of an injected disturbance. Mean over 2 prompts; bands: 5 to 95 %")
+    assert "k against depth." in about["caption"]
+    assert about["caption"].split(". ")[1] in (tmp_path / "gain.html").read_text()
+    assert json.loads((tmp_path / "ledger.json").read_text())["caption"].split(". ")[1].startswith("Prompt 1 of 0 to 1")
+
+
+def test_which_prompt_and_position_is_exported_can_be_chosen(smalltown, monkeypatch, capsys, tmp_path):
+    analyses.save(analyses.attention_patterns(smalltown, ["Mary went to", "John gave"]), tmp_path / "attention.nc")
+    words = ["export", tmp_path, "--format", "html"]
+    chosen = [one for word in ("prompt=1", "layer=2", "head=3") for one in ("--choose", word)]
+    status, _, err = run(monkeypatch, capsys, *words, *chosen)
+    assert status == 0, err
+    caption = json.loads((tmp_path / "attention.json").read_text())["caption"]
+    assert caption.startswith("Attention of head 2.3 · smalltown. Prompt 1 of 0 to 1.")
+    for word, said in (("way=Q", "no figure of these results has an option 'way'"), ("prompt", "such as prompt=2")):
+        status, _, err = run(monkeypatch, capsys, *words, "--force", "--choose", word)
+        assert (status, said in " ".join(err.split())) == (1, True), err
 
 
 def test_every_number_is_in_the_table(results):

@@ -8,12 +8,21 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.kinds import draws
-from analyses.plots.labels import axis, label, model_name, place
+from analyses.plots.labels import axis, label, model_name, place, subtitled, which
 from analyses.plots.markup import as_text
 from analyses.plots.theme import FAINT, TEMPLATE, figure
 from interp.whole_numbers import takes_whole
 
 SCALE = "Blues"
+
+PATTERN = 900
+"""Pixels of one head's pattern at most."""
+
+MOST, ACROSS = 64, 12
+"""Heads with a panel each, and of a layer; more are drawn as one picture, which takes a browser seconds in place of minutes."""
+
+TILE = 24
+"""Cells of a head along either side of that picture: where there are more tokens, each is the largest of several."""
 
 
 @as_text
@@ -30,7 +39,9 @@ def plot_head(result: xr.Dataset, *, layer: int, head: int, prompt: int = 0) -> 
     )
     queries, keys = one["query_token"].to_numpy(), one["key_token"].to_numpy()
     fig = figure(
-        f"Attention of head {layer}.{head} · {model_name(result)}", 210 + 30 * len(keys), 190 + 26 * len(queries)
+        subtitled(f"Attention of head {layer}.{head} · {model_name(result)}", which(result, prompt)),
+        min(PATTERN, 210 + 30 * len(keys)),
+        min(PATTERN, 190 + 26 * len(queries)),
     )
     fig.add_heatmap(
         z=_shown(one),
@@ -61,6 +72,9 @@ def plot_attention(result: xr.Dataset, *, prompt: int = 0, layer: int | None = N
         patterns = patterns.isel(layer=[place(result.sizes, "layer", layer)])
     numbers = patterns["layer"].to_numpy().tolist()
     layers, heads = len(numbers), result.sizes["head"]
+    title = f"Attention of every head · {model_name(result)}"
+    if layers * heads > MOST or heads > ACROSS:
+        return _picture(patterns, numbers, title, which(result, prompt))
     fig = make_subplots(
         layers,
         heads,
@@ -97,7 +111,7 @@ def plot_attention(result: xr.Dataset, *, prompt: int = 0, layer: int | None = N
         fig.update_yaxes(title={"text": f"layer {number}", "standoff": 4}, row=row + 1, col=1)
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Attention of every head · {model_name(result)}",
+        title=subtitled(title, which(result, prompt)),
         coloraxis={
             "colorscale": SCALE,
             "cmin": 0,
@@ -108,6 +122,45 @@ def plot_attention(result: xr.Dataset, *, prompt: int = 0, layer: int | None = N
         height=120 + 125 * layers,
     )
     return fig
+
+
+def _picture(patterns: xr.Dataset, numbers: list[int], title: str, of: str) -> go.Figure:
+    """All heads in one heatmap, layer by head, a tile each with a gap about it."""
+    layers, heads = len(numbers), patterns.sizes["head"]
+    tiles = [[_tile(_shown(patterns.isel(layer=row, head=head))) for head in range(heads)] for row in range(layers)]
+    side = len(tiles[0][0])
+    z = np.block([[np.pad(tile, (0, 1), constant_values=np.nan) for tile in row] for row in tiles])[:-1, :-1]
+    step = -(-patterns.sizes["key"] // side)
+    places = [(np.arange(cells) - (side - 1) / 2) / (side + 1) for cells in z.shape]  # a head's middle has its number
+    across = min(140, 940 // heads)
+    fig = figure(
+        subtitled(title, of, f"each cell the largest of {step} by {step} tokens" if step > 1 else ""),
+        max(520, 160 + across * heads),
+        150 + min(across, max(4, 1250 // layers)) * layers,
+    )
+    fig.add_heatmap(
+        z=np.round(z, 3).astype(np.float32), x=places[1], y=numbers[0] + places[0], colorscale=SCALE, zmin=0, zmax=1, hoverongaps=False,
+        hovertemplate="layer %{y:.0f}, head %{x:.0f}<br>attention %{z:.3f}<extra></extra>",
+        colorbar={"title": {"text": "attention", "side": "right"}},
+    )  # fmt: skip
+    ticks = {"showgrid": False, "ticks": ""}
+    fig.update_xaxes(
+        title="head", tickvals=list(range(heads)), ticktext=[str(head) for head in range(heads)], tickangle=0, **ticks
+    )
+    fig.update_yaxes(
+        title="layer", tickvals=numbers, ticktext=[str(one) for one in numbers], autorange="reversed", **ticks
+    )
+    return fig
+
+
+def _tile(pattern: np.ndarray) -> np.ndarray:
+    """A pattern in few cells, each the largest of those in its place."""
+    count = len(pattern)
+    step = -(-count // TILE)
+    side = -(-count // step)
+    whole = np.pad(np.where(np.isnan(pattern), -1.0, pattern), (0, side * step - count), constant_values=-1.0)
+    largest = whole.reshape(side, step, side, step).max((1, 3))
+    return np.where(largest < 0, np.nan, largest)
 
 
 def _patterns(result: xr.Dataset, prompt: int) -> xr.Dataset:

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from analyses.plots.grid import centre_of, chosen_prompt, grid, over_pairs
+from analyses.plots.grid import by_head_and_position, centre_of, chosen_prompt, grid, over_pairs
 from analyses.plots.kinds import draws
-from analyses.plots.labels import model_name, where_read
+from analyses.plots.labels import model_name, where_read, which
 from analyses.plots.patching import SITES
 from analyses.plots.theme import DIVERGING, FAINT, LINES, TEMPLATE
 
@@ -24,8 +24,11 @@ def plot_attribution(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
     """
     done = json.loads(result.attrs["parameters"])
     number = chosen_prompt(result, prompt)
-    cells, exact = (grid(result, name, number, done["site"]) for name in ("estimate", "effect"))
+    every, exact = (grid(result, name, number, done["site"]) for name in ("estimate", "effect"))
     centre = centre_of(done)
+    checked = int(np.isfinite(exact.z).sum())
+    cells, shown = by_head_and_position(every, result.sizes["layer"], centre)
+    exact = exact.chosen(cells.rows)
     limit = cells.reach(centre)
     fig = make_subplots(
         1, 2, column_widths=[0.6, 0.4], horizontal_spacing=0.2,
@@ -59,13 +62,16 @@ def plot_attribution(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
     fig.update_yaxes(title="estimate", row=1, col=2)
     agreement = float(result["rank_correlation"])
     asked = done["metric"].replace("_", " ") + where_read(done, number)
-    asked += f", {over_pairs(result)}" if number is None else ""
-    said = f"{len(rows)} cells checked" + (f", rank correlation {agreement:.2f}" if np.isfinite(agreement) else "")
+    asked += (
+        f", {over_pairs(result)}" if number is None else f"; {one}" if (one := which(result, number, "pair")) else ""
+    )
+    asked += f"; {shown}" if shown else ""
+    said = f"{checked} cells checked" + (f", rank correlation {agreement:.2f}" if np.isfinite(agreement) else "")
     fig.update_layout(
         template=TEMPLATE,
         title=f"Attribution patching of {SITES[done['site']]} · {model_name(result)}<br><sup>{said}; {asked}</sup>",
         coloraxis={"colorscale": DIVERGING, "cmid": centre, "cmin": centre - limit, "cmax": centre + limit,
-                   "colorbar": {"title": {"text": "0 corrupt, 1 clean", "side": "right"}, "x": 0.525, "thickness": 14}},
+                   "colorbar": {"title": {"text": "0 corrupt, 1 clean", "side": "right"}, "x": 0.53, "thickness": 14}},
         width=1040,
         height=max(430, cells.height + 40),
         margin={"t": 100},

@@ -8,6 +8,9 @@ from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name
 from analyses.plots.theme import INK, LINES, figure
 
+LEAST = 3
+"""Sizes below which there is no curve to be seen, and that is said."""
+
 
 @draws("cascade_avalanches")
 def plot_avalanches(result: xr.Dataset) -> go.Figure:
@@ -50,8 +53,12 @@ def plot_avalanches(result: xr.Dataset) -> go.Figure:
             x=sizes,
             y=law,
             mode="lines",
-            name=f"power law, n^-{alpha:.2f}",
+            name=f"power law, n^-{alpha:.2f}{_bounds(result)}",
             line={"color": LINES[1], "dash": "dot", "width": 2},
+        )
+    if len(sizes) < LEAST:
+        fig.add_annotation(
+            text=f"sizes {', '.join(map(str, sizes))} only", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False
         )
     fig.update_xaxes(
         title="size (changed tokens and the disturbance)",
@@ -61,6 +68,12 @@ def plot_avalanches(result: xr.Dataset) -> go.Figure:
     fig.update_yaxes(title="share at least as large", type="log", exponentformat="power", dtick=1)
     fig.update_layout(margin={"t": 106, "b": 100}, legend={"y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"})
     return fig
+
+
+def _bounds(result: xr.Dataset) -> str:
+    """Of the exponent."""
+    low, high = result["exponent_interval"].to_numpy() if "exponent_interval" in result else (np.nan, np.nan)
+    return f" ({low:.2f} to {high:.2f})" if np.isfinite([low, high]).all() else ""
 
 
 def _better(result: xr.Dataset) -> str:

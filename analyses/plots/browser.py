@@ -1,10 +1,14 @@
 """The browser that draws figures as pictures and prints pages."""
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +26,9 @@ GET_ONE = (
     "`plotly_get_chrome`, which comes with plotly and fetches one. Or set BROWSER_PATH to yours."
 )
 KALEIDO = "python -m pip install 'kaleido>=1'"
+
+NO_MARGINS = "document.head.insertAdjacentHTML('beforeend', '<style>@page { margin: 0 }</style>');"
+"""Run in kaleido's page. It prints PDF with margins that it takes from the figure, which is then scaled to 0.95 and clipped."""
 
 
 def browser() -> str:
@@ -66,8 +73,34 @@ def keep_open() -> None:
     import kaleido
 
     options = {} if defaults.plotlyjs is None else {"plotlyjs": defaults.plotlyjs}
-    kaleido.start_sync_server(silence_warnings=True, mathjax=False, **options)  # else it takes MathJax from the net
+    kaleido.start_sync_server(silence_warnings=True, mathjax=_script(_kept()), **options)
     warnings.filterwarnings("ignore", "The kopts argument is ignored", UserWarning)  # they are these
+
+
+@contextmanager
+def whole_pages() -> Iterator[None]:
+    """Have kaleido print figures to the edge of their pages, and fetch nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        before, defaults.mathjax = defaults.mathjax, _script(Path(folder))
+        try:
+            yield
+        finally:
+            defaults.mathjax = before
+
+
+def _script(folder: Path) -> str:
+    """What kaleido loads in the place of MathJax, for which our figures have no use: where none is named it takes one from the net."""
+    path = folder / "no_mathjax.js"
+    path.write_text(NO_MARGINS, encoding="utf-8")
+    return path.as_uri()
+
+
+@cache
+def _kept() -> Path:
+    """A folder that is there as long as the browser that stays open."""
+    folder = tempfile.TemporaryDirectory(prefix="criticalpile-page-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 def _installed() -> str | None:

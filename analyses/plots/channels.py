@@ -1,9 +1,12 @@
 """What carries a disturbance on."""
 
+import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.intervals import bootstrap_mean
+from analyses.plots.bands import band, whiskers
 from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, model_name, named
 from analyses.plots.theme import LINES, TEMPLATE
@@ -13,7 +16,8 @@ OPEN = {"both": "both open", "activations": "activations only", "tokens": "token
 
 @draws("cascade_channels")
 def plot_channels(result: xr.Dataset) -> go.Figure:
-    """Left h at each step with both channels open and with one shut; right the share that each carries, with its 95 % interval.
+    """Left h at each step with both channels open and with one shut; right the share that each carries. Bands and whiskers are 95 %
+    intervals over prompts where there are any.
 
     Args:
         result: of `analyses.cascade.channels`.
@@ -22,16 +26,17 @@ def plot_channels(result: xr.Dataset) -> go.Figure:
         1, 2, column_widths=[0.66, 0.34], subplot_titles=["h: the draws differ", "carried by"], horizontal_spacing=0.12
     )
     times, curves = result["time"].to_numpy(), result["h"].mean(("prompt", "seed"))
+    each = result["h"].mean("seed").transpose("cell", "prompt", "time")
     for (cell, said), color in zip(OPEN.items(), LINES, strict=False):
+        if np.isfinite(bounds := bootstrap_mean(each.sel(cell=cell).to_numpy())).all():
+            fig.add_trace(band(times, bounds, color), row=1, col=1)
         fig.add_scatter(
             x=times, y=curves.sel(cell=cell).to_numpy(), mode="lines", name=said, line={"color": color, "width": 2},
             hovertemplate="step %{x}<br>%{y:.4f}<extra></extra>", row=1, col=1,
         )  # fmt: skip
     mean = result["shapley"].mean("prompt").to_numpy()
-    error = None
-    if "shapley_interval" in result:
-        low, high = result["shapley_interval"].to_numpy()
-        error = {"array": high - mean, "arrayminus": mean - low, "thickness": 1.6, "width": 5}
+    shares = result.get("shapley_interval")
+    error = None if shares is None else whiskers(mean, shares.transpose("bound", "channel").to_numpy())
     fig.add_bar(
         x=[named(name) for name in result["channel"].to_numpy()], y=mean, error_y=error, marker={"color": [LINES[1], LINES[2]]},
         showlegend=False, hovertemplate="%{x}<br>%{y:.4f}<extra></extra>", row=1, col=2,

@@ -19,10 +19,10 @@ from analyses.plots.theme import DIVERGING, FAINT, GRID, INK, figure
 from interp.errors import ResultError
 
 WHO = "plot_circuit"
-COLUMN, ABOVE, AROUND = 46, 76, 176
-"""Pixels of a head's column, above the drawing, and above and below it."""
+COLUMN, NARROWEST, ABOVE, AROUND = 46, 34, 76, 176
+"""Pixels of a head's column and where there are many, above the drawing, and above and below it."""
 
-TALLEST, LOWEST, ALL_ROWS = 72, 38, 620
+TALLEST, LOWEST, ALL_ROWS = 72, 26, 620
 """Pixels of a layer at most and at least, and of all of them where these allow it."""
 
 HALF = 9
@@ -85,7 +85,7 @@ def plot_circuit(
     shape = circuit.shape
     values, checked = _scores(circuit, scores, "scores"), _scores(circuit, exact, "exact")
     places, row = _places(shape), min(TALLEST, max(LOWEST, ALL_ROWS // (shape.n_layers + 2)))
-    width = max(520, 150 + COLUMN * (shape.n_heads + 2))
+    width = max(520, 150 + max(NARROWEST, min(COLUMN, 950 // (shape.n_heads + 2))) * (shape.n_heads + 2))
     lines = _lines(circuit, values, places, ((width - 90) / (shape.n_heads + 2.2), float(row)))
     largest = max((abs(line.score) for line in lines if line.score is not None), default=0.0) or 1.0
     fig = figure(_title(circuit, values, title), width, AROUND + row * (shape.n_layers + 2))
@@ -281,16 +281,15 @@ def _title(circuit: Circuit, values: Mapping[str, float], title: str | None) -> 
 
 def _axes(fig: go.Figure, shape: Shape, row: int) -> None:
     heads, mlps = shape.n_heads, shape.mlp != "none"
-    step = 1 if heads <= 16 else 4
-    ticks = [(float(head), str(head)) for head in range(0, heads, step)]
+    ticks = [(float(head), str(head)) for head in range(heads)]
     ticks += [(heads + 0.3, "MLP")] if mlps else []
     fig.update_xaxes(
         title="head", showgrid=False, ticks="", showline=False, range=[-0.9, heads + (1.3 if mlps else -0.1)],
-        tickvals=[at for at, _ in ticks], ticktext=[said for _, said in ticks],
+        tickvals=[at for at, _ in ticks], ticktext=[said for _, said in ticks], tickangle=0,
     )  # fmt: skip
     fig.update_yaxes(
         title="layer", showgrid=False, ticks="", showline=False, range=[-1.5, shape.n_layers + 0.65],
-        tickvals=list(range(0, shape.n_layers, 1 if row >= LOWEST and shape.n_layers <= 16 else 2)),
+        tickvals=list(range(shape.n_layers)), ticktext=[str(layer) for layer in range(shape.n_layers)],
     )  # fmt: skip
     fig.update_layout(
         margin={"t": ABOVE, "b": 100}, hovermode="closest",

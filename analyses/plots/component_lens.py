@@ -4,10 +4,13 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from analyses.plots.grid import SMALLEST_SCALE
+from analyses.plots.grid import reach_of
 from analyses.plots.kinds import draws
-from analyses.plots.labels import label, model_name, place, short
-from analyses.plots.theme import DIVERGING, figure
+from analyses.plots.labels import label, model_name, place, short, subtitled, which
+from analyses.plots.theme import INK, PALE_DIVERGING, WIDEST, figure
+
+MOST = 50
+"""Parts beyond which only those are shown that write most."""
 
 
 @draws("component_lens")
@@ -28,15 +31,21 @@ def plot_component_lens(result: xr.Dataset, *, prompt: int = 0, position: int = 
     z = np.concatenate([one["bottom_logit"].to_numpy(), one["top_logit"].to_numpy()[:, ::-1]], axis=1)
     tokens = np.concatenate([one["bottom_token"].to_numpy(), one["top_token"].to_numpy()[:, ::-1]], axis=1)
     parts, count = [str(part).replace("_", " ") for part in one["component"].to_numpy()], one.sizes["top"]
-    limit = max(SMALLEST_SCALE, float(np.abs(z).max()))
+    every = len(parts)
+    rows = np.sort(np.argsort(-np.abs(z).max(1), kind="stable")[:MOST])
+    z, tokens, parts = z[rows], tokens[rows], [parts[row] for row in rows]
+    limit = reach_of(z, units="logits")
+    where = f"after “{label(str(one['token'].item()))}”"
+    fewer = f"the {MOST} of {every:,} parts that write most" if every > MOST else ""
     fig = figure(
-        f"What each part writes after “{label(str(one['token'].item()))}” · {model_name(result)}",
-        240 + 2 * count * 76,
+        subtitled(f"What each part writes {where} · {model_name(result)}", which(result, prompt), fewer),
+        min(WIDEST, 240 + 2 * count * 76),
         160 + 24 * len(parts),
     )
     fig.add_heatmap(
-        z=z, text=[[label(short(str(token))) for token in row] for row in tokens], texttemplate="%{text}", textfont={"size": 11},
-        colorscale=DIVERGING, zmid=0, zmin=-limit, zmax=limit, xgap=1, ygap=1,
+        z=z, text=[[label(short(str(token))) for token in row] for row in tokens], texttemplate="%{text}",
+        textfont={"size": 11, "color": INK},
+        colorscale=PALE_DIVERGING, zmid=0, zmin=-limit, zmax=limit, xgap=1, ygap=1,
         customdata=[[[part, label(str(token))] for token in row] for part, row in zip(parts, tokens, strict=True)],
         hovertemplate="%{customdata[0]}<br>%{customdata[1]} %{z:+.3f} logits<extra></extra>",
         colorbar={"title": {"text": "written into the logit", "side": "right"}},

@@ -7,29 +7,37 @@ from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band, interval
 from analyses.plots.kinds import draws
-from analyses.plots.labels import counted, label, model_name, place, short
-from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
+from analyses.plots.labels import counted, label, model_name, place, short, subtitled
+from analyses.plots.theme import INK, LINES, TEMPLATE
 
 WIDE = 12
 """Tokens in a line."""
 
 MOST_LINES = 8
 
+GAP, CURVES = 84, 210
+"""Pixels between the texts and the curves, and of these."""
+
+PANELS = (
+    ("kl", "KL(clean || disturbed)", "nats", LINES[1]),
+    ("h", "h: the draws differ", "probability", LINES[0]),
+)
+"""Each on an axis of its own: they have no unit in common."""
+
 
 @draws("cascade_coupled")
-def plot_coupled(result: xr.Dataset, *, prompt: int = 0, seed: int | None = None) -> go.Figure:
+def plot_coupled(result: xr.Dataset, *, prompt: int | None = None, seed: int | None = None) -> go.Figure:
     """The clean text above the disturbed one, line by line, differing tokens coloured; beneath, KL and h over all texts.
+
+    The texts are those with the median number of changed tokens, where none are chosen. Curves are means over prompts and seeds, bands 95 %
+    intervals over prompts where there are any.
 
     Args:
         result: of `analyses.cascade.coupled`.
-        prompt: whose texts.
-        seed: which of its draws; None is the first that parts, if one does.
-
-    Lines of the lower part are means over prompts and seeds, bands 95 % intervals over prompts where there are any.
+        prompt: whose texts; None chooses among all.
+        seed: which of its draws; None chooses among all.
     """
-    place(result.sizes, "prompt", prompt)
-    parted = result["damage"][prompt].to_numpy().any(-1)
-    seed = int(parted.argmax()) if seed is None else place(result.sizes, "seed", seed)
+    prompt, seed, chosen = _median(result, prompt, seed)
     one = result.isel(prompt=prompt, seed=seed)
     steps = min(result.sizes["time"], WIDE * MOST_LINES)
     lines = -(-steps // WIDE)
@@ -45,8 +53,11 @@ def plot_coupled(result: xr.Dataset, *, prompt: int = 0, seed: int | None = None
             text[3 * line + below, column] = label(short(token))
             kind = ("clean", "disturbed")[below]
             hover[3 * line + below, column] = f"step {time}, {kind}: {label(token)}<br>h {float(one['h'][time]):.3f}"
-    share = (22 * rows + 10) / (22 * rows + 300)
-    fig = make_subplots(2, 1, row_heights=[share, 1 - share], vertical_spacing=70 / (22 * rows + 420))
+    text_height, inside = 22 * rows + 10, 22 * rows + 10 + GAP + CURVES
+    fig = make_subplots(
+        2, 2, specs=[[{"colspan": 2}, None], [{}, {}]], row_heights=[text_height, CURVES], vertical_spacing=GAP / inside,
+        horizontal_spacing=0.09, subplot_titles=["", *(said for _, said, _, _ in PANELS)],
+    )  # fmt: skip
     fig.add_heatmap(
         z=z, text=text, texttemplate="%{text}", customdata=hover, hovertemplate="%{customdata}<extra></extra>", zmin=0, zmax=2,
         colorscale=[[0, "#f3f5f7"], [0.5, "#bfdcee"], [1, "#f6cfae"]], showscale=False, xgap=2, ygap=1, textfont={"size": 11, "color": INK},
@@ -57,25 +68,35 @@ def plot_coupled(result: xr.Dataset, *, prompt: int = 0, seed: int | None = None
     fig.update_yaxes(autorange="reversed", tickvals=at, ticktext=ticks, showgrid=False, row=1, col=1)
     fig.update_xaxes(showticklabels=False, showgrid=False, ticks="", row=1, col=1)
     times = result["time"].to_numpy()
-    for name, said, color in (("kl", "KL(clean || disturbed), nats", LINES[1]), ("h", "h: the draws differ", LINES[0])):
+    for column, (name, said, units, color) in enumerate(PANELS, start=1):
         if (bounds := interval(result, f"{name}_interval")) is not None:
-            fig.add_trace(band(times, bounds, color), row=2, col=1)
+            fig.add_trace(band(times, bounds, color), row=2, col=column)
         fig.add_scatter(
             x=times, y=result[name].mean(("prompt", "seed")).to_numpy(), mode="lines", name=said, line={"color": color, "width": 2},
-            hovertemplate="step %{x}<br>%{y:.3g}<extra></extra>", row=2, col=1,
+            hovertemplate="step %{x}<br>%{y:.3g}<extra></extra>", showlegend=False, row=2, col=column,
         )  # fmt: skip
-    fig.add_hline(y=0, line={"color": FAINT, "width": 1}, row=2, col=1)
-    fig.update_xaxes(title="generated token", row=2, col=1)
+        fig.update_yaxes(title=units, rangemode="tozero", row=2, col=column)
+    fig.update_xaxes(title="generated token", row=2)
     prompts, draws = result.sizes["prompt"], result.sizes["seed"]
     cut = "" if steps == result.sizes["time"] else f"; first {steps} of {result.sizes['time']} tokens"
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Coupled texts · {model_name(result)}<br><sup>prompt {prompt}, seed {seed}{cut}; below, means over "
-        f"{counted(prompts, 'prompt')}"
-        f" of {draws} draws</sup>",
+        title=subtitled(f"Coupled texts · {model_name(result)}", f"{chosen}{cut}", f"below, means over {counted(prompts, 'prompt')} of "
+                        f"{counted(draws, 'draw')}"),
         width=1040,
-        height=22 * rows + 420,
-        margin={"t": 84, "b": 96},
-        legend={"y": -60 / (22 * rows + 420) - 0.06, "yanchor": "top", "x": 0, "xanchor": "left"},
+        height=inside + 150,
+        margin={"t": 84, "b": 66},
     )  # fmt: skip
+    fig.update_annotations(font={"size": 13})
     return fig
+
+
+def _median(result: xr.Dataset, prompt: int | None, seed: int | None) -> tuple[int, int, str]:
+    """The texts that are shown, and which they are: of those that are not ruled out the one with the median number of changed tokens."""
+    prompts = range(result.sizes["prompt"]) if prompt is None else [place(result.sizes, "prompt", prompt)]
+    seeds = range(result.sizes["seed"]) if seed is None else [place(result.sizes, "seed", seed)]
+    changed = result["damage"].sum("time").to_numpy()
+    runs = sorted((int(changed[p, s]), p, s) for p in prompts for s in seeds)
+    count, p, s = runs[len(runs) // 2]
+    what = f"prompt {p}, seed {s}: {counted(count, 'changed token')}"
+    return p, s, what if len(runs) == 1 else f"{what}, the median of {len(runs)} runs"

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from analyses.plots.grid import SMALLEST_SCALE, chosen_prompt
+from analyses.plots.grid import chosen_prompt, reach_of
 from analyses.plots.kinds import draws
-from analyses.plots.labels import label, model_name, where_read
+from analyses.plots.labels import label, model_name, where_read, which
 from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, TEMPLATE
 
 PANELS = (
@@ -61,7 +61,7 @@ def plot_direct(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
         x=["total"], y=[float(shown["metric"])], name="total", showlegend=False, marker={"color": INK},
         hovertemplate="total %{y:.3f} " + units + "<extra></extra>", row=1, col=1,
     )  # fmt: skip
-    limit = max(SMALLEST_SCALE, *(float(np.abs(shown[name]).max()) for name, _ in PANELS))
+    limit = reach_of(np.stack([shown[name] for name, _ in PANELS]), units=units)
     for column, (name, _) in enumerate(PANELS, start=1):
         fig.add_heatmap(
             z=shown[name], coloraxis="coloraxis", xgap=1, ygap=1, name=name,
@@ -75,7 +75,7 @@ def plot_direct(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     over = (
         f"mean over {result.sizes['prompt']} prompts{where_read(done)}"
         if number is None
-        else _question(result, number, done)
+        else "; ".join(one for one in (which(result, number), _question(result, number, done)) if one)
     )
     fig.update_layout(
         template=TEMPLATE,
@@ -84,7 +84,7 @@ def plot_direct(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
         coloraxis={"colorscale": DIVERGING, "cmid": 0, "cmin": -limit, "cmax": limit,
                    "colorbar": {"title": {"text": units, "side": "right"}, "len": 0.42, "y": 0, "yanchor": "bottom"}},
         width=1040,
-        height=600 + 22 * result.sizes["layer"],
+        height=600 + min(22 * result.sizes["layer"], 560),
         margin={"t": 84},
     )  # fmt: skip
     fig.update_annotations(font={"size": 13})

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from analyses.plots.bands import band
+from analyses.plots.bands import band, whiskers
 from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
@@ -51,8 +51,8 @@ def plot_gain(result: xr.Dataset, *, null: xr.Dataset | None = None, theory: xr.
     for column in (1, 2):
         fig.add_hline(y=0, line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=column)
     fig.add_hline(y=1, line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=3)
-    fig.update_xaxes(title="stream entering layer", dtick=max(1, result.sizes["layer"] // 7))
-    fig.update_xaxes(title="layer", col=3)
+    fig.update_xaxes(title="stream entering layer", dtick=1)
+    fig.update_xaxes(title="layer", dtick=1, col=3)
     fig.update_yaxes(title="nats", col=1)
     fig.update_yaxes(title="nats", col=2)
     fig.update_yaxes(title="k", col=3)
@@ -78,9 +78,11 @@ def _draw(fig: go.Figure, result: xr.Dataset, color: str) -> None:
             x=layers, y=mean, mode="lines+markers", name=name, legendgroup=name, showlegend=column == 1,
             line={"color": color, "width": 2.2}, hovertemplate="layer %{x}<br>%{y:.3f} nats<extra></extra>", row=1, col=column,
         )  # fmt: skip
-    k = np.exp(np.log(result["reproduction"].to_numpy()).mean(0))[:-1]
+    k = np.exp(np.log(result["reproduction"].to_numpy()[:, :-1]).mean(0))
+    bounds = result.get("log_reproduction_interval")
+    error = None if bounds is None else whiskers(k, np.exp(bounds.to_numpy()[:, :-1]), INK)
     fig.add_bar(
-        x=layers[:-1], y=k, name=name, legendgroup=name, showlegend=False, marker={"color": color},
+        x=layers[:-1], y=k, error_y=error, name=name, legendgroup=name, showlegend=False, marker={"color": color},
         hovertemplate="layer %{x}<br>k = %{y:.3f}<extra></extra>", row=1, col=3,
     )  # fmt: skip
 
@@ -99,6 +101,6 @@ def _band(result: xr.Dataset, variable: str) -> np.ndarray:
 def _band_name(result: xr.Dataset) -> str:
     prompts = result.sizes["prompt"]
     if _has_interval(result):
-        return f"mean over {prompts} prompts; bands: 95 % bootstrap interval over prompts"
+        return f"mean over {prompts} prompts; bands: 95 % bootstrap interval over prompts, of k as whiskers"
     what = "1 prompt" if prompts == 1 else f"{prompts} prompts"
     return f"mean over {what}; bands: 5 to 95 % of injections and directions, no confidence interval"

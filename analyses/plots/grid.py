@@ -1,7 +1,7 @@
 """A grid of patched cells as a heatmap: layer by position, layer by head, or head by position."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,20 @@ from jaxtyping import Float
 
 from analyses.from_end import FROM_END, unequal
 from analyses.plots.labels import axis, label, place
-from analyses.plots.theme import DIVERGING
+from analyses.plots.theme import DIVERGING, TALLEST, WIDEST
 from interp.errors import ResultError
 
 STREAM = {"resid_pre": "stream entering layer", "resid_mid": "stream after attention, layer", "resid_post": "stream leaving layer",
           "attn_out": "attention output, layer", "mlp_out": "MLP output, layer"}  # fmt: skip
 INNER = {"head": "head", "kv_head": "key-value head", "neuron": "neuron"}
 SMALLEST_SCALE = 0.05
-"""A colour scale reaches at least so far, so that noise does not look like an effect."""
+"""A colour scale of effects that are shares, 0 corrupt and 1 clean, reaches at least so far, so that noise does not look like one."""
+
+ROUNDING = 1e-6
+"""As much for what has a unit, logits or nats, where only rounding is surely nothing: of many parts each may do little."""
+
+MOST_ROWS = 48
+"""Heads by position beyond which only those are shown that move most."""
 
 FEW = 40
 """Labels along an axis beyond which they are thinned out."""
@@ -33,6 +39,7 @@ class Grid:
         names: [row, column], what each cell is.
         interval: [bound, row, column], where there is one.
         x, y: plotly axes.
+        rows: what each row is called.
     """
 
     z: Float[np.ndarray, "row column"]
@@ -40,18 +47,19 @@ class Grid:
     interval: Float[np.ndarray, "two row column"] | None
     x: dict[str, Any]
     y: dict[str, Any]
+    rows: Sequence[str]
 
     @property
     def width(self) -> int:
         """Of a figure in pixels, at which cells are readable."""
         columns: int = self.z.shape[1]
-        return 220 + (46 if columns <= 24 else 22) * columns if columns <= FEW else min(1100, 260 + 4 * columns)
+        return min(WIDEST, 220 + (46 if columns <= 24 else 22) * columns if columns <= FEW else 260 + 6 * columns)
 
     @property
     def height(self) -> int:
         """As `width`."""
         rows: int = self.z.shape[0]
-        return 250 + 34 * rows if rows <= 16 else 250 + 14 * rows
+        return min(TALLEST - 100, 250 + 34 * rows if rows <= 16 else 250 + 14 * rows)
 
     @property
     def named_columns(self) -> bool:
@@ -65,8 +73,26 @@ class Grid:
 
     def reach(self, centre: float = 0.0) -> float:
         """How far a colour scale around the centre must reach."""
-        there = self.z[np.isfinite(self.z)]
-        return max(SMALLEST_SCALE, float(np.abs(there - centre).max(initial=0)))
+        return reach_of(self.z, centre)
+
+    def most_moved(self, count: int, centre: float = 0.0) -> "Grid":
+        """The rows whose strongest cell is furthest from the centre, in their order; itself where it has no more."""
+        if len(self.z) <= count:
+            return self
+        reach = np.where(np.isfinite(self.z), np.abs(self.z - centre), -1.0).max(1)
+        return self.chosen([self.rows[row] for row in np.sort(np.argsort(-reach, kind="stable")[:count])])
+
+    def chosen(self, labels: Sequence[str]) -> "Grid":
+        """The rows that are so called."""
+        rows = [list(self.rows).index(name) for name in labels]
+        return replace(
+            self,
+            z=self.z[rows],
+            names=[self.names[row] for row in rows],
+            interval=None if self.interval is None else self.interval[:, rows],
+            y=self.y | _names(labels),
+            rows=labels,
+        )
 
     def strongest(self, count: int, centre: float = 0.0) -> list[tuple[int, int]]:
         """Row and column of the cells furthest from the centre, the furthest first."""
@@ -93,6 +119,12 @@ class Grid:
             hoverongaps=False,
             **options,
         )
+
+
+def reach_of(values: np.ndarray, centre: float = 0.0, units: str = "1") -> float:
+    """How far a colour scale around the centre must reach: as far as any value, and beyond what noise alone would."""
+    there = values[np.isfinite(values)]
+    return max(SMALLEST_SCALE if units == "1" else ROUNDING, float(np.abs(there - centre).max(initial=0)))
 
 
 def centre_of(parameters: Mapping[str, Any]) -> float:
@@ -186,13 +218,22 @@ def grid(result: xr.Dataset, variable: str, prompt: int | None, site: str) -> Gr
     if inner is not None and dims[-1] in ("position", FROM_END):
         names = [f"{layer}.{head}" for layer in layers for head in range(values.sizes[inner])]
         y = {"title": f"layer.{INNER[inner]}", **_names(names)}
+        rows = names
         down = [f"{INNER[inner]} {name}" for name in names]
     else:
-        y = {"title": STREAM.get(site, "layer"), **_names([str(layer) for layer in layers])}
+        rows = [str(layer) for layer in layers]
+        y = {"title": STREAM.get(site, "layer"), **_names(rows)}
         down = [f"layer {layer}" for layer in layers]
     z = values.to_numpy().reshape(len(down), columns)
     bounds = None if interval is None else interval.transpose("bound", *dims).to_numpy().reshape(2, *z.shape)
-    return Grid(z, [[f"{d}, {a}" for a in across] for d in down], bounds, x, y)
+    return Grid(z, [[f"{d}, {a}" for a in across] for d in down], bounds, x, y, rows)
+
+
+def by_head_and_position(cells: Grid, layers: int, centre: float) -> tuple[Grid, str]:
+    """The grid as it can be read, and what is said of that: of very many heads by position those that move most."""
+    if len(cells.z) <= max(MOST_ROWS, layers):
+        return cells, ""
+    return cells.most_moved(MOST_ROWS, centre), f"the {MOST_ROWS} of {len(cells.z):,} rows that move most"
 
 
 def _between(interval: np.ndarray | None, row: int, column: int) -> str:

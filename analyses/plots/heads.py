@@ -1,25 +1,31 @@
 """Scores of every head, layer by head, and which head reads which."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from analyses.plots.grid import SMALLEST_SCALE
+from analyses.plots.grid import reach_of
 from analyses.plots.kinds import draws
-from analyses.plots.labels import model_name, where_read
-from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, SEQUENTIAL, TEMPLATE
+from analyses.plots.labels import model_name, subtitled, where_read
+from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, SEQUENTIAL, TEMPLATE, WIDEST
 from interp.errors import ResultError
 
 COLUMNS = 4
 
+SHARE = "Blues"
+SHARES = ("previous_token", "duplicate_token", "induction", "current_token", "first_token")
+"""Scores that are shares of a head's attention: on one scale, since one of 0.05 shall not look like one of 0.85."""
+
 
 @draws("head_table", "head_detectors", "head_importance")
 def plot_heads(result: xr.Dataset, *, scores: Sequence[str] | None = None) -> go.Figure:
-    """A small heatmap, layer by head, for every score; each on its own scale, which is centred on zero where the score can be negative.
+    """A small heatmap, layer by head, for every score. Shares of attention have one scale, from 0 to 1, importances by several replacements
+    another; every other score has its own in other colours, centred on zero where the score can be negative.
 
     Args:
         result: of `analyses.head_table`, `analyses.detect_heads` or `analyses.head_importance`.
@@ -33,47 +39,61 @@ def plot_heads(result: xr.Dataset, *, scores: Sequence[str] | None = None) -> go
         if missing := set(scores) - set(grids):
             raise ResultError(f"plot_heads: no score {sorted(missing)}; there are {', '.join(grids)}.")
         grids = {name: grids[name] for name in scores}
+    absent = [name for name, values in grids.items() if not np.isfinite(values).any()]
+    grids = {name: values for name, values in grids.items() if name not in absent} or grids
     rows = -(-len(grids) // COLUMNS)
-    layers, heads = result.sizes["layer"], result.sizes["head"]
-    width = min(320, max(230, 90 + 16 * heads))
-    height = 120 + max(13, min(22, 200 // layers)) * layers
+    layers = result.sizes["layer"]
+    height = 120 + max(1, min(22, 320 // layers)) * layers
     fig = make_subplots(
-        rows, COLUMNS, subplot_titles=[name.replace("_", " ") for name in grids], horizontal_spacing=0.075,
+        rows, COLUMNS, subplot_titles=[name.replace("_", " ") for name in grids], horizontal_spacing=0.09,
         vertical_spacing=min(0.3, 74 / (rows * height)),
     )  # fmt: skip
     for number, (name, values) in enumerate(grids.items()):
         row, column = divmod(number, COLUMNS)
-        units = result[name].attrs["units"] if name in result else "1"
-        there = values[np.isfinite(values)]
-        signed = bool((there < -0.02).any())
-        reach = max(SMALLEST_SCALE, float(np.abs(there).max(initial=0)))
+        units = result[name.split(", ")[0]].attrs["units"]
+        scale = _scale(name, grids, units)
         axis = fig.get_subplot(row + 1, column + 1)
         across, up = axis.xaxis.domain, axis.yaxis.domain
         fig.add_heatmap(
-            z=values, colorscale=DIVERGING if signed else SEQUENTIAL, zmin=-reach if signed else 0, zmax=reach, xgap=1, ygap=1, name=name,
+            z=values, **scale, xgap=1, ygap=1, name=name,
             hovertemplate="head %{y}.%{x}<br>%{z:.3f}" + ("" if units == "1" else f" {units}") + "<extra></extra>", hoverongaps=False,
             colorbar={
-                "x": across[1] + 0.002, "y": sum(up) / 2, "len": up[1] - up[0], "thickness": 7, "tickfont": {"size": 10}, "nticks": 5,
+                "x": across[1] + 0.002, "y": sum(up) / 2, "len": up[1] - up[0], "thickness": 7, "tickfont": {"size": 10}, "nticks": 4,
             },
             row=row + 1, col=column + 1,
         )  # fmt: skip
-        step = 1 if heads <= 8 else 4
-        fig.update_xaxes(dtick=step, showgrid=False, row=row + 1, col=column + 1)
-        fig.update_yaxes(dtick=1 if layers <= 8 else 2, showgrid=False, row=row + 1, col=column + 1)
+        fig.update_xaxes(dtick=1, showgrid=False, row=row + 1, col=column + 1)
+        fig.update_yaxes(dtick=1, showgrid=False, row=row + 1, col=column + 1)
         if column == 0:
             fig.update_yaxes(title="layer", row=row + 1, col=1)
         if number >= len(grids) - COLUMNS:
             fig.update_xaxes(title="head", row=row + 1, col=column + 1)
+    shares = "shares of attention: one scale, 0 to 1" if any(name in SHARES for name in grids) else ""
+    none = f"this model has no {', '.join(absent).replace('_', ' ')}" if absent else ""
     where = where_read(json.loads(result.attrs["parameters"]))
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Heads · {model_name(result)}" + (f"<br><sup>importance for the answer{where}</sup>" if where else ""),
-        width=90 + COLUMNS * width,
+        title=subtitled(
+            f"Heads · {model_name(result)}", f"importance for the answer{where}" if where else "", shares, none
+        ),
+        width=WIDEST - 40,
         height=110 + rows * height,
         margin={"t": 84},
     )
     fig.update_annotations(font={"size": 12})
     return fig
+
+
+def _scale(name: str, grids: Mapping[str, np.ndarray], units: str) -> dict[str, Any]:
+    """Colours of a score, and how far they reach: alike for what is to be compared by eye."""
+    if name in SHARES:
+        return {"colorscale": SHARE, "zmin": 0, "zmax": 1}
+    of = name.split(", ")[0]  # by whatever replacement
+    values = np.stack([grid for other, grid in grids.items() if other.split(", ")[0] == of])
+    reach = reach_of(values, units=units)
+    if (values[np.isfinite(values)] < -0.02).any():
+        return {"colorscale": DIVERGING, "zmin": -reach, "zmax": reach}
+    return {"colorscale": SEQUENTIAL, "zmin": 0, "zmax": reach}
 
 
 def _grids(result: xr.Dataset) -> dict[str, np.ndarray]:
@@ -135,18 +155,18 @@ def plot_composition(result: xr.Dataset, *, strongest: int = 20, way: str | None
     layers, heads = result.sizes["layer"], result.sizes["head"]
     grid = [(layer, head) for layer in range(layers) for head in range(heads)]
     fig.add_scatter(
-        x=[head for _, head in grid], y=[layer for layer, _ in grid], mode="markers+text" if heads <= 12 else "markers",
+        x=[head for _, head in grid], y=[layer for layer, _ in grid], mode="markers+text" if heads <= 12 and layers <= 30 else "markers",
         text=[f"{layer}.{head}" for layer, head in grid], textposition="middle right", textfont={"size": 10, "color": INK},
-        marker={"size": 9, "color": FAINT}, showlegend=False, hovertemplate="head %{text}<extra></extra>",
+        marker={"size": 9 if layers <= 30 else 5, "color": FAINT}, showlegend=False, hovertemplate="head %{text}<extra></extra>",
     )  # fmt: skip
-    fig.update_xaxes(title="head", dtick=1 if heads <= 16 else 4, showgrid=False, range=[-0.5, heads - 0.2])
+    fig.update_xaxes(title="head", dtick=1, showgrid=False, range=[-0.5, heads - 0.2])
     fig.update_yaxes(title="layer", dtick=1, showgrid=False, range=[-0.5, layers - 0.5])
     fig.update_layout(
         title=f"Which head reads which · {model_name(result)}"
         f"<br><sup>the {len(series)} strongest pairs; random heads score {baseline:.3f}</sup>",
-        width=max(560, 160 + 66 * heads),
-        height=190 + 62 * layers,
+        width=min(WIDEST, max(560, 160 + 66 * heads)),
+        height=190 + min(62, 1200 // layers) * layers,
         margin={"t": 92, "b": 96},
-        legend={"y": -0.16, "yanchor": "top", "x": 0, "xanchor": "left"},
+        legend={"y": -64 / (min(62, 1200 // layers) * layers), "yanchor": "top", "x": 0, "xanchor": "left"},
     )
     return fig

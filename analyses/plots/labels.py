@@ -13,6 +13,9 @@ from interp.whole_numbers import whole_number
 LONGEST = 9
 """Characters that a cell of a heatmap holds."""
 
+LONGEST_TICK = 16
+"""Characters of a token beside an axis."""
+
 VISIBLE = {sign: sign for sign in SIGNS.values()} | {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍", "\u00a0": "⍽"}
 
 
@@ -31,9 +34,9 @@ def named(name: object) -> str:
     return escape(str(name), quote=False)
 
 
-def short(token: str) -> str:
-    """A token cut to what a cell of a heatmap holds; the whole of it belongs on hover."""
-    return token if len(token) <= LONGEST else f"{token[: LONGEST - 1]}…"
+def short(token: str, most: int = LONGEST) -> str:
+    """A token cut to what a cell of a heatmap holds, or to so many characters; the whole of it belongs on hover."""
+    return token if len(token) <= most else f"{token[: most - 1]}…"
 
 
 def model_name(result: xr.Dataset) -> str:
@@ -43,7 +46,7 @@ def model_name(result: xr.Dataset) -> str:
 
 def axis(tokens: Iterable[str]) -> dict[str, Any]:
     """A plotly axis that names each position by its token; equal tokens keep their own places."""
-    labels = [label(str(token)) for token in tokens]
+    labels = [label(short(str(token), LONGEST_TICK)) for token in tokens]
     return {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": labels, "showgrid": False}
 
 
@@ -61,6 +64,18 @@ def where_read(parameters: Mapping[str, Any], prompt: int | None = None) -> str:
     if position is None:
         return " at a position of its own in each prompt"
     return "" if position == -1 else f" at position {position}" + (" (from the end)" if position < 0 else "")
+
+
+def which(result: xr.Dataset, number: int | None, what: str = "prompt") -> str:
+    """Which prompt of several a figure shows; nothing where there is one only, or where it shows all of them."""
+    several = result.sizes["prompt"]
+    return "" if several == 1 or number is None else f"{what} {number} of 0 to {several - 1}"
+
+
+def subtitled(title: str, *said: str) -> str:
+    """A title, and beneath it in small letters what there is to be said."""
+    below = "; ".join(one for one in said if one)
+    return f"{title}<br><sup>{below}</sup>" if below else title
 
 
 def counted(number: int, what: str) -> str:

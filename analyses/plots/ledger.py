@@ -3,11 +3,14 @@
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
+from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from analyses.plots.grid import SMALLEST_SCALE, chosen_prompt
+from analyses.intervals import bootstrap_mean
+from analyses.plots.bands import whiskers
+from analyses.plots.grid import chosen_prompt, reach_of
 from analyses.plots.kinds import draws
-from analyses.plots.labels import model_name
+from analyses.plots.labels import model_name, which
 from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, TEMPLATE
 
 PANELS = (
@@ -19,10 +22,17 @@ PANELS = (
 """Of a head's entry; the last only where a norm stands on what attention writes."""
 
 
+def _each(result: xr.Dataset) -> Float[np.ndarray, "prompt step"]:
+    """What each attention layer and MLP adds, prompt by prompt."""
+    attention = result["head_entry"].sum("head") + result["bias_entry"]
+    both = [one.transpose("prompt", "layer").to_numpy() for one in (attention, result["mlp_entry"])]
+    return np.stack(both, axis=2).reshape(result.sizes["prompt"], -1)
+
+
 @draws("cascade_ledger")
 def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     """Above, each attention layer and MLP as a step of ln of the disturbance's size, from the injection to the output; below, the heads'
-    entries, and what in each head they come from.
+    entries, and what in each head they come from. Whiskers are 95 % intervals over prompts where there are enough.
 
     Args:
         result: of `analyses.cascade.ledger`.
@@ -33,6 +43,7 @@ def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     layers = result["layer"].to_numpy()
     heads, mlp = one["head_entry"].to_numpy(), one["mlp_entry"].to_numpy()
     steps = np.stack([heads.sum(1) + one["bias_entry"].to_numpy(), mlp], axis=1).ravel()
+    error = None if number is not None else whiskers(steps, bootstrap_mean(_each(result)), FAINT)
     panels = [panel for panel in PANELS if panel[0] in result["part"]]
     names = [f"{layer}.{half}" for layer in layers for half in ("attn", "mlp")]
     columns = 1 + len(panels)
@@ -42,8 +53,8 @@ def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     )  # fmt: skip
     start = np.concatenate([[0.0], np.cumsum(steps)[:-1]])
     fig.add_bar(
-        x=names, y=steps, base=start, marker={"color": [LINES[1] if step > 0 else LINES[0] for step in steps]}, customdata=steps,
-        hovertemplate="%{x}<br>%{customdata:+.3f} nats<extra></extra>", showlegend=False, row=1, col=1,
+        x=names, y=steps, base=start, error_y=error, marker={"color": [LINES[1] if step > 0 else LINES[0] for step in steps]},
+        customdata=steps, hovertemplate="%{x}<br>%{customdata:+.3f} nats<extra></extra>", showlegend=False, row=1, col=1,
     )  # fmt: skip
     total = float(one["log_k"].sum())
     fig.add_bar(
@@ -51,16 +62,16 @@ def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
         hovertemplate="ln of the growth %{y:.3f} nats<extra></extra>", row=1, col=1,
     )  # fmt: skip
     grids = [heads, *(one["head_part"].sel(part=part).to_numpy() for part, _ in panels)]
-    limit = max(SMALLEST_SCALE, *(float(np.abs(grid).max()) for grid in grids))
+    limit = reach_of(np.stack(grids), units="nats")
     for column, grid in enumerate(grids, start=1):
         fig.add_heatmap(
             z=grid, y=layers, coloraxis="coloraxis", xgap=1, ygap=1, hovertemplate="head %{y}.%{x}<br>%{z:+.3f} nats<extra></extra>",
             row=2, col=column,
         )  # fmt: skip
-        fig.update_xaxes(title="head", dtick=1 if grid.shape[1] <= 8 else 4, showgrid=False, row=2, col=column)
+        fig.update_xaxes(title="head", dtick=1, showgrid=False, row=2, col=column)
         fig.update_yaxes(
             title="layer" if column == 1 else None,
-            dtick=1 if len(layers) <= 8 else 2,
+            dtick=1,
             showgrid=False,
             row=2,
             col=column,
@@ -68,14 +79,14 @@ def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     fig.add_hline(y=0, line={"color": FAINT, "width": 1}, row=1, col=1)
     fig.update_xaxes(tickangle=-60, showgrid=False, row=1, col=1)
     fig.update_yaxes(title="ln of its size (nats)", row=1, col=1)
-    over = f"mean over {result.sizes['prompt']} prompts" if number is None else "one prompt"
+    over = f"mean over {result.sizes['prompt']} prompts" if number is None else which(result, number) or "one prompt"
     fig.update_layout(
         template=TEMPLATE,
         title=f"What makes a disturbance grow · {model_name(result)}<br><sup>{over}; negative entries damp</sup>",
         coloraxis={"colorscale": DIVERGING, "cmid": 0, "cmin": -limit, "cmax": limit,
                    "colorbar": {"title": {"text": "nats", "side": "right"}, "len": 0.42, "y": 0, "yanchor": "bottom"}},
         width=1040,
-        height=560 + 22 * len(layers),
+        height=560 + min(22 * len(layers), 560),
         margin={"t": 84},
     )  # fmt: skip
     fig.update_annotations(font={"size": 13})

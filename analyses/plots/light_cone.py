@@ -7,7 +7,7 @@ from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band, interval
 from analyses.plots.kinds import draws
-from analyses.plots.labels import axis, label, model_name, place
+from analyses.plots.labels import axis, label, model_name, place, subtitled, which
 from analyses.plots.theme import FAINT, LINES, SEQUENTIAL, TEMPLATE
 from interp.errors import ResultError
 
@@ -45,6 +45,7 @@ def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int | Non
             "share at the output, by distance",
         ],
     )  # fmt: skip
+    means = f"right, means over {result.sizes['prompt']} prompts" if result.sizes["prompt"] > 1 else ""
     top = max(0, int(np.ceil(np.nanmax(z))))
     ticks = list(range(min(int(np.floor(np.nanmin(z))), top - 1), top + 1))
     fig.add_heatmap(
@@ -55,7 +56,7 @@ def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int | Non
         row=1, col=1,
     )  # fmt: skip
     fig.update_xaxes(title="position", tickangle=-60, **axis(tokens), row=1, col=1)
-    fig.update_yaxes(title="stream entering layer", showgrid=False, dtick=max(1, len(layers) // 7), row=1, col=1)
+    fig.update_yaxes(title="stream entering layer", showgrid=False, dtick=1, row=1, col=1)
     off = result["off_site"].mean("prompt").to_numpy()
     fig.add_scatter(
         x=layers, y=off, mode="lines+markers", line={"color": LINES[0]}, showlegend=False,
@@ -70,13 +71,13 @@ def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int | Non
         hovertemplate="%{x} tokens<br>%{y:.3g}<extra></extra>", row=2, col=2,
     )  # fmt: skip
     _laws(fig, result, d, fall)
-    fig.update_xaxes(title="stream entering layer", row=1, col=2)
+    fig.update_xaxes(title="stream entering layer", dtick=1, row=1, col=2)
     fig.update_yaxes(title="share", range=[0, 1], row=1, col=2)
     fig.update_xaxes(title="distance (tokens)", type="log", tickvals=[1, 2, 5, 10, 20, 50, 100, 200, 500], row=2, col=2)
     fig.update_yaxes(title="share", type="log", dtick=1, exponentformat="power", row=2, col=2)
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Light cone of a disturbance · {model_name(result)}",
+        title=subtitled(f"Light cone of a disturbance · {model_name(result)}", which(result, prompt), means),
         width=1040,
         height=560,
         margin={"t": 84, "b": 110},

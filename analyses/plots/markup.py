@@ -8,11 +8,14 @@ nothing, and in the finished figure the sign becomes the entity of the character
 import json
 from collections.abc import Callable, Mapping
 from functools import wraps
+from html import escape
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
+
+from analyses.plots.fit import caption, fit
 
 SIGNS = {"<": "\U0010fffb", ">": "\U0010fffc", "&": "\U0010fffd"}
 """Code points that Unicode leaves to private use and no fonts have."""
@@ -25,7 +28,8 @@ F = TypeVar("F", bound=Callable[..., go.Figure])
 
 
 def as_text(draw: F) -> F:
-    """Have a function that draws results show all their texts as they are. Every public function that draws is so decorated."""
+    """Have a function that draws results show all their texts as they are, and its figure fit its size (`analyses.plots.fit`). Every public
+    function that draws is so decorated."""
 
     @wraps(draw)
     def drawn(*given: Any, **options: Any) -> go.Figure:
@@ -34,6 +38,8 @@ def as_text(draw: F) -> F:
             for name, value in part.to_plotly_json().items():
                 if (shown := _walked(value, ENTITIES)) is not value:
                     part[name] = shown
+        figure.layout.meta = {"caption": escape(caption(figure, draw.__doc__), quote=False)}
+        fit(figure)
         return figure
 
     return cast(F, drawn)

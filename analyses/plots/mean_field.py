@@ -41,7 +41,7 @@ def plot_mean_field(result: xr.Dataset) -> go.Figure:
         fig.update_yaxes(title=units, row=1, col=column)
     for column in (1, 2):
         fig.add_hline(y=0, line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=column)
-    fig.update_xaxes(title="stream entering layer", dtick=max(1, (len(layers) - 1) // 6))
+    fig.update_xaxes(title="stream entering layer", dtick=1)
     fig.update_layout(
         template=TEMPLATE,
         title=f"Mean-field prediction · {model_name(result)}<br><sup>{counted(prompts, 'prompt')}; the shape at random initialisation, "

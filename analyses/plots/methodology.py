@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from analyses.plots.grid import chosen_prompt, grid, over_pairs
+from analyses.plots.grid import by_head_and_position, chosen_prompt, grid, over_pairs
 from analyses.plots.kinds import draws
-from analyses.plots.labels import model_name, where_read
+from analyses.plots.labels import model_name, where_read, which
 from analyses.plots.patching import SITES
-from analyses.plots.theme import DIVERGING, TEMPLATE
+from analyses.plots.theme import DIVERGING, INK, PALE_DIVERGING, TALLEST, TEMPLATE
 
 COLUMNS = 3
 GAP, TOKENS_GAP = 92, 140
@@ -31,8 +31,11 @@ def plot_methodology(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
     number = chosen_prompt(result, prompt)
     methods = [str(method) for method in result["variant"].to_numpy()]
     cells = [grid(result.isel(variant=at), "moved", number, done["site"]) for at in range(len(methods))]
+    cells[0], shown = by_head_and_position(cells[0], result.sizes["layer"], 0.0)
+    cells[1:] = [one.chosen(cells[0].rows) for one in cells[1:]]
     limit = max(one.reach() for one in cells)
-    rows, panel = math.ceil(len(methods) / COLUMNS), 60 + cells[0].height - 220
+    rows = math.ceil(len(methods) / COLUMNS)
+    panel = min(60 + cells[0].height - 220, TALLEST // rows // 2)
     below, gap = 70 + 30 * len(methods), TOKENS_GAP if cells[0].named_columns else GAP
     inside = rows * (panel + gap) + below
     fig = make_subplots(
@@ -65,8 +68,9 @@ def plot_methodology(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
         y=[f"{name}  {at + 1}" for at, name in enumerate(names)],
         text=np.where(np.isfinite(correlation), np.char.mod("%.2f", correlation), "none"),
         texttemplate="%{text}",
+        textfont={"color": INK},
         hovertemplate="%{y} against %{x}: %{z:.3f}<extra></extra>",
-        colorscale=DIVERGING,
+        colorscale=PALE_DIVERGING,
         zmid=0,
         zmin=-1,
         zmax=1,
@@ -87,8 +91,9 @@ def plot_methodology(result: xr.Dataset, *, prompt: int | None = None) -> go.Fig
     over = (
         over_pairs(result, result["left_out"].any("variant") if "left_out" in result else None)
         if number is None
-        else "one pair"
+        else which(result, number, "pair") or "one pair"
     )
+    over += f"; {shown} by the first method" if shown else ""
     fig.update_layout(
         template=TEMPLATE,
         title=f"Patching {SITES[done['site']]} by {len(methods)} methods · {model_name(result)}"

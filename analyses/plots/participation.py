@@ -7,7 +7,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.plots.kinds import draws
-from analyses.plots.labels import axis, model_name
+from analyses.plots.labels import axis, model_name, place, subtitled, which
 from analyses.plots.theme import DIVERGING, SEQUENTIAL, TEMPLATE
 
 
@@ -19,7 +19,7 @@ def plot_participation(result: xr.Dataset, *, prompt: int = 0) -> go.Figure:
         result: of `analyses.cascade.participation`.
         prompt: which of its prompts.
     """
-    one = result.isel(prompt=prompt)
+    one = result.isel(prompt=place(result.sizes, "prompt", prompt))
     real = one["token_id"].to_numpy() >= 0
     ticks = axis(one["token"].to_numpy()[real])
     target = int(json.loads(result.attrs["parameters"])["position"]) % int(real.sum())
@@ -36,18 +36,17 @@ def plot_participation(result: xr.Dataset, *, prompt: int = 0) -> go.Figure:
             hovertemplate="position %{x}, entering layer %{y}<br>%{z:.3g}<extra></extra>", row=1, col=column,
         )  # fmt: skip
     fig.update_xaxes(title="source", tickangle=-60, **ticks)
-    fig.update_yaxes(dtick=max(1, len(layers) // 6), showgrid=False)
+    fig.update_yaxes(dtick=1, showgrid=False)
     fig.update_yaxes(title="stream entering layer", col=1)
+    below = [which(result, prompt)]
     title = f"From each place to the output at position {target} ({ticks['ticktext'][target]}) · {model_name(result)}"
     if "participation_standard_error" in one:
         probes = json.loads(result.attrs["parameters"])["probes"]
         error = float((one["participation_standard_error"] / one["participation"]).median())
-        title += (
-            f"<br><sup>estimated by {probes} random directions; median standard error of the ratio {error:.0%}</sup>"
-        )
+        below.append(f"estimated by {probes} random directions; median standard error of the ratio {error:.0%}")
     fig.update_layout(
         template=TEMPLATE,
-        title=title,
+        title=subtitled(title, *below),
         width=1040,
         height=440,
         margin={"t": 92, "b": 90},

@@ -6,9 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from analyses.plots.grid import Grid, centre_of, chosen_prompt, grid, over_pairs
+from analyses.plots.grid import Grid, by_head_and_position, centre_of, chosen_prompt, grid, over_pairs
 from analyses.plots.kinds import draws
-from analyses.plots.labels import model_name, where_read
+from analyses.plots.labels import model_name, subtitled, where_read, which
 from analyses.plots.theme import FAINT, LINES, figure
 
 SITES = {
@@ -37,9 +37,11 @@ def plot_patching(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
     number = chosen_prompt(result, prompt)
     cells = grid(result, "effect", number, done["site"])
     centre = centre_of(done)
-    title = f"{_title(result, done)} · {model_name(result)}<br><sup>{_subtitle(result, done, number)}</sup>"
+    title = subtitled(f"{_title(result, done)} · {model_name(result)}", _subtitle(result, done, number))
     if "neuron" in result["effect"].dims:
         return _bars(cells, centre, title)
+    cells, shown = by_head_and_position(cells, result.sizes["layer"], centre)
+    title = title.replace("</sup>", f"; {shown}</sup>") if shown else title
     fig = figure(title, max(720, cells.width), cells.height)
     fig.add_trace(
         cells.heatmap(
@@ -96,4 +98,5 @@ def _subtitle(result: xr.Dataset, done: dict[str, object], prompt: int | None) -
         return f"{metric}, {over_pairs(result)}"
     one = result.isel(prompt=prompt)
     clean, corrupt = float(one["clean_baseline"]), float(one["corrupt_baseline"].mean())
-    return f"{metric} {corrupt:.2f} in the corrupt run, {clean:.2f} in the clean one"
+    said = f"{metric} {corrupt:.2f} in the corrupt run, {clean:.2f} in the clean one"
+    return "; ".join(one for one in (which(result, prompt, "pair"), said) if one)

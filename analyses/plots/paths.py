@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from analyses.plots.grid import FEW, SMALLEST_SCALE, chosen_prompt, over_pairs
+from analyses.plots.grid import chosen_prompt, over_pairs, reach_of
 from analyses.plots.kinds import draws
-from analyses.plots.labels import model_name, named, where_read
-from analyses.plots.theme import BESIDE_TITLE, DIVERGING, INK, TEMPLATE, TITLE_LETTER
+from analyses.plots.labels import model_name, named, where_read, which
+from analyses.plots.theme import BESIDE_TITLE, DIVERGING, INK, TEMPLATE, TITLE_LETTER, WIDEST
 
 SMALLEST = 560
 """Pixels across."""
@@ -50,7 +50,7 @@ def plot_paths(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
         1, len(panels), column_widths=[w / sum(widths) for w in widths], horizontal_spacing=0.03, shared_yaxes=True
     )
     drawn = at[0] >= 0
-    reach = max(SMALLEST_SCALE, float(np.abs(values[drawn & np.isfinite(values)]).max(initial=0)))
+    reach = reach_of(values[drawn], units=str(result["change"].attrs["units"]))
     beyond = drawn & ((bounds[0] > 0) | (bounds[1] < 0))
     for column, (some, across) in enumerate(panels, start=1):
         rows, columns = at[0][some], np.maximum(at[1][some], 0)
@@ -79,15 +79,15 @@ def plot_paths(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
         f"Paths to {_receivers(done['receivers'])} · {model_name(result)}",
         *_said(result, done, number, values, beyond, units),
     ]
-    letters = max(len(re.sub("<.*?>", "", line)) * (1 if not row else 0.72) for row, line in enumerate(lines))
+    letters = len(re.sub("<.*?>", "", lines[0]))
     tall = max(330, 190 + high * layers)
     fig.update_layout(
         template=TEMPLATE,
-        title={"text": f"{lines[0]}<br><sup>{'<br>'.join(lines[1:])}</sup>", "y": 1 - 20 / tall, "yanchor": "top", "yref": "container"},
+        title=f"{lines[0]}<br><sup>{'<br>'.join(lines[1:])}</sup>",
         coloraxis={"colorscale": DIVERGING, "cmid": 0, "cmin": -reach, "cmax": reach,
                    "colorbar": {"title": {"text": f"change of the {named(done['metric'].replace('_', ' '))}", "side": "right"},
                                 "thickness": 14}},
-        width=max(SMALLEST, 190 + sum(widths), BESIDE_TITLE + round(TITLE_LETTER * letters)),
+        width=max(SMALLEST, min(WIDEST, max(190 + sum(widths), BESIDE_TITLE + round(TITLE_LETTER * letters)))),
         height=tall,
         margin={"t": 96},
     )  # fmt: skip
@@ -95,8 +95,8 @@ def plot_paths(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
 
 
 def _steps(count: int) -> dict[str, Any]:
-    """Ticks at whole numbers, as many as can be read."""
-    return {"dtick": 1 if count <= 16 else 2 if count <= FEW else max(1, count // 10), "tick0": 0}
+    """Ticks at whole numbers."""
+    return {"dtick": 1, "tick0": 0} if count > 1 else {"tickvals": [0], "ticktext": ["0"]}
 
 
 def _receivers(given: Sequence[str] | str) -> str:
@@ -126,6 +126,7 @@ def _said(
     dots = "dot: 95 % interval excludes 0" if beyond.any() else ""
     given = [f"{float(values[at]):+.3f}{units}" for at in np.flatnonzero(result["source"].to_numpy() == "input")]
     entered = f"input {given[0]}" if given else ""
+    over = over or which(result, number, "pair")
     return [how, "; ".join(part for part in (entered, f"read {read}" if read else "", over, dots) if part)]
 
 

@@ -8,7 +8,7 @@ import xarray as xr
 
 from analyses.plots.grid import chosen_prompt
 from analyses.plots.kinds import draws
-from analyses.plots.labels import model_name, where_read
+from analyses.plots.labels import model_name, where_read, which
 from analyses.plots.theme import FAINT, INK, LINES, figure
 
 SHOWN = 10
@@ -34,7 +34,7 @@ def plot_repair(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     start = float(one["direct"]) + np.concatenate([[0.0], np.cumsum(steps)[:-1]])
     done = json.loads(result.attrs["parameters"])
     layer, head = done["head"]
-    over = f"mean over {result.sizes['prompt']} prompts" if number is None else "one prompt"
+    over = f"mean over {result.sizes['prompt']} prompts" if number is None else which(result, number) or "one prompt"
     fig = figure(
         f"Who makes up for head {layer}.{head} · {model_name(result)}<br><sup>effect on the answer{where_read(done, number)}; {over}; "
         "downward is repair</sup>",

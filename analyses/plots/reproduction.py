@@ -45,7 +45,7 @@ def plot_reproduction(result: xr.Dataset) -> go.Figure:
             x=lags,
             y=middle * lags**-p,
             mode="lines",
-            name=f"τ^-{p:.2f}",
+            name=f"τ^-{p:.2f}{_between(result)}",
             line={"color": INK, "width": 1.4, "dash": "dash"},
             row=1,
             col=1,
@@ -83,3 +83,9 @@ def plot_reproduction(result: xr.Dataset) -> go.Figure:
     )  # fmt: skip
     fig.update_annotations(font={"size": 13})
     return fig
+
+
+def _between(result: xr.Dataset) -> str:
+    """The interval of the exponent, where there is one."""
+    bounds = result["exponent_interval"].to_numpy() if "exponent_interval" in result else np.full(2, np.nan)
+    return f" ({bounds[0]:.2f} to {bounds[1]:.2f})" if np.isfinite(bounds).all() else ""

@@ -4,11 +4,12 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from analyses.plots.bands import band, interval
+from analyses.intervals import bootstrap_mean
+from analyses.plots.bands import band, interval, whiskers
 from analyses.plots.grid import chosen_prompt
 from analyses.plots.kinds import draws
-from analyses.plots.labels import model_name
-from analyses.plots.theme import DIVERGING, LINES, TEMPLATE
+from analyses.plots.labels import model_name, which
+from analyses.plots.theme import DIVERGING, FAINT, LINES, TEMPLATE
 
 HALVES = (("attn", "attention", LINES[2]), ("mlp", "MLP", LINES[4]), ("block", "both, side by side", LINES[4]))
 """What the steps are named for that write."""
@@ -51,7 +52,7 @@ def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
     fig.update_yaxes(type="category", showgrid=False, row=1, col=2)
     fig.update_xaxes(type="category")
     massive = int((result if number is None else one)["massive"].sum())
-    over = f"mean over {result.sizes['prompt']} prompts" if number is None else "one prompt"
+    over = f"mean over {result.sizes['prompt']} prompts" if number is None else which(result, number) or "one prompt"
     found = f"{massive} massive activations" if massive else "no massive activations"
     fig.update_layout(
         template=TEMPLATE,
@@ -68,14 +69,16 @@ def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
 def _draw_written(fig: go.Figure, some: xr.Dataset, steps: list[str]) -> None:
     """Bars of what attention and MLPs write: of each prompt the mean over the positions that are not set apart, and the mean of these."""
     for column, (name, said) in enumerate((("written_norm", "norm %{y:.2f}"), ("norm_change", "%{y:+.2f}")), start=1):
-        values = some[name].astype(float).where(some["set_apart"] == 0).mean("position").mean("prompt").to_numpy()
+        each = some[name].astype(float).where(some["set_apart"] == 0).mean("position").transpose("prompt", "step")
+        values, bounds = each.mean("prompt").to_numpy(), bootstrap_mean(each.to_numpy())
         for half, title, color in HALVES:
             chosen = [at for at, step in enumerate(steps) if step.endswith(half)]
             if not chosen:
                 continue
             fig.add_bar(
                 x=[steps[at] for at in chosen], y=values[chosen], name=title, legendgroup=title, showlegend=column == 1,
-                marker={"color": color}, hovertemplate="%{x}<br>" + said + "<extra></extra>", row=2, col=column,
+                marker={"color": color}, error_y=whiskers(values[chosen], bounds[:, chosen], FAINT),
+                hovertemplate="%{x}<br>" + said + "<extra></extra>", row=2, col=column,
             )  # fmt: skip
     fig.update_xaxes(categoryorder="array", categoryarray=steps[1:], row=2)
     fig.update_yaxes(title="norm", row=2, col=1)

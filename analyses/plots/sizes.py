@@ -1,9 +1,10 @@
 """Figures at the size at which they are printed or shown."""
 
-import copy
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
+
+from analyses.plots.fit import fit
 
 INCH, DOTS = 96.0, 300.0
 """Pixels of a screen, and dots of print, to an inch."""
@@ -51,7 +52,7 @@ def fitting(figure: go.Figure, size: str) -> str:
 def sized(figure: go.Figure, size: str) -> go.Figure:
     """A copy of a figure, laid out for a place. Raises KeyError for a name that is not in `SIZES`."""
     target = SIZES[size]
-    found = go.Figure(copy.deepcopy(figure))
+    found = go.Figure(figure)  # its own copy, in which arrays stay what they are
     if target.inches is None:
         return found
     native, height = float(found.layout.width), float(found.layout.height)
@@ -63,4 +64,5 @@ def sized(figure: go.Figure, size: str) -> go.Figure:
         kept = 30.0 if above else 12.0
         height, found.layout.title, found.layout.margin.t = height - top + kept, None, kept
     found.update_layout(width=width, height=height)
+    fit(found)
     return found

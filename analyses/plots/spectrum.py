@@ -1,8 +1,11 @@
 """Singular values of a Jacobian, and Lyapunov exponents."""
 
+import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses.intervals import bootstrap_mean
+from analyses.plots.bands import band
 from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, model_name
 from analyses.plots.theme import FAINT, LINES, figure
@@ -32,7 +35,7 @@ def plot_spectrum(result: xr.Dataset) -> go.Figure:
             hovertemplate=f"prompt {number}<br>value %{{x}}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
     fig.add_hline(y=1, line={"color": FAINT, "width": 1, "dash": "dot"})
-    fig.update_xaxes(title="rank", dtick=max(1, result.sizes["singular"] // 10))
+    fig.update_xaxes(title="rank (1 is the largest)", dtick=1)
     fig.update_yaxes(title="singular value", type="log", dtick=1, exponentformat="power")
     fig.update_layout(margin={"t": 90})
     return fig
@@ -40,7 +43,8 @@ def plot_spectrum(result: xr.Dataset) -> go.Figure:
 
 @draws("lyapunov")
 def plot_lyapunov(result: xr.Dataset) -> go.Figure:
-    """Exponents in order, beside the singular exponents of the whole depth; means over prompts. Above the dotted line they grow.
+    """Exponents in order, beside the singular exponents of the whole depth; means over prompts, bands their 95 % intervals where there are
+    enough. Above the dotted line they grow.
 
     Args:
         result: of `analyses.cascade.lyapunov`.
@@ -54,12 +58,14 @@ def plot_lyapunov(result: xr.Dataset) -> go.Figure:
         ("exponent", "by QR, layer by layer", LINES[0]),
         ("singular_exponent", "ln s / L, whole depth", LINES[1]),
     ):
+        if np.isfinite(bounds := bootstrap_mean(result[name].transpose("prompt", "mode").to_numpy())).all():
+            fig.add_trace(band(result["mode"].to_numpy() + 1, bounds, color))
         fig.add_scatter(
             x=result["mode"].to_numpy() + 1, y=result[name].mean("prompt").to_numpy(), mode="lines+markers", name=said,
             line={"color": color, "width": 1.8}, marker={"size": 5}, hovertemplate="mode %{x}<br>%{y:.3f} nats per layer<extra></extra>",
         )  # fmt: skip
     fig.add_hline(y=0, line={"color": FAINT, "width": 1, "dash": "dot"})
-    fig.update_xaxes(title="mode")
+    fig.update_xaxes(title="mode (1 grows most)", dtick=1)
     fig.update_yaxes(title="nats per layer")
     fig.update_layout(margin={"t": 90, "b": 90}, legend={"y": -0.24, "yanchor": "top", "x": 0, "xanchor": "left"})
     return fig

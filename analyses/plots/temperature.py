@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 from analyses.plots.bands import band, interval
 from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name, named
-from analyses.plots.theme import FAINT, LINES, TEMPLATE
+from analyses.plots.theme import FAINT, TEMPLATE, look
 
 PANELS = ("late damage", "susceptibility χ within prompts (tokens)", "entropy rate (nats)", "repetition")
 
@@ -24,14 +24,15 @@ def plot_temperature(result: xr.Dataset) -> go.Figure:
     grid = result["temperature"].to_numpy()
     fig = make_subplots(2, 2, subplot_titles=PANELS, horizontal_spacing=0.1, vertical_spacing=0.17)
     for number, length in enumerate(result["horizon"].to_numpy()):
-        color = LINES[number % len(LINES)]
+        line, marker = look(number)
+        color = line["color"]
         one = result.sel(horizon=length)
         for column, name in ((1, "late_damage_mean"), (2, "susceptibility")):
             if (bounds := interval(one, f"{name.removesuffix('_mean')}_interval")) is not None:
                 fig.add_trace(band(grid, bounds, color), row=1, col=column)
             fig.add_scatter(
                 x=grid, y=one[name].to_numpy(), mode="lines+markers", name=f"{length} tokens", legendgroup=str(length),
-                showlegend=column == 1, line={"color": color, "width": 2}, marker={"size": 5},
+                showlegend=column == 1, line=line | {"width": 2}, marker=marker | {"size": 6},
                 hovertemplate="T = %{x:g}<br>%{y:.3g}<extra></extra>", row=1, col=column,
             )  # fmt: skip
     for column, name in ((1, "entropy_rate"), (2, "repetition")):
@@ -41,6 +42,17 @@ def plot_temperature(result: xr.Dataset) -> go.Figure:
             x=grid, y=result[f"{name}_mean"].to_numpy(), mode="lines+markers", showlegend=False, line={"color": FAINT, "width": 2},
             marker={"size": 5}, hovertemplate="T = %{x:g}<br>%{y:.3g}<extra></extra>", row=2, col=column,
         )  # fmt: skip
+    if not result["repetition"].any():
+        fig.add_annotation(
+            text="no token repeats",
+            x=float(grid.mean()),
+            y=0,
+            yshift=12,
+            showarrow=False,
+            font={"color": FAINT},
+            row=2,
+            col=2,
+        )
     found = float(result["critical_temperature"])
     if np.isfinite(result["critical_temperature_interval"]).all():
         fig.add_vline(x=found, line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=2)

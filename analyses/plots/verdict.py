@@ -65,7 +65,7 @@ def plot_verdict(result: xr.Dataset) -> go.Figure:
     fig.add_hline(y=0, line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=3)
     fig.update_xaxes(title="slope of ln Γ (nats per layer)", row=1, col=1)
     fig.update_xaxes(title="ln Γ (nats)", row=1, col=2)
-    fig.update_xaxes(title="block", dtick=max(1, result.sizes["block"] // 7), row=1, col=3)
+    fig.update_xaxes(title="block", dtick=1, row=1, col=3)
     fig.update_yaxes(title="nats", row=1, col=3)
     fig.update_layout(
         template=TEMPLATE,

@@ -3,10 +3,10 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import plotly.graph_objects as go
 import plotly.io
 import xarray as xr
 
-from analyses.plots import plot
-from analyses.plots.browser import check_pictures
+from analyses.plots.browser import check_pictures, whole_pages
 from analyses.plots.sizes import SIZES, fitting, sized
+from analyses.plots.together import draw, unused
 from analyses.report.html import write_figures
 from interp.errors import InterpError, is_known, nearest
 from interp.files import check_free, make_folder, write_whole
@@ -48,22 +48,30 @@ def export(
     formats: Sequence[str] = FORMATS,
     size: str = "double",
     overwrite: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Exported]:
-    """Write each result's figure, its data as CSV and its provenance as JSON into a folder, all named after it.
+    """Write each result's figure, its data as CSV and its caption and provenance as JSON into a folder, all named after it.
+
+    Figures are those of a report: results that belong together stand in one (`analyses.plots.together`).
 
     Args:
         results: names and results; a result of a kind that has no figure is an error.
         folder: is made where it is not there.
         formats: of `html`, `png`, `svg`, `pdf`. PNG has 300 dots to an inch of the printed size.
         size: a name of `analyses.plots.sizes.SIZES`.
+        options: of the figures, such as `prompt` or `position`, for those that take them.
 
     Raises:
-        InterpError: as `check_export`.
+        InterpError: as `check_export`; an option that no figure takes.
     """
-    given = list(results)
+    given, options = list(results), dict(options or {})
     check_export([folder / name for name, _ in given], formats=formats, size=size, overwrite=overwrite)
     planned = {name: _files(folder / name, formats) for name, _ in given}
-    plain = {name: plot(result) for name, result in given}
+    together = dict(given)
+    if lost := unused(together, options):
+        raise InterpError(f"export: no figure of these results has an option {lost[0]!r}.")
+    plain = {name: draw(name, together, options) for name in together}
+    captions = {name: unescape(str(figure.layout.meta["caption"])) for name, figure in plain.items()}
     sizes = {name: fitting(figure, size) for name, figure in plain.items()}
     figures = {name: sized(figure, sizes[name]) for name, figure in plain.items()}
     kinds = [kind for kind in STATIC if kind in formats]
@@ -72,9 +80,9 @@ def export(
     _draw(static, folder, sizes, overwrite)
     for name, result in given:
         if "html" in formats:
-            write_figures([figures[name]], folder / f"{name}.html", overwrite=overwrite)
+            write_figures([figures[name]], folder / f"{name}.html", read=[captions[name]], overwrite=overwrite)
         write_whole(folder / f"{name}.csv", partial(table(result).to_csv, index=False), overwrite=overwrite)
-        about = json.dumps(provenance(result), indent=1)
+        about = json.dumps({"caption": captions[name], **provenance(result)}, indent=1, ensure_ascii=False)
         write_whole(
             folder / f"{name}.json", partial(Path.write_text, data=about, encoding="utf-8"), overwrite=overwrite
         )
@@ -152,7 +160,7 @@ def _draw(
         return
     scales = [SIZES[sizes[name]].scale(float(figure.layout.width), kind) for figure, name, kind in wanted]
     try:
-        with tempfile.TemporaryDirectory() as place, _offline(Path(place)):
+        with tempfile.TemporaryDirectory() as place, whole_pages():
             drawn = [Path(place) / f"{number}.{kind}" for number, (*_, kind) in enumerate(wanted)]
             plotly.io.write_images(
                 [figure for figure, _, _ in wanted], [str(path) for path in drawn], format=[kind for *_, kind in wanted], scale=scales,
@@ -165,16 +173,3 @@ def _draw(
             raise
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InterpError(f"export: kaleido could not draw: {said}. HTML needs neither it nor a browser.") from error
-
-
-@contextmanager
-def _offline(place: Path) -> Iterator[None]:
-    """Have kaleido fetch nothing: where no MathJax is named, which our figures have no use for, it takes one from the net."""
-    defaults, nothing = plotly.io.defaults, place / "no_mathjax.js"
-    before = defaults.mathjax
-    nothing.touch()
-    defaults.mathjax = nothing.as_uri()
-    try:
-        yield
-    finally:
-        defaults.mathjax = before
