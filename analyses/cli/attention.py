@@ -47,7 +47,13 @@ def attention(
     shown = head_rows(table, sort)
     patterns = analyses.attention_patterns(loaded, text)
     figures = [analyses.plot(table), analyses.plot(analyses.composition(loaded, seed=seed))]
-    write_figures(figures, out, overwrite=force, above=attention_viewer(patterns).html)
+    write_figures(
+        figures,
+        out,
+        about={"heads": table, "attention": patterns},
+        overwrite=force,
+        above=attention_viewer(patterns).html,
+    )
     if save is not None:
         analyses.save(table, save, overwrite=force)
     console = Console(highlight=False)
