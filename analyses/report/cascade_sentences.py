@@ -7,7 +7,7 @@ import xarray as xr
 
 from analyses.intervals import FEWEST_PROMPTS
 from analyses.plots.labels import counted
-from analyses.report.sentences import course
+from analyses.report.sentences import course, way_of
 
 NOT_TOLD = "undetermined"
 BEFORE = "The same before training, on the same scales."
@@ -90,6 +90,16 @@ def verdict_read(verdict: xr.Dataset) -> str:
         f"string, right of it it grows as in a pile above critical size. {beside}The first block is left out of the slopes (open: with "
         "it), since it lifts small embeddings whatever it has learned. A label needs both, on site and over all positions; intervals "
         "are over prompts, and without one nothing is claimed."
+    )
+
+
+def repair_read(repair: xr.Dataset) -> str:
+    """How to read the figure of a head that is taken out, and what becomes of it."""
+    layer, head = json.loads(repair.attrs["parameters"])["head"]
+    direct, total = (float(repair[name].mean()) for name in ("direct", "total"))
+    return (
+        "One head is taken out: what that costs if nothing else changes, what the final norm and each later part change about it, and what "
+        f"it costs in all. Here {way_of(f'{layer}.{head}', direct, total, max(abs(direct), abs(total)))}."
     )
 
 

@@ -20,7 +20,7 @@ from analyses.cascade.light_cone import describe_cone
 from analyses.cascade.verdict import REACHES
 from analyses.plots import plot
 from analyses.plots.match import match
-from analyses.report.cascade_sentences import BEFORE, before_training, verdict_read
+from analyses.report.cascade_sentences import BEFORE, before_training, repair_read, verdict_read
 from analyses.report.section import Shown, shown
 from analyses.report.shelf import Shelf, parts_shelf, twins_shelf
 from analyses.report.steps import Compute, Step, add_rows, left_out, made_of
@@ -71,7 +71,7 @@ SHOWN = {
     ),
     "exponents": "Growth rates of independent disturbances of the whole stream, layer by layer and over the whole depth.",
     "damping": "The same injections with the scales of all norms held: the difference is what the norms take away.",
-    "repair": "One head is taken out: what it did by itself, and how much of that the final norm and later parts make up for.",
+    "repair": "",  # likewise, see `repair_read`
 }
 """Each figure's result, in the order in which they are shown, and how to read it."""
 
@@ -250,7 +250,8 @@ def figures(results: Mapping[str, xr.Dataset], *, injection: int | None = None) 
             if pair:
                 match(pair.values())
             again = before_training(results[name], results[null]) if len(pair) == 2 else BEFORE
-            for one, said in ((name, read), (null, again)):
+            first = repair_read(results[name]) if name == "repair" and name in results else read
+            for one, said in ((name, first), (null, again)):
                 if one in pair:
                     drawn.append(Shown(one, pair[one], said))
                 elif one in lacking:

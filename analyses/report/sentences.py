@@ -43,7 +43,8 @@ def patching_sentence(patching: xr.Dataset) -> str:
     one = patching.isel(prompt=0)
     effect, tokens = one["effect"].to_numpy(), one["clean_token"].to_numpy()
     metric = str(json.loads(patching.attrs["parameters"])["metric"]).replace("_", " ")
-    begin = f"The {metric} is {float(one['clean_baseline']):.2f} in the clean run and {float(one['corrupt_baseline']):.2f} in the corrupt run"
+    clean, corrupt = (float(one[f"{run}_baseline"]) for run in ("clean", "corrupt"))
+    begin = f"The {metric} is {clean:.2f} in the clean run and {corrupt:.2f} in the corrupt run"
     if not np.isfinite(effect).any():
         return f"{begin}; the effect of no patch is a number."
 
