@@ -65,7 +65,7 @@ def _peak(result: xr.Dataset) -> str:
     inside = np.isfinite(result["peak_temperature"].to_numpy()[-2:]).all()
     what = "the peak of χ" if inside else "the largest χ, at an end of the range and no peak,"
     if np.isnan([growth, low, high]).any():
-        return f"of {what.removesuffix(',')} it is not told whether it grows with length"
+        return f"whether {what} grows with length is not told"
     power = f"to the power {growth:.2f} ({low:.2f} to {high:.2f})"
     if low > 0:
         return f"{what} grows with length {power}"

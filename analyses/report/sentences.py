@@ -68,7 +68,7 @@ def patching_sentence(patching: xr.Dataset) -> str:
 def heads_sentence(heads: xr.Dataset, methods: xr.Dataset) -> str:
     """The heads that restore most, and how far the methods agree on their order."""
     effect = heads["effect"][0].to_numpy()
-    order = [at for at in np.argsort(-effect, axis=None)[:3] if effect.flat[at] >= SLIGHT]
+    order = [int(at) for at in np.argsort(-effect, axis=None)[:3] if effect.flat[at] >= SLIGHT]
     found = [f"{name_of(at, effect)} ({effect.flat[at]:.0%})" for at in order]
     if found:
         begin = f"Of single heads, {listed(found)} restore{'s' if len(found) == 1 else ''} most"
