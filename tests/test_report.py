@@ -26,6 +26,14 @@ def results(smalltown):
     return collect(smalltown, pair.clean, corrupt=pair.corrupt, answer=pair.answer, wrong=pair.wrong)
 
 
+@pytest.fixture(scope="module")
+def path(results, tmp_path_factory):
+    """The page, written."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write(results, path)
+    return path
+
+
 def watch(page):
     """Everything a page logs, throws or asks for beyond itself."""
     seen = []
@@ -50,9 +58,7 @@ def fits(page):
 
 
 @pytest.mark.browser
-def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, tmp_path):
-    path = tmp_path / "report.html"
-    write(results, path)
+def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, path):
     seen = watch(page)
     open_whole(page, path)
     assert seen == []
@@ -80,12 +86,11 @@ def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, 
 
 
 @pytest.mark.browser
-def test_the_page_leads_folds_and_is_small(results, page, tmp_path):
-    path = tmp_path / "report.html"
-    write(results, path)
+def test_the_page_leads_folds_and_is_small(page, path):
     assert path.stat().st_size < 2.5e6
     page.goto(path.as_uri())
-    page.locator("details[open] .main-svg").first.wait_for()
+    page.locator("#lens").scroll_into_view_if_needed()
+    page.locator("#lens .main-svg").first.wait_for()
     assert page.locator(".lead li").count() == LEAD
     assert [page.locator(one).count() for one in ("header", "main", "nav", "footer")] == [1, 1, 1, 1]
     assert page.locator("details[open]").count() == 1
@@ -109,9 +114,7 @@ def test_the_page_leads_folds_and_is_small(results, page, tmp_path):
 
 
 @pytest.mark.browser
-def test_a_phone_and_dark_paper(results, page, tmp_path):
-    path = tmp_path / "report.html"
-    write(results, path)
+def test_a_phone_and_dark_paper(page, path):
     page.set_viewport_size({"width": 400, "height": 800})
     page.emulate_media(color_scheme="dark")
     page.goto(path.as_uri())
@@ -132,12 +135,12 @@ def test_a_phone_and_dark_paper(results, page, tmp_path):
     assert max(light(ink.evaluate("e => getComputedStyle(e).fill"))) < 100
 
 
-def test_names_are_unique_and_every_link_leads_somewhere(results):
+def test_names_are_unique_and_every_link_leads_somewhere(results, path):
     parts = sections(results)
     names = [one.name for part in parts for one in part.figures] + [part.name for part in parts]
     assert len(names) == len(set(names))
     assert {name for _, name in lead(results)} <= set(names)
-    html = render(results)
+    html = path.read_text(encoding="utf-8")
     for name in re.findall('href="#([^"]*)"', html):
         assert html.count(f'id="{name}"') == 1, name
 
@@ -153,7 +156,7 @@ def test_the_lead_has_the_first_findings_of_those_that_there_are(results):
 
 @pytest.mark.browser
 def test_untrusted_text_shows_as_text(small_checkpoint, page, tmp_path):
-    path = tmp_path / "report.html"
+    path = tmp_path / "nasty.html"
     write(collect(interp.load(small_checkpoint), NASTY), path)
     seen = watch(page)
     open_whole(page, path)
@@ -165,8 +168,8 @@ def test_untrusted_text_shows_as_text(small_checkpoint, page, tmp_path):
     assert "Give a second one with --corrupt" in page.inner_text("body")
 
 
-def test_the_page_is_complete_in_itself(results):
-    html = render(results)
+def test_the_page_is_complete_in_itself(path):
+    html = path.read_text(encoding="utf-8")
     outside = re.sub(r'<script type="text/plain" id="plotly">.*?</script>', "", html, count=1, flags=re.S)
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", outside)
     assert "default-src 'none'" in html
@@ -179,8 +182,9 @@ def test_the_chosen_head_looks_at_the_answer(results):
     scores = attention["pattern"][0, :, :, -1, keys].sum("key")
     assert float(scores[layer, head]) == float(scores.max())
     assert chosen_head(attention, None) in [(i, j) for i in range(6) for j in range(4)]
-    assert f"Head {layer}.{head}, chosen" in render(results)
-    assert "Head 1.2. A row" in render(results, head=(1, 2))
+    some = {name: results[name] for name in ("attention", "patching")}
+    assert f"Head {layer}.{head}, chosen" in render(some)
+    assert "Head 1.2. A row" in render(some, head=(1, 2))
 
 
 @pytest.mark.parametrize("text", ["9.9", "1", "a.b", "1.9", "-1.0", ""])
@@ -227,8 +231,8 @@ def test_requests_that_cannot_be(smalltown):
 
 
 @pytest.mark.browser
-def test_the_cascade_outside_is_shown_where_it_was_asked_for(results, smalltown, page, tmp_path):
-    assert "Ask for it with <code>--cascade</code>" in render(results)
+def test_the_cascade_outside_is_shown_where_it_was_asked_for(results, path, smalltown, page, tmp_path):
+    assert "Ask for it with <code>--cascade</code>" in path.read_text(encoding="utf-8")
     pairs = task("ioi").sample(6, 0, smalltown.tokenizer)
     found = dict(results)
     disturbance = Replace([pair.corrupt for pair in pairs])
