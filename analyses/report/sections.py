@@ -165,6 +165,7 @@ def _attention(results: Results, head: Head) -> Section:
         figures += shown(results, "viewer", READ["viewer"], lambda *_: _viewer(results, at), "attention")
     else:
         figures += shown(results, "pattern", "", plot, "attention")
+    figures += [Shown(one.name, one) for one in left_out(results) if one.name == "attention_corrupt"]
     figures += _own(results, "head_table")
     return Section("Attention", said(results, detectors_sentence, "head_table"), figures)
 
