@@ -88,7 +88,10 @@ def test_the_viewer_of_bidirectional_attention_holds_later_keys(both_ways):
 
     data = packed(analyses.attention_viewer(both_ways).html)
     assert data["causal"] is False
-    shares = np.frombuffer(zlib.decompress(base64.b64decode(data["patterns"][5])), dtype=np.uint8) / data["steps"]
+    shares = (
+        np.frombuffer(zlib.decompress(base64.b64decode(data["texts"][0]["patterns"][5])), dtype=np.uint8)
+        / data["steps"]
+    )
     np.testing.assert_allclose(shares.reshape(6, 6) ** 2, both_ways["pattern"][0, 1, 1], atol=0.005)
     seen_once = both_ways.copy(deep=True)  # a model that may look ahead and does not: what it may do is what counts
     seen_once["pattern"][..., *np.triu_indices(6, 1)] = 0.0

@@ -1,5 +1,7 @@
 """The `interp` command, as a user types it."""
 
+import json
+import re
 import subprocess
 import sys
 import time
@@ -216,9 +218,14 @@ def test_lens_told_nonsense(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["Mary and John", "--task", "induction", "--pairs", 5, "--sort", "importance_resample"]]
+    ("words", "texts"),
+    [
+        ([], ["clean", "corrupt"]),
+        (["--task", "induction", "--pairs", 5], ["clean", "corrupt"]),
+        (["Mary and John", "--task", "induction", "--pairs", 5, "--sort", "importance_resample"], ["prompt"]),
+    ],
 )
-def test_attention(monkeypatch, capsys, tmp_path, words):
+def test_attention(monkeypatch, capsys, tmp_path, words, texts):
     arguments = ["--out", tmp_path / "a.html", "--save", tmp_path / "a.nc"]
     status, out, err = run(monkeypatch, capsys, "attention", *words, *arguments)
     assert status == 0, err
@@ -227,6 +234,9 @@ def test_attention(monkeypatch, capsys, tmp_path, words):
     page = (tmp_path / "a.html").read_text()
     assert page.count('class="plotly-graph-div"') == 2
     assert page.count('class="attention-viewer"') == 1
+    shown = json.loads(re.search(r'<script type="application/json">(\{"layers".*?)</script>', page)[1])
+    assert (shown["layer"], shown["head"]) == (4, 2)  # the first of the table
+    assert [one["name"] for one in shown["texts"]] == texts
     assert analyses.load(tmp_path / "a.nc").attrs["kind"] == "head_table"
     assert run(monkeypatch, capsys, "attention", *words, *arguments)[0] == 1
     status, _, err = run(monkeypatch, capsys, "attention", "--sort", "inductoin", "--out", tmp_path / "b.html")

@@ -20,8 +20,17 @@ def patterns(smalltown):
 def shown(page, path):
     seen = watch(page)
     page.goto(path.as_uri())
-    page.wait_for_function("document.querySelector('.attention-viewer .said').textContent.includes('head')")
+    says(page, "head")
     return seen
+
+
+def says(page, text):
+    """Wait until the line above the tokens holds a text."""
+    page.locator(".attention-viewer .said", has_text=text).first.wait_for()
+
+
+def focused(page, locator):
+    return locator.evaluate("e => e === document.activeElement")
 
 
 def said(page):
@@ -37,37 +46,136 @@ def test_hover_lock_keys_and_weights(patterns, page, tmp_path):
     tokens = page.locator(".attention-viewer .token")
     assert tokens.count() == 15
     tokens.nth(9).hover()
-    page.wait_for_function("document.querySelector('.said').textContent.includes('(9)')")
+    says(page, "(9)")
     assert f"“·Mary” {pattern[4, 2, 9, 2]:.2f}" in said(page)
     tokens.nth(9).click()
     tokens.nth(3).hover()
     assert "(9)" in said(page)
     assert said(page).endswith("locked")
-    root = page.locator(".attention-viewer")
-    root.focus()
-    page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('.said').textContent.startsWith('head 4.3')")
-    page.keyboard.press("ArrowUp")
-    page.keyboard.press("ArrowUp")  # from the last layer around to the first
-    page.wait_for_function("document.querySelector('.said').textContent.startsWith('head 0.3')")
     page.keyboard.press("d")
-    page.wait_for_function("document.querySelector('.said').textContent.includes(' to “,”')")
-    column = pattern[0, 3, :, 9]
-    assert f"{column.max():.2f}" in said(page)
+    says(page, "head 4.2 to “,”")
+    assert f"{pattern[4, 2, :, 9].max():.2f}" in said(page)
     page.keyboard.press("d")
     page.keyboard.press("v")
-    weighted = patterns["value_weighted"][0, 0, 3, 9].to_numpy()
-    best = int(weighted.argmax())
-    page.wait_for_function(f"document.querySelectorAll('.token')[{best}].title > 0.9 * {weighted[best]}")
-    assert float(tokens.nth(best).get_attribute("title")) == pytest.approx(weighted[best], rel=0.05)
+    weighted = patterns["value_weighted"][0].to_numpy()
+    best = int(weighted[4, 2, 9].argmax())
+    says(page, f"“{tokens.nth(best).inner_text()}” {weighted[4, 2, 9, best]:.2f}")
+    assert float(tokens.nth(best).get_attribute("title")) == pytest.approx(weighted[4, 2, 9, best], rel=0.05)
     page.keyboard.press("Escape")
-    page.wait_for_function("!document.querySelector('.said').textContent.includes('locked')")
+    page.locator(".said:not(:has-text('locked'))").first.wait_for()
     canvases = page.locator(".attention-viewer canvas")
     assert canvases.count() == 24
-    page.wait_for_function("document.querySelectorAll('canvas[data-painted]').length > 10")
+    page.locator("canvas[data-painted]").nth(23).wait_for()
     canvases.nth(5).click()
-    page.wait_for_function("document.querySelector('.said').textContent.startsWith('head 1.1')")
+    says(page, "head 1.1")
     assert seen == []
+
+
+@pytest.mark.browser
+def test_the_arrow_keys_go_where_they_point(patterns, page, tmp_path):
+    """Tokens and thumbnails are one tab stop each; among thumbnails up is the row above."""
+    analyses.attention_viewer(patterns, layer=4, head=2).write(tmp_path / "v.html")
+    shown(page, tmp_path / "v.html")
+    tokens, canvases = page.locator(".attention-viewer .token"), page.locator(".attention-viewer canvas")
+    assert page.locator(".attention-viewer [tabindex='0']").count() == 2
+    canvases.nth(18).focus()
+    above, own = (canvases.nth(number).bounding_box() for number in (14, 18))
+    assert above["y"] < own["y"]
+    for key, name in (("ArrowUp", "3.2"), ("ArrowDown", "4.2"), ("ArrowDown", "5.2"), ("ArrowDown", "0.2"), ("ArrowRight", "0.3"),
+                      ("ArrowLeft", "0.2"), ("End", "0.3"), ("Home", "0.0")):  # fmt: skip
+        page.keyboard.press(key)
+        says(page, f"head {name} from")
+        assert focused(page, page.locator(f"canvas[title='head {name}']"))
+        assert page.locator("canvas[tabindex='0']").count() == 1
+    page.locator(".weighted").focus()
+    page.keyboard.press("Tab")
+    assert focused(page, tokens.nth(14))
+    for key, at in (
+        ("ArrowLeft", 13),
+        ("Home", 0),
+        ("ArrowLeft", 0),
+        ("ArrowRight", 1),
+        ("End", 14),
+        ("ArrowRight", 14),
+    ):
+        page.keyboard.press(key)
+        says(page, f"({at})")
+        assert focused(page, tokens.nth(at))
+    page.keyboard.press("Enter")
+    says(page, "locked")
+    assert tokens.nth(14).get_attribute("aria-selected") == "true"
+    page.keyboard.press("Tab")
+    assert focused(page, canvases.nth(0))
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    tokens.nth(14).focus()
+    page.keyboard.press("ArrowUp")
+    up = page.evaluate("Number(document.activeElement.dataset.at)")
+    assert up < 14
+    assert tokens.nth(up).bounding_box()["y"] < tokens.nth(14).bounding_box()["y"]
+
+
+@pytest.mark.browser
+def test_rows_and_columns_have_names(patterns, page, tmp_path):
+    analyses.attention_viewer(patterns).write(tmp_path / "v.html")
+    shown(page, tmp_path / "v.html")
+    assert page.locator("[role=columnheader]").all_inner_texts() == ["layer \\ head", *"0123"]
+    assert page.locator("[role=rowheader]").all_inner_texts() == list("012345")
+    row, cell = page.locator("[role=rowheader]").nth(3).bounding_box(), page.locator("canvas").nth(12).bounding_box()
+    assert cell["y"] < row["y"] + row["height"] / 2 < cell["y"] + cell["height"]
+
+
+def shade(locator):
+    """How dark a token is, of 0.9."""
+    color = locator.evaluate("e => e.style.background")
+    return float(color.split(",")[-1].rstrip(") ")) if color.startswith("rgba") else 1.0
+
+
+@pytest.mark.browser
+def test_weighted_shares_have_one_scale_for_all_heads(patterns, page, tmp_path):
+    """A head that moves next to nothing stays pale."""
+    faint = patterns.copy(deep=True)
+    faint["value_weighted"][0, 1, 1] *= 0.01
+    analyses.attention_viewer(faint, layer=1, head=1).write(tmp_path / "v.html")
+    shown(page, tmp_path / "v.html")
+    tokens = page.locator(".attention-viewer .token")
+    darkest = lambda: max(shade(tokens.nth(at)) for at in range(15))  # noqa: E731
+    assert darkest() > 0.2
+    page.locator(".weighted").check()
+    page.locator(".scale .most", has_text="the most that any head moves").wait_for()
+    assert darkest() < 0.05
+    weighted = faint["value_weighted"][0].to_numpy()
+    layer, head, query, _ = np.unravel_index(weighted.argmax(), weighted.shape)
+    page.locator(".layer").select_option(str(layer))
+    page.locator(".head").select_option(str(head))
+    tokens.nth(int(query)).hover()
+    says(page, f"head {layer}.{head} from")
+    says(page, f"({query})")
+    assert darkest() == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.browser
+def test_several_texts_to_choose_from(smalltown, patterns, page, tmp_path):
+    other = analyses.attention_patterns(smalltown, "Mary went to the store")
+    analyses.attention_viewer({"clean": patterns, "corrupt": other}, layer=4, head=2).write(tmp_path / "v.html")
+    seen = shown(page, tmp_path / "v.html")
+    assert page.locator(".which option").all_inner_texts() == ["clean", "corrupt"]
+    page.locator(".which").select_option(label="corrupt")
+    says(page, "“·store” (5)")
+    key = int(other["pattern"][0, 4, 2, 5].to_numpy().argmax())
+    assert f"{float(other['pattern'][0, 4, 2, 5, key]):.2f}" in said(page)
+    assert page.locator(".attention-viewer .token").count() == 6
+    page.locator(".which").select_option(label="clean")
+    says(page, "(14)")
+    assert seen == []
+
+
+def test_results_that_cannot_be_shown_together(patterns):
+    with pytest.raises(ResultError, match="no result to show"):
+        analyses.attention_viewer({})
+    smaller = analyses.attention_patterns(tiny(), torch.zeros(1, 8, dtype=torch.long))
+    with pytest.raises(ResultError, match="unlike shape"):
+        analyses.attention_viewer({"clean": patterns, "corrupt": smaller})
 
 
 @pytest.mark.browser
@@ -91,7 +199,7 @@ def test_shares_survive_the_packing(patterns, page, tmp_path):
     tokens = page.locator(".attention-viewer .token")
     for query in (3, 14):
         tokens.nth(query).hover()
-        page.wait_for_function(f"document.querySelector('.said').textContent.includes('({query})')")
+        says(page, f"({query})")
         shares = [float(tokens.nth(key).get_attribute("title")) for key in range(15)]
         assert np.abs(np.sqrt(shares) - np.sqrt(pattern[query])).max() < 0.5 / 255 + 0.02
 

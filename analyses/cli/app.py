@@ -1,7 +1,7 @@
 """The `interp` command itself, and what its parts share."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
     from rich.table import Table
 
-    from analyses.report.steps import LeftOut
+    from analyses.report.section import Shown
 
 app = typer.Typer(
     name="interp",
@@ -87,7 +87,7 @@ def deliver(
     import analyses
     from analyses.report.html import write_figures
 
-    write_figures(figures or [analyses.plot(result)], out, overwrite=force)
+    write_figures(figures or [analyses.plot(result)], out, about={result.attrs["kind"]: result}, overwrite=force)
     if save is not None:
         analyses.save(result, save, overwrite=force)
     console = Console(highlight=False)
@@ -108,7 +108,7 @@ def save_all(results: "Mapping[str, xr.Dataset]", folder: Path | None, force: bo
 
 def deliver_all(
     results: "Mapping[str, xr.Dataset]",
-    figures: "Iterable[tuple[Figure | LeftOut, str]]",
+    figures: "Sequence[Shown]",
     table: "Table",
     out: Path,
     save: Path | None,
@@ -117,8 +117,7 @@ def deliver_all(
     """Write the figures of several results with how to read them, save the numbers if asked, print a table."""
     from analyses.report.html import write_figures
 
-    drawn, read = zip(*figures, strict=True)
-    write_figures(drawn, out, read=read, overwrite=force)
+    write_figures(figures, out, about=results, overwrite=force)
     save_all(results, save, force)
     console = Console(highlight=False)
     console.print(table)

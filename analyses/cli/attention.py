@@ -22,9 +22,9 @@ def attention(
     seed: Annotated[int, seed_option("Of the random sequences and of the pairs.")] = 0,
     force: Force = False,
 ) -> None:  # fmt: skip
-    """Look through every head's attention, and score what every head does."""
+    """Look through every head's attention, from the head with the largest score on, and score what every head does."""
     import analyses
-    from analyses.report.heads import check_sort, head_rows
+    from analyses.report.heads import check_sort, first_head, head_rows
     from analyses.report.html import write_figures
     from analyses.report.viewer import attention_viewer
     from interp import load
@@ -37,17 +37,22 @@ def attention(
     check_sort(sort, with_task=task is not None)
     chosen = None if task is None else task_of(task)
     loaded = load(model)
-    text = DEFAULT_PAIR.clean if prompt is None else prompt
-    loaded.to_tokens(text)  # whether it can be read
     drawn = [] if chosen is None else chosen.sample(20 if pairs is None else pairs, seed, loaded.tokenizer)
+    shown_pair = drawn[0] if drawn else DEFAULT_PAIR
+    texts = {"clean": shown_pair.clean, "corrupt": shown_pair.corrupt} if prompt is None else {"prompt": prompt}
+    for text in texts.values():
+        loaded.to_tokens(text)  # whether it can be read
     asked: dict[str, Any] = {
         name: [getattr(pair, name) for pair in drawn] for name in ("clean", "corrupt", "answer", "wrong")
     }
     table = analyses.head_table(loaded, seed=seed, progress=True, **(asked if drawn else {}))
     shown = head_rows(table, sort)
-    patterns = analyses.attention_patterns(loaded, text)
+    patterns = {name: analyses.attention_patterns(loaded, text) for name, text in texts.items()}
+    layer, head = first_head(table, sort)
+    viewer = attention_viewer(patterns, layer=layer, head=head)
     figures = [analyses.plot(table), analyses.plot(analyses.composition(loaded, seed=seed))]
-    write_figures(figures, out, overwrite=force, above=attention_viewer(patterns).html)
+    about = {"heads": table, **{f"attention, {name}": one for name, one in patterns.items()}}
+    write_figures(figures, out, about=about, overwrite=force, above=viewer.html)
     if save is not None:
         analyses.save(table, save, overwrite=force)
     console = Console(highlight=False)

@@ -64,8 +64,8 @@ def report(
     asked = {"command": "report", **locals()}
     from analyses.plots.browser import browser
     from analyses.report import collect, summary, write
+    from analyses.report.chosen import head_of
     from analyses.report.saved import load_folder, write_saved
-    from analyses.report.summary import head_of
     from interp import load
     from interp.zoo import DEFAULT_PAIR
 

@@ -16,7 +16,7 @@ from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, TEMPLATE
 PANELS = (
     ("head_effect", "direct effect of each head"),
     ("total_effect", "its total effect (ablated)"),
-    ("self_repair", "self-repair of the ablation"),
+    ("self_repair", "direct less total effect"),
 )
 
 

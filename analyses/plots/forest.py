@@ -23,9 +23,10 @@ def plot_forest(result: xr.Dataset) -> go.Figure:
     order = np.argsort(ratio.mean(1))
     kinds = [str(result["direction_kind"].to_numpy()[at]) for at in order]
     same = json.loads(result.attrs["parameters"]).get("same", {})
+    tested = "; p by t-test, Holm-corrected" if np.isfinite(result["p_holm"]).any() else ""
     fig = figure(
         f"Growth of a direction against random ones · {model_name(result)}<br><sup>ln(G / G of isotropic directions) at the output, "
-        f"{counted(ratio.shape[1], 'prompt')}; p by t-test, Holm-corrected</sup>",
+        f"{counted(ratio.shape[1], 'prompt')}{tested}</sup>",
         760, 170 + 46 * len(kinds),
     )  # fmt: skip
     for row, at in enumerate(order):

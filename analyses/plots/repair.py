@@ -1,4 +1,4 @@
-"""Self-repair as a waterfall: from what a head does by itself to what is lost without it."""
+"""Self-repair as a waterfall: from what a head does by itself to what is lost without it, be that less or more."""
 
 import json
 
@@ -17,7 +17,7 @@ SHOWN = 10
 
 @draws("self_repair")
 def plot_repair(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
-    """The direct effect, what the final norm and each later part make up for (downward), and the total effect that is left.
+    """The direct effect, what the final norm and each later part make up for (downward) or add (upward), and the total effect.
 
     Args:
         result: of `analyses.cascade.self_repair`.
@@ -36,8 +36,8 @@ def plot_repair(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     layer, head = done["head"]
     over = f"mean over {result.sizes['prompt']} prompts" if number is None else which(result, number) or "one prompt"
     fig = figure(
-        f"Who makes up for head {layer}.{head} · {model_name(result)}<br><sup>effect on the answer{where_read(done, number)}; {over}; "
-        "downward is repair</sup>",
+        f"From the direct to the total effect of head {layer}.{head} · {model_name(result)}<br><sup>on the answer"
+        f"{where_read(done, number)}; {over}; a part downward makes up for the head, upward the head works through it</sup>",
         820, 420,
     )  # fmt: skip
     ends = {"direct": float(one["direct"]), "total": float(one["total"])}

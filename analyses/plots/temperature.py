@@ -58,12 +58,10 @@ def plot_temperature(result: xr.Dataset) -> go.Figure:
         fig.add_vline(x=found, line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=2)
     fig.update_xaxes(title="temperature", row=2)
     fig.update_yaxes(rangemode="tozero")
-    growth, (low, high) = float(result["peak_growth"]), result["peak_growth_interval"].to_numpy()
-    bounds_said = "" if np.isnan(low) else f" ({low:.2f} to {high:.2f})"
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Against temperature: {named(result['said'].item())} · {model_name(result)}<br><sup>the peak of χ grows with length to the "
-        f"power {growth:.2f}{bounds_said}; one curve for all lengths {_foretells(result)}; {result.sizes['prompt']} prompts</sup>",
+        title=f"Against temperature: {named(result['said'].item())} · {model_name(result)}<br><sup>{_peak(result)}; "
+        f"one curve for all lengths {_foretells(result)}; {result.sizes['prompt']} prompts</sup>",
         width=1000,
         height=640,
         margin={"t": 96, "b": 100},
@@ -71,6 +69,19 @@ def plot_temperature(result: xr.Dataset) -> go.Figure:
     )  # fmt: skip
     fig.update_annotations(font={"size": 13})
     return fig
+
+
+def _peak(result: xr.Dataset) -> str:
+    """What the largest susceptibility does with the length, and whether it is a peak at all."""
+    growth, (low, high) = float(result["peak_growth"]), result["peak_growth_interval"].to_numpy()
+    inside = np.isfinite(result["peak_temperature"].to_numpy()[-2:]).all()
+    what = "the peak of χ" if inside else "the largest χ, at an end of the range and no peak,"
+    if np.isnan([growth, low, high]).any():
+        return f"whether {what} grows with length is not told"
+    power = f"to the power {growth:.2f} ({low:.2f} to {high:.2f})"
+    if low > 0:
+        return f"{what} grows with length {power}"
+    return f"{what} falls with length {power}" if high < 0 else f"{what} does not surely grow with length: {power}"
 
 
 def _foretells(result: xr.Dataset) -> str:

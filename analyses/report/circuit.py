@@ -28,7 +28,8 @@ from analyses.circuits.runs import REPLACEMENTS
 from analyses.circuits.scores import helping, shape_of_result
 from analyses.patching.metrics import metric_of
 from analyses.plots import plot, plot_circuit
-from analyses.report.steps import LeftOut, Step, made_of
+from analyses.report.section import Shown, shown
+from analyses.report.steps import Step
 from interp.errors import InterpError, is_known, nearest
 from interp.model import Transformer
 from interp.sweep.readouts import given_position
@@ -152,7 +153,7 @@ def shown_circuit(results: Mapping[str, xr.Dataset]) -> Circuit:
     )
 
 
-def figures(results: Mapping[str, xr.Dataset]) -> list[tuple[go.Figure | LeftOut, str]]:
+def figures(results: Mapping[str, xr.Dataset]) -> list[Shown]:
     """The figures of these results, each with how to read it; in the place of one that could not be computed stands why."""
 
     def graph() -> go.Figure:
@@ -160,16 +161,13 @@ def figures(results: Mapping[str, xr.Dataset]) -> list[tuple[go.Figure | LeftOut
         exact = found if found.attrs["kind"] == "edge_patching" else None
         return plot_circuit(shown_circuit(results), exact=exact, title=f"circuit · {found.attrs['model']}")
 
-    shown: list[tuple[go.Figure | LeftOut, str]] = []
+    found: list[Shown] = []
     for name, read in READ.items():
-        needed = ["circuit_edges", "circuit_faithfulness"] if name == "circuit" else [name]
-        drawn = made_of(results, needed, graph if name == "circuit" else partial(_plotted, results, name))
-        shown += [] if drawn is None else [(drawn, read)]
-    return shown
-
-
-def _plotted(results: Mapping[str, xr.Dataset], name: str) -> go.Figure:
-    return plot(results[name])
+        if name == "circuit":
+            found += shown(results, name, read, lambda *_: graph(), "circuit_edges", "circuit_faithfulness")
+        else:
+            found += shown(results, name, read, plot)
+    return found
 
 
 def circuit_sentence(edges_found: xr.Dataset, kept: xr.Dataset) -> str:
@@ -182,11 +180,23 @@ def circuit_sentence(edges_found: xr.Dataset, kept: xr.Dataset) -> str:
     low, high = kept["faithfulness_of_means_interval"][:, 0].to_numpy()
     between = f" (95 % interval {low:.2f} to {high:.2f})" if np.isfinite(low) else ""
     at_random = kept["random_faithfulness"].to_numpy()[:, 0]
-    beside = f"; random circuits of as many edges keep {_two(at_random.mean())} on the mean" if len(at_random) else ""
     how = "exactly patched" if edges_found.attrs["kind"] == "edge_patching" else "estimated"
+    strongest = ", ".join(f"{name} ({scores[name]:+.2f}{units})" for name in best)
     return (
-        f"{int(kept['n_edges'][0])} of {edges_found.sizes['edge']:,} edges keep {_two(value)} of the {_metric(kept)}{between}{beside}. "
-        f"The strongest edges, {how}: {', '.join(f'{name} ({scores[name]:+.2f}{units})' for name in best)}; positive ones help the answer."
+        f"{int(kept['n_edges'][0])} of {edges_found.sizes['edge']:,} edges keep {_two(value)} of the {_metric(kept)}{between}"
+        f"{_beside_random(value, at_random)}; the strongest, {how}, where positive ones help the answer: {strongest}."
+    )
+
+
+def _beside_random(value: float, at_random: np.ndarray) -> str:
+    """How the share that a circuit keeps stands beside the mean of random circuits, if some were drawn: whether it is closer to 1."""
+    drawn = at_random[np.isfinite(at_random)]
+    if not len(drawn) or not np.isfinite(value):
+        return ""
+    mean = float(drawn.mean())
+    better = abs(value - 1) < abs(mean - 1)
+    return f", where random circuits of as many edges keep {_two(mean)} on the mean" + (
+        "" if better else ", which is no worse"
     )
 
 

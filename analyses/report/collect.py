@@ -72,8 +72,8 @@ def collect(
         `stream`, `embeddings`, and those of `analyses.report.inside`, with `outside` those of
         `analyses.report.outside`; for a model with a shipped tuned lens `tuned`;
         with `circuit` those of `analyses.report.circuit`;
-        with a corrupt prompt also `lens_corrupt`, `patching` (stream), `heads` (z), `heads_by_position`, and `methods` (heads by several
-        methods).
+        with a corrupt prompt also `lens_corrupt`, `attention_corrupt`, `patching` (stream), `heads` (z), `heads_by_position`, and `methods`
+        (heads by several methods).
 
     Raises:
         InterpError: before any work: prompts, answers or a disturbance that the model cannot take; answers that are the same, or
@@ -109,6 +109,8 @@ def collect(
     if is_shipped(model):
         steps.append(("tuned", partial(tuned_lens, model, clean)))
     steps.append(("attention", partial(attention_patterns, model, clean)))
+    if corrupt is not None:
+        steps.append(("attention_corrupt", partial(attention_patterns, model, corrupt)))
     steps.append(("head_table", partial(head_table, model, count=SEQUENCES, seed=seed)))
     if is_sum:
         steps.append(("attribution", lambda: direct_logit_attribution(model, clean, **asked)))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 from rich.table import Table
 
 from analyses.attention.table import IMPORTANCE, SCORES
@@ -32,10 +33,20 @@ def head_rows(table: xr.Dataset, sort: str) -> Table:
     for name in columns:
         shown.add_column(name.replace("_", " "), justify="right")
     values = table[sort].to_numpy()
-    for at in np.argsort(-np.where(np.isnan(values), -np.inf, values), axis=None, kind="stable")[:SHOWN]:
-        layer, head = divmod(int(at), values.shape[1])
+    for layer, head in _ranked(values)[:SHOWN]:
         shown.add_row(f"{layer}.{head}", *(_cell(table, name, layer, head) for name in columns))
     return shown
+
+
+def first_head(table: xr.Dataset, sort: str) -> tuple[int, int]:
+    """Layer and head of the largest score, the first of `head_rows`."""
+    return _ranked(table[sort].to_numpy())[0]
+
+
+def _ranked(values: Float[np.ndarray, "layer head"]) -> list[tuple[int, int]]:
+    """Layer and head, the largest value first, what is no number last."""
+    order = np.argsort(-np.where(np.isnan(values), -np.inf, values), axis=None, kind="stable")
+    return [(int(at) // values.shape[1], int(at) % values.shape[1]) for at in order]
 
 
 def check_sort(sort: str, *, with_task: bool) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import xarray as xr
 from rich.table import Table
 
@@ -21,8 +20,10 @@ from analyses.cascade.light_cone import describe_cone
 from analyses.cascade.verdict import REACHES
 from analyses.plots import plot
 from analyses.plots.match import match
+from analyses.report.cascade_sentences import BEFORE, before_training, repair_read, verdict_read
+from analyses.report.section import Shown, shown
 from analyses.report.shelf import Shelf, parts_shelf, twins_shelf
-from analyses.report.steps import Compute, LeftOut, Step, add_rows, left_out, made_of
+from analyses.report.steps import Compute, Step, add_rows, left_out, made_of
 from analyses.set_apart import begins_with_bos
 from interp.config import ModelConfig
 from interp.errors import ConfigError, InterpError
@@ -48,13 +49,7 @@ SHOWN = {
         "the dotted line it grows, below it dies away. Grey is the same architecture before training; dashed, where drawn, what "
         "mean-field theory predicts for that."
     ),
-    "verdict": (
-        "What is left of a disturbance relative to the stream, against depth: left of the shaded margin it dies away like a piano string, "
-        "right of it it grows as in a pile above critical size. Beside it the same architecture before training, which dies away too: "
-        "what training has made is the difference. The first block is left out of the slopes (open: with it), since it lifts "
-        "small embeddings whatever it has learned. A label needs both, on site and over all positions; intervals are over prompts, and "
-        "without one nothing is claimed."
-    ),
+    "verdict": "",  # by what was found, see `verdict_read`
     "cone": (
         "Where a disturbance injected at one token goes: blank is exactly nothing. Right, how much of it is no longer where it "
         "was injected, and how what arrives falls off with distance."
@@ -76,13 +71,9 @@ SHOWN = {
     ),
     "exponents": "Growth rates of independent disturbances of the whole stream, layer by layer and over the whole depth.",
     "damping": "The same injections with the scales of all norms held: the difference is what the norms take away.",
-    "repair": "One head is taken out: what it did by itself, and how much of that the final norm and later parts make up for.",
+    "repair": "",  # likewise, see `repair_read`
 }
 """Each figure's result, in the order in which they are shown, and how to read it."""
-
-ALREADY_BESIDE = ("gain", "verdict")
-"""Figures that show random initialisation themselves."""
-
 
 NULL = "_null"
 """Ends the name of a result that was measured at random initialisation."""
@@ -233,9 +224,7 @@ def predicted(twin: Transformer, texts: Sequence[str], layer: int = 0) -> xr.Dat
         return None
 
 
-def figures(
-    results: Mapping[str, xr.Dataset], *, injection: int | None = None
-) -> list[tuple[go.Figure | LeftOut, str]]:
+def figures(results: Mapping[str, xr.Dataset], *, injection: int | None = None) -> list[Shown]:
     """Each figure of `SHOWN` that there is a result for, and how to read it; then the same at random initialisation, on its scales.
 
     Where a result was left out, that stands in the figure's place.
@@ -243,29 +232,30 @@ def figures(
     Args:
         injection: the position whose light cone is drawn; None is the first that is injected at.
     """
-    drawn: list[tuple[go.Figure | LeftOut, str]] = []
+    drawn: list[Shown] = []
     lacking = {one.name: one for one in left_out(results)}
     cone = {} if injection is None else {"injection": injection}
     for name, read in SHOWN.items():
-        if name in ALREADY_BESIDE:
-            beside = {"null": results.get(f"gain{NULL}"), "theory": results.get("theory")} if name == "gain" else {}
-            if name in results:
-                drawn.append((plot(results[name], **beside), read))
-            names = (name, f"gain{NULL}", "theory") if name == "gain" else (name,)
-            drawn += [(lacking[one], "") for one in names if one in lacking]
-            continue
-        pair = {
-            one: plot(results[one], **(cone if name == "cone" else {}))
-            for one in (name, f"{name}{NULL}")
-            if one in results
-        }
-        if pair:
-            match(pair.values())
-        for one, said in ((name, read), (f"{name}{NULL}", "The same before training, on the same scales.")):
-            if one in pair:
-                drawn.append((pair[one], said))
-            elif one in lacking:
-                drawn.append((lacking[one], ""))
+        null = f"{name}{NULL}"
+        if name == "gain":
+            beside: dict[str, Any] = {"null": results.get(null), "theory": results.get("theory")}
+            drawn += shown(results, name, read, partial(plot, **beside))
+            drawn += [Shown(one, lacking[one]) for one in (null, "theory") if one in lacking]
+        elif name == "verdict":
+            drawn += shown(results, name, verdict_read(results[name]) if name in results else "", plot)
+        else:
+            pair = {
+                one: plot(results[one], **(cone if name == "cone" else {})) for one in (name, null) if one in results
+            }
+            if pair:
+                match(pair.values())
+            again = before_training(results[name], results[null]) if len(pair) == 2 else BEFORE
+            first = repair_read(results[name]) if name == "repair" and name in results else read
+            for one, said in ((name, first), (null, again)):
+                if one in pair:
+                    drawn.append(Shown(one, pair[one], said))
+                elif one in lacking:
+                    drawn.append(Shown(one, lacking[one]))
     return drawn
 
 

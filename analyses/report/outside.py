@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import xarray as xr
 from rich.table import Table
 
@@ -17,8 +16,9 @@ from analyses.cascade.external import SHORTEST
 from analyses.cascade.survival import describe_survival
 from analyses.plots import plot
 from analyses.report.inside import check_inside
+from analyses.report.section import Shown, shown
 from analyses.report.shelf import Shelf, parts_shelf
-from analyses.report.steps import LeftOut, Step, add_rows, left_out
+from analyses.report.steps import Step, add_rows
 from interp.errors import InterpError
 from interp.generation import Sampling, check_room, left_aligned
 from interp.model import Transformer
@@ -160,16 +160,9 @@ def outside_shelf(
     return parts_shelf(folder, model, outside_asked(model, texts, disturbance, **request))
 
 
-def figures(results: Mapping[str, xr.Dataset]) -> list[tuple[go.Figure | LeftOut, str]]:
+def figures(results: Mapping[str, xr.Dataset]) -> list[Shown]:
     """Each figure of `SHOWN` that there is a result for, and how to read it; in the place of what was left out, why."""
-    lacking = {one.name: one for one in left_out(results)}
-    drawn: list[tuple[go.Figure | LeftOut, str]] = []
-    for name, read in SHOWN.items():
-        if name in results:
-            drawn.append((plot(results[name]), read))
-        elif name in lacking:
-            drawn.append((lacking[name], ""))
-    return drawn
+    return [one for name, read in SHOWN.items() for one in shown(results, name, read, plot)]
 
 
 def rows(results: Mapping[str, xr.Dataset]) -> Table:

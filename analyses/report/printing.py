@@ -26,7 +26,7 @@ def print_page(page: Path, path: Path, *, overwrite: bool = False) -> None:
             "--no-pdf-header-footer",
         ]
         command += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # which root cannot have
-        command += ["--virtual-time-budget=20000", f"--print-to-pdf={made}", page.resolve().as_uri()]
+        command += ["--virtual-time-budget=20000", f"--print-to-pdf={made}", f"{page.resolve().as_uri()}#print"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         if done.returncode != 0 or not made.exists():
             raise InterpError(f"{command[0]} could not print {page}: {done.stderr.strip()[-300:] or 'no reason given'}")

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import xarray as xr
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from analyses.plots import plot
 from analyses.plots.kinds import kinds
+from analyses.report.chosen import parse_head
 from analyses.report.html import PROVENANCE, write, write_figures
 from analyses.report.inside import NULL
-from analyses.report.summary import parse_head
+from analyses.report.section import Shown
 from analyses.results import load
 from interp.errors import InterpError, ResultError
 
@@ -53,14 +54,11 @@ def write_saved(
     shown = {name: result for name, result in results.items() if result.attrs["kind"] in kinds()}
     if not shown:
         raise ResultError("report: none of these results has a figure.")
-    read = [_provenance(name, result) for name, result in shown.items()]
-    write_figures([plot(result) for result in shown.values()], path, read=read, overwrite=overwrite)
+    figures = [Shown(name, plot(result), _from(name, result)) for name, result in shown.items()]
+    write_figures(figures, path, about=shown, overwrite=overwrite)
 
 
-def _provenance(name: str, result: xr.Dataset) -> Markup:
-    said = "; ".join(
-        f"{key.replace('_', ' ')} {result.attrs[key]}"
-        for key in (*PROVENANCE, "parameters", "seed")
-        if key in result.attrs
-    )
-    return Markup("<b>{}</b> ({}): {}").format(escape(name), escape(result.attrs["kind"]), escape(said))
+def _from(name: str, result: xr.Dataset) -> Markup:
+    """Of what a figure is: results of one folder may be of several models."""
+    told = "; ".join(f"{key.replace('_', ' ')} {result.attrs[key]}" for key in PROVENANCE if key in result.attrs)
+    return Markup("<b>{}</b> ({}): {}").format(name, result.attrs["kind"], told)

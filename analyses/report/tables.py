@@ -52,7 +52,7 @@ def largest_heads(result: xr.Dataset) -> Table:
     table = Table(
         "head", "reads most from", title=f"{one['metric'].attrs['long_name']}: {float(one['metric']):.2f} {units}"
     )
-    for name in ("direct", "total", "self-repair"):
+    for name in ("direct", "total", "direct less total"):
         table.add_column(name, justify="right")
     for at in np.argsort(-np.abs(direct), axis=None, kind="stable")[:SHOWN]:
         layer, head = divmod(int(at), direct.shape[1])

@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,44 +48,58 @@ class Viewer:
 
 
 @takes_whole("prompt", "layer", "head")
-def attention_viewer(result: xr.Dataset, *, prompt: int = 0, layer: int = 0, head: int = 0) -> Viewer:
+def attention_viewer(
+    result: xr.Dataset | Mapping[str, xr.Dataset], *, prompt: int = 0, layer: int = 0, head: int = 0
+) -> Viewer:
     """Hover a token to see what it attends to, or who attends to it; thumbnails of all heads.
 
-    A click locks a token; the arrow keys change layer and head, `d` turns the direction, `v` weighs the attention by the norm of what it
-    moves, Escape unlocks. The shares are kept in 256 steps (64 where there are very many), finer where they are small, packed, and
-    unpacked head by head when shown.
+    A click or Enter locks a token; among the thumbnails the arrow keys go to the next head or layer, among the tokens to the next token;
+    `d` turns the direction, `v` weighs the attention by the norm of what it moves, Escape unlocks. Weighted shares have one scale for all
+    heads. The shares are kept in 256 steps (64 where there are very many), finer where they are small, packed, and unpacked head by head
+    when shown.
 
     Args:
-        result: of `analyses.attention_patterns`.
+        result: of `analyses.attention_patterns`; or several of one model by name, such as of a clean and a corrupt prompt, to choose from.
         prompt: which of its prompts.
         layer, head: shown first.
 
     Raises:
-        ResultError: a prompt, layer or head that is not there, or attention that is no number.
+        ResultError: a prompt, layer or head that is not there, attention that is no number, or results of models of unlike shape.
     """
-    one = result.isel(prompt=place(result.sizes, "prompt", prompt))
-    one = one.isel(query=one["query_token_id"].to_numpy() >= 0, key=one["key_token_id"].to_numpy() >= 0)
-    pattern = one["pattern"].to_numpy()  # [layer, head, query, key]
-    layers, heads, length = pattern.shape[:3]
-    place(result.sizes, "layer", layer)
-    place(result.sizes, "head", head)
-    norms = _norms(pattern, one["value_weighted"].to_numpy())
-    if not np.isfinite(pattern).all():
-        where = np.argwhere(~np.isfinite(pattern))[0]
-        raise ResultError(
-            f"attention_viewer: the attention of head {where[0]}.{where[1]} from position {where[2]} is no number, so nothing can be shown."
+    given = {"prompt": result} if isinstance(result, xr.Dataset) else dict(result)
+    if not given:
+        raise ResultError("attention_viewer: there is no result to show.")
+    first = next(iter(given.values()))
+    for one in given.values():
+        place(one.sizes, "layer", layer)
+        place(one.sizes, "head", head)
+        if any(one.sizes[dim] != first.sizes[dim] for dim in ("layer", "head")):
+            raise ResultError("attention_viewer: the results are of models of unlike shape; show each by itself.")
+    shown = {name: _one_prompt(one, prompt) for name, one in given.items()}
+    triangles = {name: _cells(one) for name, one in shown.items()}
+    layers, heads = first.sizes["layer"], first.sizes["head"]
+    count = layers * heads * sum(len(cells[0]) for cells in triangles.values())
+    steps = 255 if count <= LARGE else 63
+    texts = []
+    for name, one in shown.items():
+        pattern, weighted = one["pattern"].to_numpy(), one["value_weighted"].to_numpy()  # [layer, head, query, key]
+        _check(pattern)
+        norms, every = _norms(pattern, weighted), list(np.ndindex(layers, heads))
+        texts.append(
+            {
+                "name": name,
+                "tokens": [visible(str(token)) for token in one["query_token"].to_numpy()],
+                "patterns": [_packed(pattern[at][triangles[name]], steps) for at in every],
+                "norms": [[round(float(value), 4) for value in norms[at]] for at in every],
+            }
         )
-    causal = is_causal(result)
-    triangle = np.tril_indices(length) if causal else np.indices((length, length)).reshape(2, -1)
-    steps = 255 if layers * heads * len(triangle[0]) <= LARGE else 63
     data = {
-        "tokens": [visible(str(token)) for token in one["query_token"].to_numpy()],
         "layers": layers,
         "heads": heads,
-        "causal": causal,
+        "causal": is_causal(first),
         "steps": steps,
-        "patterns": [_packed(pattern[at][..., *triangle], steps) for at in np.ndindex(layers, heads)],
-        "norms": [[round(float(value), 4) for value in norms[at]] for at in np.ndindex(layers, heads)],
+        "most": max(float(one["value_weighted"].max()) for one in shown.values()) or 1.0,
+        "texts": texts,
         "layer": layer,
         "head": head,
     }
@@ -96,9 +111,31 @@ def attention_viewer(result: xr.Dataset, *, prompt: int = 0, layer: int = 0, hea
             data=Markup(json.dumps(data).replace("<", "\\u003c")),  # no token can end the script
             layers=layers,
             heads=heads,
+            texts=list(given),
         )
     )
-    return Viewer(str(html), f"Attention of {result.attrs['model']}")
+    return Viewer(str(html), f"Attention of {first.attrs['model']}")
+
+
+def _one_prompt(result: xr.Dataset, prompt: int) -> xr.Dataset:
+    """A prompt without its padding."""
+    one = result.isel(prompt=place(result.sizes, "prompt", prompt))
+    return one.isel(query=one["query_token_id"].to_numpy() >= 0, key=one["key_token_id"].to_numpy() >= 0)
+
+
+def _cells(one: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The queries and keys between which there is attention."""
+    length = one.sizes["query"]
+    query, key = np.tril_indices(length) if is_causal(one) else np.indices((length, length)).reshape(2, -1)
+    return query, key
+
+
+def _check(pattern: Float[np.ndarray, "layer head query key"]) -> None:
+    if not np.isfinite(pattern).all():
+        where = np.argwhere(~np.isfinite(pattern))[0]
+        raise ResultError(
+            f"attention_viewer: the attention of head {where[0]}.{where[1]} from position {where[2]} is no number, so nothing can be shown."
+        )
 
 
 def _norms(
