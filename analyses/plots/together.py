@@ -34,13 +34,22 @@ def draw(name: str, results: Mapping[str, xr.Dataset], options: Mapping[str, Any
     Raises:
         ResultError: as `analyses.plot`.
     """
-    function, taken = _function(name, results, dict(options or {}))
-    figure = function(**taken)
+    return draw_with_twin(name, results, options)[name]
+
+
+def draw_with_twin(
+    name: str, results: Mapping[str, xr.Dataset], options: Mapping[str, Any] | None = None
+) -> dict[str, go.Figure]:
+    """A figure as `draw` makes it, and that of the same measured at random initialisation where there is one, by the results' names."""
     own = name.removesuffix(NULL)
     twin = own if name.endswith(NULL) else f"{own}{NULL}"
+    function, taken = _function(name, results, dict(options or {}))
+    drawn = {name: function(**taken)}
     if twin in results and results[twin].attrs["kind"] == results[name].attrs["kind"] and own != "gain":
-        match([figure, draw(twin, {twin: results[twin]}, taken)])
-    return figure
+        function, taken = _function(twin, results, taken)
+        drawn[twin] = function(**taken)
+        match(drawn.values())
+    return drawn
 
 
 def unused(results: Mapping[str, xr.Dataset], options: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from analyses.plots.browser import check_pictures, whole_pages
 from analyses.plots.sizes import SIZES, fitting, sized
 from analyses.plots.together import draw, unused
 from analyses.report.html import write_figures
+from analyses.report.section import Shown
 from interp.errors import InterpError, is_known, nearest
 from interp.files import check_free, make_folder, write_whole
 
@@ -80,7 +81,8 @@ def export(
     _draw(static, folder, sizes, overwrite)
     for name, result in given:
         if "html" in formats:
-            write_figures([figures[name]], folder / f"{name}.html", read=[captions[name]], overwrite=overwrite)
+            shown = Shown(name, figures[name], captions[name])
+            write_figures([shown], folder / f"{name}.html", about={name: result}, overwrite=overwrite)
         write_whole(folder / f"{name}.csv", partial(table(result).to_csv, index=False), overwrite=overwrite)
         about = json.dumps({"caption": captions[name], **provenance(result)}, indent=1, ensure_ascii=False)
         write_whole(

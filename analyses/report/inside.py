@@ -18,10 +18,9 @@ from analyses.cascade.gain import describe_gain
 from analyses.cascade.injection import Injected, check_request, inject
 from analyses.cascade.light_cone import describe_cone
 from analyses.cascade.verdict import REACHES
-from analyses.plots import plot
-from analyses.plots.match import match
+from analyses.plots.together import NULL, draw_with_twin
 from analyses.report.cascade_sentences import BEFORE, before_training, repair_read, verdict_read
-from analyses.report.section import Shown, shown
+from analyses.report.section import Shown
 from analyses.report.shelf import Shelf, parts_shelf, twins_shelf
 from analyses.report.steps import Compute, Step, add_rows, left_out, made_of
 from analyses.set_apart import begins_with_bos
@@ -49,7 +48,7 @@ SHOWN = {
         "the dotted line it grows, below it dies away. Grey is the same architecture before training; dashed, where drawn, what "
         "mean-field theory predicts for that."
     ),
-    "verdict": "",  # by what was found, see `verdict_read`
+    "verdict": "",
     "cone": (
         "Where a disturbance injected at one token goes: blank is exactly nothing. Right, how much of it is no longer where it "
         "was injected, and how what arrives falls off with distance."
@@ -71,12 +70,12 @@ SHOWN = {
     ),
     "exponents": "Growth rates of independent disturbances of the whole stream, layer by layer and over the whole depth.",
     "damping": "The same injections with the scales of all norms held: the difference is what the norms take away.",
-    "repair": "",  # likewise, see `repair_read`
+    "repair": "",
 }
-"""Each figure's result, in the order in which they are shown, and how to read it."""
+"""Each figure's result, in the order in which they are shown, and how to read it where `READ` does not say."""
 
-NULL = "_null"
-"""Ends the name of a result that was measured at random initialisation."""
+READ: Mapping[str, Callable[[xr.Dataset], str]] = {"verdict": verdict_read, "repair": repair_read}
+"""How to read what depends on what was found."""
 
 
 def check_inside(
@@ -224,38 +223,26 @@ def predicted(twin: Transformer, texts: Sequence[str], layer: int = 0) -> xr.Dat
         return None
 
 
-def figures(results: Mapping[str, xr.Dataset], *, injection: int | None = None) -> list[Shown]:
+def figures(results: Mapping[str, xr.Dataset]) -> list[Shown]:
     """Each figure of `SHOWN` that there is a result for, and how to read it; then the same at random initialisation, on its scales.
 
     Where a result was left out, that stands in the figure's place.
-
-    Args:
-        injection: the position whose light cone is drawn; None is the first that is injected at.
     """
     drawn: list[Shown] = []
     lacking = {one.name: one for one in left_out(results)}
-    cone = {} if injection is None else {"injection": injection}
     for name, read in SHOWN.items():
         null = f"{name}{NULL}"
+        there = [one for one in (name, null) if one in results]
         if name == "gain":
-            beside: dict[str, Any] = {"null": results.get(null), "theory": results.get("theory")}
-            drawn += shown(results, name, read, partial(plot, **beside))
-            drawn += [Shown(one, lacking[one]) for one in (null, "theory") if one in lacking]
-        elif name == "verdict":
-            drawn += shown(results, name, verdict_read(results[name]) if name in results else "", plot)
-        else:
-            pair = {
-                one: plot(results[one], **(cone if name == "cone" else {})) for one in (name, null) if one in results
-            }
-            if pair:
-                match(pair.values())
-            again = before_training(results[name], results[null]) if len(pair) == 2 else BEFORE
-            first = repair_read(results[name]) if name == "repair" and name in results else read
-            for one, said in ((name, first), (null, again)):
-                if one in pair:
-                    drawn.append(Shown(one, pair[one], said))
-                elif one in lacking:
-                    drawn.append(Shown(one, lacking[one]))
+            there = there if there[:1] == [name] else []  # its figure has the twin and the theory in it
+        figures = draw_with_twin(there[0], results) if there else {}
+        own = READ[name](results[name]) if name in READ and name in results else read
+        again = before_training(results[name], results[null]) if len(figures) == 2 else BEFORE
+        for one, said in ((name, own), (null, again), *([("theory", "")] if name == "gain" else [])):
+            if one in figures:
+                drawn.append(Shown(one, figures[one], said))
+            elif one in lacking:
+                drawn.append(Shown(one, lacking[one]))
     return drawn
 
 

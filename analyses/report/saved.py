@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from analyses.plots import plot
 from analyses.plots.kinds import kinds
+from analyses.plots.together import NULL
 from analyses.report.chosen import parse_head
 from analyses.report.html import PROVENANCE, write, write_figures
-from analyses.report.inside import NULL
 from analyses.report.section import Shown
 from analyses.results import load
 from interp.errors import InterpError, ResultError

@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import xarray as xr
 from markupsafe import Markup
 
-from analyses.plots import plot, plot_head, plot_lens_pair, plot_positions, plot_trajectories
+from analyses.plots import plot, plot_head, plot_positions
 from analyses.plots.attention import is_causal
 from analyses.plots.labels import visible
+from analyses.plots.together import PAIRS, draw
 from analyses.report.cascade_sentences import (
     control_sentence,
     external_sentence,
@@ -143,13 +143,7 @@ def _predictions(results: Results) -> Section:
 
 
 def _lens(results: Results) -> Section:
-    both = partial(_pair, ["clean", "corrupt"])
-    figures = [
-        *_own(results, "lens"),
-        *shown(results, "lens_corrupt", READ["lens_corrupt"], both, "lens", "lens_corrupt"),
-        *shown(results, "trajectory", READ["trajectory"], plot_trajectories),
-        *shown(results, "tuned", READ["tuned"], partial(_pair, ["logit lens", "tuned lens"]), "lens", "tuned"),
-    ]
+    figures = [one for name in ("lens", "lens_corrupt", "trajectory", "tuned") for one in _own(results, name)]
     return Section("Logit lens", said(results, lens_sentence, "lens"), figures, folded=False)
 
 
@@ -212,8 +206,7 @@ def _inside(results: Results) -> Section:
         said(results, internal_sentence, "verdict"),
         said(results, control_sentence, "gain"),
     ]
-    figures = inside_figures(results, injection=_injection(results))
-    return Section("Cascade inside", " ".join(one for one in found if one), figures)
+    return Section("Cascade inside", " ".join(one for one in found if one), inside_figures(results))
 
 
 def _outside(results: Results) -> Section:
@@ -225,8 +218,9 @@ def _outside(results: Results) -> Section:
 
 
 def _own(results: Results, name: str) -> list[Shown]:
-    """The figure of the kind of a result."""
-    return shown(results, name, READ[name], plot)
+    """The figure of a result, as `analyses.plots.together` draws it."""
+    needs = (PAIRS[name][0], name) if name in PAIRS else (name,)
+    return shown(results, name, READ[name], lambda *_: draw(name, results), *needs)
 
 
 def _known(results: Results) -> set[str]:
@@ -236,10 +230,6 @@ def _known(results: Results) -> set[str]:
 
 def _html(template: str, **given: Any) -> Markup:
     return Markup(environment().get_template(template).render(**given))
-
-
-def _pair(names: Sequence[str], first: xr.Dataset, second: xr.Dataset) -> go.Figure:
-    return plot_lens_pair(first, second, names=names)
 
 
 def _table(title: str, lens: xr.Dataset) -> Markup:
@@ -269,18 +259,6 @@ def _why(attention: xr.Dataset, answer_id: int | None) -> str:
 def _seen(results: Results) -> str:
     """What a row of attention is shared over."""
     return "itself and the tokens before it" if is_causal(results["attention"]) else "all tokens"
-
-
-def _injection(results: Results) -> int | None:
-    """Where the disturbance that is shown is injected: at the first token in which the prompts differ, if there is one there."""
-    if "lens" in results and "lens_corrupt" in results:
-        ids = [results[name]["token_id"][0].to_numpy() for name in ("lens", "lens_corrupt")]
-        if len(ids[0]) == len(ids[1]):
-            at = int((ids[0] != ids[1]).argmax())
-            cone = results.get("cone")
-            if cone is not None and at in cone["injection"] and cone["share"].sel(injection=at).notnull().any():
-                return at
-    return None
 
 
 def _prompts(results: Results) -> list[dict[str, Any]]:
