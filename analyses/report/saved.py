@@ -6,9 +6,8 @@ from pathlib import Path
 import xarray as xr
 from markupsafe import Markup
 
-from analyses.plots import plot
 from analyses.plots.kinds import kinds
-from analyses.plots.together import NULL
+from analyses.plots.together import NULL, draw
 from analyses.report.chosen import parse_head
 from analyses.report.html import PROVENANCE, write, write_figures
 from analyses.report.section import Shown
@@ -54,7 +53,7 @@ def write_saved(
     shown = {name: result for name, result in results.items() if result.attrs["kind"] in kinds()}
     if not shown:
         raise ResultError("report: none of these results has a figure.")
-    figures = [Shown(name, plot(result), _from(name, result)) for name, result in shown.items()]
+    figures = [Shown(name, draw(name, shown), _from(name, result)) for name, result in shown.items()]
     write_figures(figures, path, about=shown, overwrite=overwrite)
 
 
