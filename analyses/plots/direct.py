@@ -11,7 +11,8 @@ from plotly.subplots import make_subplots
 from analyses.plots.grid import chosen_prompt, reach_of
 from analyses.plots.kinds import draws
 from analyses.plots.labels import label, model_name, where_read, which
-from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, TEMPLATE
+from analyses.plots.theme import DIVERGING, FAINT, TEMPLATE
+from analyses.plots.waterfall import add_waterfall
 
 PANELS = (
     ("head_effect", "direct effect of each head"),
@@ -42,7 +43,6 @@ def plot_direct(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
         2, 3, specs=[[{"colspan": 3}, None, None], [{}, {}, {}]], row_heights=[0.52, 0.48], vertical_spacing=0.24,
         subplot_titles=["", *(title for _, title in PANELS)], horizontal_spacing=0.07,
     )  # fmt: skip
-    start = np.concatenate([[0.0], np.cumsum(parts)[:-1]])
     error = None
     if number is None and np.isfinite(bounds := result["component_effect_interval"].to_numpy()).all():
         error = {
@@ -52,15 +52,7 @@ def plot_direct(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
             "thickness": 1.2,
             "width": 2,
         }
-    fig.add_bar(
-        x=names, y=parts, base=start, error_y=error, name="parts", showlegend=False,
-        marker={"color": [LINES[1] if value > 0 else LINES[0] for value in parts]},
-        hovertemplate="%{x}<br>%{customdata:.3f} " + units + "<extra></extra>", customdata=parts, row=1, col=1,
-    )  # fmt: skip
-    fig.add_bar(
-        x=["total"], y=[float(shown["metric"])], name="total", showlegend=False, marker={"color": INK},
-        hovertemplate="total %{y:.3f} " + units + "<extra></extra>", row=1, col=1,
-    )  # fmt: skip
+    add_waterfall(fig, names, parts, float(shown["metric"]), units=units, error=error)
     limit = reach_of(np.stack([shown[name] for name, _ in PANELS]), units=units)
     for column, (name, _) in enumerate(PANELS, start=1):
         fig.add_heatmap(
@@ -69,9 +61,7 @@ def plot_direct(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
         )  # fmt: skip
         fig.update_xaxes(title="head", dtick=1, showgrid=False, row=2, col=column)
         fig.update_yaxes(title="layer" if column == 1 else None, dtick=1, showgrid=False, row=2, col=column)
-    fig.update_xaxes(tickangle=-60, showgrid=False, row=1, col=1)
     fig.update_yaxes(title=units, row=1, col=1)
-    fig.add_hline(y=0, line={"color": FAINT, "width": 1}, row=1, col=1)
     over = (
         f"mean over {result.sizes['prompt']} prompts{where_read(done)}"
         if number is None

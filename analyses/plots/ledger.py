@@ -11,7 +11,8 @@ from analyses.plots.bands import whiskers
 from analyses.plots.grid import chosen_prompt, reach_of
 from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name, which
-from analyses.plots.theme import DIVERGING, FAINT, INK, LINES, TEMPLATE
+from analyses.plots.theme import DIVERGING, FAINT, TEMPLATE
+from analyses.plots.waterfall import add_waterfall
 
 PANELS = (
     ("qk", "looks elsewhere (QK)"),
@@ -51,16 +52,8 @@ def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
         2, columns, specs=[[{"colspan": columns}, *[None] * len(panels)], [{} for _ in range(columns)]], row_heights=[0.52, 0.48],
         vertical_spacing=0.22, horizontal_spacing=0.05, subplot_titles=["", "entry of each head", *(title for _, title in panels)],
     )  # fmt: skip
-    start = np.concatenate([[0.0], np.cumsum(steps)[:-1]])
-    fig.add_bar(
-        x=names, y=steps, base=start, error_y=error, marker={"color": [LINES[1] if step > 0 else LINES[0] for step in steps]},
-        customdata=steps, hovertemplate="%{x}<br>%{customdata:+.3f} nats<extra></extra>", showlegend=False, row=1, col=1,
-    )  # fmt: skip
     total = float(one["log_k"].sum())
-    fig.add_bar(
-        x=["total"], y=[total], marker={"color": INK}, showlegend=False,
-        hovertemplate="ln of the growth %{y:.3f} nats<extra></extra>", row=1, col=1,
-    )  # fmt: skip
+    add_waterfall(fig, names, steps, total, units="nats", whole="ln of the growth", error=error)
     grids = [heads, *(one["head_part"].sel(part=part).to_numpy() for part, _ in panels)]
     limit = reach_of(np.stack(grids), units="nats")
     for column, grid in enumerate(grids, start=1):
@@ -76,8 +69,6 @@ def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
             row=2,
             col=column,
         )
-    fig.add_hline(y=0, line={"color": FAINT, "width": 1}, row=1, col=1)
-    fig.update_xaxes(tickangle=-60, showgrid=False, row=1, col=1)
     fig.update_yaxes(title="ln of its size (nats)", row=1, col=1)
     over = f"mean over {result.sizes['prompt']} prompts" if number is None else which(result, number) or "one prompt"
     fig.update_layout(
