@@ -147,10 +147,10 @@ def inject(
     rows = []
     for (number, at), there in zip(places.tolist(), deltas, strict=True):
         for control, delta in enumerate([zero, zero, *there]):  # two controls of zero dose: skipped, and computed again
-            later = slice(at, None)
+            reached = slice(at if model.config.causal else 0, None)
             changes = [
                 Intervention(name, Add(delta), positions=at),
-                *(Intervention(scale, Patch(own[number]), positions=later) for scale, own in held.items()),
+                *(Intervention(scale, Patch(own[number]), positions=reached) for scale, own in held.items()),
             ]
             rows.append(Row(changes, number, always=control == 1))
     swept = sweep(
