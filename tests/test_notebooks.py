@@ -65,6 +65,8 @@ def test_it_is_committed_with_its_outputs(path):
     assert not any(
         line.startswith("# ") for text in prose for line in text.split("\n")[1:]
     )  # one title, no comment signs
+    assert any("**Predict" in text for text in prose)
+    assert re.fullmatch(r"## Exercises\n\n1\. .+\n2\. .+", prose[-1])
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]
