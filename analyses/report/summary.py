@@ -167,13 +167,14 @@ def internal_sentence(verdict: xr.Dataset) -> str:
 def external_sentence(verdict: xr.Dataset) -> str:
     """What becomes of a disturbance outside, and on what that rests."""
     about = json.loads(verdict.attrs["parameters"])
-    late, bounds = float(verdict["late_damage_mean"][-1]), verdict["late_damage_interval"][:, -1].to_numpy()
-    interval = "" if np.isnan(bounds).any() else f" ({bounds[0]:.3f} to {bounds[1]:.3f})"
     prompts = int(verdict["prompts"])
     over = f"{prompts} prompt{'s' if prompts > 1 else ''} of {about['seeds']} draws"
+    alive, r, bounds = float(verdict["survival_share_mean"]), float(verdict["r"]), verdict["r_interval"].to_numpy()
+    begets = "not known how many others" if np.isnan(r) else f"{r:.2f} others"
+    interval = "" if np.isnan(bounds).any() else f" ({bounds[0]:.2f} to {bounds[1]:.2f})"
     return (
-        f"As the model reads its own words, at temperature {about['temperature']:g}, {late:.3f}{interval} of the tokens of the last half "
-        f"of {about['steps']} are changed ({over}): {verdict['verdict'].item()}."
+        f"As the model reads its own words, at temperature {about['temperature']:g}, {alive:.0%} of the texts still differ at the end of "
+        f"{about['steps']} tokens, and each changed token changes {begets}{interval} ({over}): {verdict['verdict'].item()}."
     )
 
 
