@@ -6,7 +6,7 @@ from copy import deepcopy
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.cascade.agreement import disagreement
@@ -58,7 +58,7 @@ def precision(
 
     `stable`: every bit of the logits is that of the clean run, h = 0: the disturbance was lost to rounding. `signal-dominated`: h is within
     a half of what the same weights, rounded as they are in that precision, give in float64. `chaotic`: neither, so that what is seen is
-    mostly how roundings fall. Both runs of a pair stand in one batch, in which equal rows come out equal to the bit.
+    mostly how roundings fall. Both runs of a pair stand in the same row of batches of one shape.
 
     Args:
         doses: of the disturbance, relative to the stream; increasing.
@@ -66,11 +66,12 @@ def precision(
         layer, position: where; a negative position counts from the end. Not one that is set apart (`analyses.set_apart`).
         directions, n_directions, seed: see `gain`.
         temperature: of the draws that are compared, after each prompt.
-        max_bytes: bound on the memory of the runs that stand together; one disturbed run with its clean one always does.
+        max_bytes: bound on the memory of the runs that stand together; one always does.
 
     Returns:
         A Dataset over precision, dose and prompt: `h` (precision, dose, prompt, direction) and `h_float64`, of the same weights;
-        `unchanged` (precision, dose, prompt), P(h = 0) over directions, with mean and interval over prompts; `regime` (regime, precision,
+        `unchanged` (precision, dose, prompt), the share of directions
+        that change no bit of the logits, P(h = 0), with mean and interval over prompts; `regime_share` (regime, precision,
         dose, prompt), the share of directions in each, with mean and interval. `lost` (precision, prompt), the largest dose up to which at
         least half of the directions are lost at every dose, 0 where the smallest is not; `lost_median` and its interval over prompts.
 
@@ -107,6 +108,7 @@ def precision(
     size = torch.stack([seen(model.config, clean.entering[layer][n, at]).norm() for n, at in places.tolist()])
     deltas = size[:, None, None, None] * torch.as_tensor(grid, device=size.device)[:, None, None] * unit[:, None]
     found = np.empty((2, len(precisions), len(grid), len(tokens), unit.shape[1]))
+    gone = np.empty(found.shape, dtype=bool)
     with progress_bar(progress) as bar:
         task = bar.add_task("rounding", total=2 * len(precisions) * len(tokens))
         for number, name in enumerate(precisions):
@@ -114,13 +116,14 @@ def precision(
             for exact, one in enumerate([own, deepcopy(own).double()]):
                 for n, (row, at) in enumerate(places.tolist()):
                     text = tokens[row, : clean.lengths[row]]
+                    here = (exact, number, slice(None), n)
                     if exact and name == "float64":
-                        found[1, number, :, n] = found[0, number, :, n]
+                        found[here] = found[0, number, :, n]
                     else:
-                        found[exact, number, :, n] = _h(one, text, layer, at, deltas[n], temperature, max_bytes)
+                        found[here], gone[here] = _h(one, text, layer, at, deltas[n], temperature, max_bytes)
                     bar.advance(task)
     return make(
-        "cascade_precision", _summary(found, grid),
+        "cascade_precision", _summary(found, gone[0], grid),
         {
             "precision": list(precisions), "dose": grid, "direction": np.arange(unit.shape[1]), "regime": list(REGIMES),
             **({"bound": ["lower", "upper"]} if len(tokens) > 1 else {}), **token_coords(model, tokens),
@@ -137,35 +140,42 @@ def precision(
 def _h(
     model: Transformer, text: Int[Tensor, " position"], layer: int, at: int, deltas: Float[Tensor, "dose direction d_model"],
     temperature: float, max_bytes: int,
-) -> Float[np.ndarray, "dose direction"]:  # fmt: skip
-    """h after the text between the clean run and each disturbed one, all of a part in one batch with the clean one."""
+) -> tuple[Float[np.ndarray, "dose direction"], Bool[np.ndarray, "dose direction"]]:  # fmt: skip
+    """h after the text between the clean run and each disturbed one, and whether their logits are the same to the bit. Both stand in the
+    same row of batches of one shape, so that nothing but the disturbance makes them differ."""
     config = model.config
     entering = streams(model, text[None])[layer]  # [1, position, d_model]
     rows = torch.cat([deltas.new_zeros(1, config.d_model), deltas.flatten(0, 1)])  # first a dose of 0
-    found = torch.empty(len(rows), dtype=torch.float64)
+    found, same = torch.empty(len(rows), dtype=torch.float64), torch.empty(len(rows), dtype=torch.bool)
     per_row = entering.element_size() * len(text) * 8 * (config.d_model + config.d_mlp) + 64 * config.d_vocab
-    together = max(1, max_bytes // per_row - 1)
+    together = max(1, max_bytes // per_row)
+
+    def logits(stream: Float[Tensor, "row position d_model"]) -> Float[Tensor, "row vocab"]:
+        read: Tensor = model.unembed(model.run_blocks(stream, start_at_layer=layer)[:, -1:])[:, 0]
+        return read
+
+    clean = entering.new_empty(0)
     for start in range(0, len(rows), together):
-        some = rows[start : start + together]
-        stream = entering.repeat(len(some) + 1, 1, 1)
-        stream[1:, at] += some.to(stream)
-        logits = model.unembed(model.run_blocks(stream, start_at_layer=layer)[:, -1:])[:, 0]
-        log_p = scaled(logits, temperature).log_softmax(-1)
-        apart = disagreement(log_p[:1].expand(len(some), -1), log_p[1:])
-        same = (logits[1:] == logits[:1]).all(-1)
-        found[start : start + together] = apart.masked_fill(same, 0.0).cpu()
-    if float(found[0]) != 0:
-        raise ResultError(
-            f"{WHO}: a dose of 0 gives h = {float(found[0]):.2g} in {model.dtype}; the model is not deterministic."
-        )
-    return found[1:].reshape(deltas.shape[:2]).numpy()
+        here = slice(start, start + together)
+        stream = entering.repeat(len(rows[here]), 1, 1)
+        if len(clean) != len(stream):
+            clean = logits(stream)
+        stream[:, at] += rows[here].to(stream)
+        moved = logits(stream)
+        log_p, log_q = (scaled(one, temperature).log_softmax(-1) for one in (clean, moved))
+        found[here], same[here] = disagreement(log_p, log_q).cpu(), (clean == moved).all(-1).cpu()
+    if not bool(same[0]):
+        raise ResultError(f"{WHO}: a dose of 0 changes the logits in {model.dtype}; the model is not deterministic.")
+    found[same] = 0.0
+    return found[1:].reshape(deltas.shape[:2]).numpy(), same[1:].reshape(deltas.shape[:2]).numpy()
 
 
 def _summary(
-    found: Float[np.ndarray, "two precision dose prompt direction"], grid: Float[np.ndarray, " dose"]
+    found: Float[np.ndarray, "two precision dose prompt direction"],
+    gone: Bool[np.ndarray, "precision dose prompt direction"],
+    grid: Float[np.ndarray, " dose"],
 ) -> dict[str, Variable]:
     h, exact = found
-    gone = h == 0
     signal = ~gone & (np.abs(h - exact) <= NEAR * exact)
     unchanged = gone.mean(-1)
     regime = np.stack([unchanged, (~gone & ~signal).mean(-1), signal.mean(-1)])
@@ -175,7 +185,7 @@ def _summary(
         "h": ((*each, "direction"), h, "probability that the draws differ", "1"),
         "h_float64": ((*each, "direction"), exact, "the same of the same weights in float64", "1"),
         "unchanged": (each, unchanged, "share of directions that change no bit of the logits", "1"),
-        "regime": (("regime", *each), regime, "share of directions in the regime", "1"),
+        "regime_share": (("regime", *each), regime, "share of directions in the regime", "1"),
         "lost": (("precision", "prompt"), lost, "dose up to which disturbances are lost", "1"),
         "lost_median": (("precision",), np.median(lost, axis=1), "median over prompts of the same", "1"),
     }
@@ -183,7 +193,9 @@ def _summary(
         variables |= over_prompts(
             "unchanged", np.moveaxis(unchanged, -1, 0), each[:2], "share that changes no bit", "1", share=True
         )
-        variables |= over_prompts("regime", np.moveaxis(regime, -1, 0), ("regime", *each[:2]), "share", "1", share=True)
+        variables |= over_prompts(
+            "regime_share", np.moveaxis(regime, -1, 0), ("regime", *each[:2]), "share", "1", share=True
+        )
         variables |= over_prompts(
             "h", np.moveaxis(h.mean(-1), -1, 0), each[:2], "probability that the draws differ", "1"
         )

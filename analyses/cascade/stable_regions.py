@@ -190,7 +190,9 @@ class _Place:
         first, second = vectors[:, 0::2], vectors[:, 1::2]  # [layer, pair, d_model]
         both = torch.stack([first + second, first - second], dim=2)[:, :, :, None]
         further = torch.as_tensor(MIXED, dtype=units.dtype, device=units.device)[:, None]
-        mixed = crossing(self._responses(both * further), MIXED, level[:, 0::2, None])  # [layer, pair, sign]
+        mixed = crossing(
+            self._responses(both * further), MIXED, np.repeat(level[:, 0::2, None], 2, axis=-1)
+        )  # [layer, pair, sign]
         return inverse_exponent(mixed)
 
     def _responses(self, moves: Float[Tensor, "*places d_model"]) -> Float[np.ndarray, "*places"]:
@@ -226,7 +228,6 @@ def crossing(
 ) -> Float[np.ndarray, "*places"]:
     """The first dose at which a response reaches its level, by straight lines between the logarithms, and beyond either end of the doses by
     the line at that end; NaN where it does not rise there."""
-    level = np.broadcast_to(level, response.shape[:-1])
     logs, x = np.log(np.where(response > 0, response, np.nan)), np.log(doses)
     above = response >= level[..., None]
     at = np.where(above.any(-1), above.argmax(-1), len(doses) - 1)

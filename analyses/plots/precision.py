@@ -36,7 +36,7 @@ def plot_precision(result: xr.Dataset, *, null: xr.Dataset | None = None) -> go.
             chaotic = own.sel(regime="chaotic")
             columns = (
                 (own["unchanged"].mean("prompt"), own.get("unchanged_interval")),
-                (chaotic["regime"].mean("prompt"), chaotic.get("regime_interval")),
+                (chaotic["regime_share"].mean("prompt"), chaotic.get("regime_share_interval")),
                 (_typical(own["h"].to_numpy()), None),
             )
             for column, (values, bounds) in enumerate(columns, start=1):
