@@ -8,6 +8,7 @@ from conftest import random_tokens, tiny
 import analyses
 from analyses.cascade import precision, random_twin
 from analyses.cascade.agreement import disagreement
+from analyses.cascade.entering import precise
 from analyses.cascade.precision import lost_doses
 from interp import ModelConfig, Transformer
 from interp.errors import InterpError
@@ -110,3 +111,12 @@ def test_lost_doses_by_hand():
 def test_requests_that_cannot_be(options, said):
     with pytest.raises(InterpError, match=said):
         precision(tiny(), random_tokens(2, 4), **options)
+
+
+def test_copies_in_another_dtype_are_ordinary_also_in_inference_mode():
+    options = {"doses": [0.1], "n_directions": 1}
+    outside = precision(tiny(), random_tokens(2, 4), **options)
+    with torch.inference_mode():
+        inside = precision(tiny(), random_tokens(2, 4), **options)
+        assert not any(weight.is_inference() for weight in precise(tiny(dtype=torch.bfloat16)).parameters())
+    np.testing.assert_array_equal(outside["h"], inside["h"])

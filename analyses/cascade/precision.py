@@ -1,7 +1,6 @@
 """Which disturbances a precision loses, which it drowns in rounding, and which it lets through."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.directions import Directions, draw
-from analyses.cascade.entering import Clean
+from analyses.cascade.entering import Clean, copied
 from analyses.intervals import over_prompts, resampled
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError, ResultError, is_known, nearest
@@ -101,7 +100,7 @@ def precision(
             f"{WHO}: layer {layer} is out of range; {model.name} has layers 0 to {model.config.n_layers - 1}."
         )
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
-    wide = deepcopy(model).double()
+    wide = copied(model, torch.float64)
     clean = Clean.of(wide, tokens)
     places = torch.tensor([[n, clean.position(n, position, WHO)] for n in range(len(tokens))], device=tokens.device)
     unit = draw(clean, layer, places, directions, n_directions, seed, WHO)  # [prompt, direction, d_model]
@@ -112,8 +111,8 @@ def precision(
     with progress_bar(progress) as bar:
         task = bar.add_task("rounding", total=2 * len(precisions) * len(tokens))
         for number, name in enumerate(precisions):
-            own = deepcopy(model).to(PRECISIONS[name])
-            for exact, one in enumerate([own, deepcopy(own).double()]):
+            own = copied(model, PRECISIONS[name])
+            for exact, one in enumerate([own, copied(own, torch.float64)]):
                 for n, (row, at) in enumerate(places.tolist()):
                     text = tokens[row, : clean.lengths[row]]
                     here = (exact, number, slice(None), n)

@@ -69,7 +69,8 @@ def stable_regions(
         doses: lengths along them relative to the stream, increasing. The level is half of what the weaker of both does at the largest.
 
     Returns:
-        A Dataset over layer, a and prompt: `distance` (prompt, layer, a), d(a); `slope` (prompt, layer), its largest slope between
+        A Dataset over layer, a and prompt: `distance` (prompt, layer, a), d(a), NaN where
+        both activations do the same, as those of equal tokens below the first block; `slope` (prompt, layer), its largest slope between
         neighbouring points; `inverse_exponent` (prompt, layer), 1/p, the mean over pairs: 1/2 for a quadratic form, 0 for a box, below 0
         where two directions hold each other up, NaN where a response does not reach its level. With several prompts means and intervals;
         `exponent` (layer), p of the mean, infinite where that is not positive.

@@ -46,7 +46,7 @@ def plot_external(result: xr.Dataset) -> go.Figure:
     fig.add_vline(x=1, line={"color": LINES[1], "width": 1.4, "dash": "dash"}, row=1, col=2)
     fig.update_xaxes(title="length (tokens)", type="category", row=1, col=1)
     fig.update_yaxes(title="changed tokens per token", rangemode="tozero", row=1, col=1)
-    fig.update_xaxes(title="left of 1 piano string, right of it pile", rangemode="tozero", row=1, col=2)
+    fig.update_xaxes(title="left of 1 piano string, right of it pile", range=_wide(result), row=1, col=2)
     fig.update_yaxes(
         tickvals=list(range(len(rows))),
         ticktext=[said for _, said in rows],
@@ -73,6 +73,14 @@ def plot_external(result: xr.Dataset) -> go.Figure:
     )  # fmt: skip
     fig.update_annotations(font={"size": 13})
     return fig
+
+
+def _wide(result: xr.Dataset) -> list[float]:
+    """From 0 to beyond 1 at least, and as far as R and its intervals go."""
+    shown = np.concatenate([np.atleast_1d(result[name]) for name in ("r", "r_interval", "late_r", "late_r_interval")])
+    shown = shown[np.isfinite(shown)]
+    low, high = min(0.0, shown.min(initial=0.0)), max(1.3, shown.max(initial=1.3))
+    return [low - 0.05 * (high - low), high + 0.05 * (high - low)]
 
 
 @draws("joined_verdict")

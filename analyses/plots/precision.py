@@ -18,7 +18,7 @@ def plot_precision(result: xr.Dataset, *, null: xr.Dataset | None = None) -> go.
     """Left P(h = 0) against the dose: the disturbance is lost to rounding; middle the share of disturbances that are chaotic, whose h is
     neither 0 nor what float64 gives; right h itself, where it is not 0. One line for each precision.
 
-    Bands are 95 % intervals over prompts where there are any.
+    Bands are 95 % intervals over prompts where there are any; of h, 5 to 95 % of prompts and directions.
 
     Args:
         result: of `analyses.cascade.precision`.
@@ -37,12 +37,13 @@ def plot_precision(result: xr.Dataset, *, null: xr.Dataset | None = None) -> go.
             columns = (
                 (own["unchanged"].mean("prompt"), own.get("unchanged_interval")),
                 (chaotic["regime_share"].mean("prompt"), chaotic.get("regime_share_interval")),
-                (_typical(own["h"].to_numpy()), None),
+                (_typical(own["h"].to_numpy()), _range(own["h"].to_numpy())),
             )
             for column, (values, bounds) in enumerate(columns, start=1):
                 there = np.isfinite(np.asarray(values))
-                if bounds is not None and width > 2 and np.isfinite(bounds).all():
-                    fig.add_trace(band(doses, np.asarray(bounds), color), row=1, col=column)
+                if bounds is not None and width > 2:
+                    told = np.isfinite(np.asarray(bounds)).all(0)
+                    fig.add_trace(band(doses[told], np.asarray(bounds)[:, told], color), row=1, col=column)
                 fig.add_scatter(
                     x=doses[there], y=np.asarray(values)[there], mode="lines", name=named(name), showlegend=column == 1 and width > 2,
                     line={"color": color, "width": width, "dash": DASHES[number % len(DASHES)]}, row=1, col=column,
@@ -77,6 +78,12 @@ def _typical(h: np.ndarray) -> np.ndarray:
     count = there.sum((1, 2))
     mean: np.ndarray = np.exp(np.divide(logs, count, out=np.full(len(h), np.nan), where=count > 0))
     return mean
+
+
+def _range(h: np.ndarray) -> np.ndarray:
+    """5 and 95 % of what is not 0, by dose; NaN where all is."""
+    bounds = [np.quantile(one[one > 0], [0.05, 0.95]) if (one > 0).any() else np.full(2, np.nan) for one in h]
+    return np.stack(bounds, axis=1)
 
 
 def _dose(lost: float) -> str:

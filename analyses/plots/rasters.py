@@ -12,7 +12,7 @@ from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, counted, model_name, place
 from analyses.plots.theme import FAINT, LINES, SEQUENTIAL, TEMPLATE
 
-SAID = {"depth": "through the layers", "text": "through the text"}
+SAID = {"depth": "layers", "text": "text"}
 
 
 @draws("cascade_rasters")
@@ -29,13 +29,13 @@ def plot_rasters(result: xr.Dataset, *, null: xr.Dataset | None = None, prompt: 
     tokens = [str(token) for token in one["token"].to_numpy() if token]
     layers = result["layer"].to_numpy()
     fig = make_subplots(
-        1, 2, column_widths=[0.52, 0.48], horizontal_spacing=0.27, subplot_titles=[f"prompt {prompt}", "branching less the null's"]
+        1, 2, column_widths=[0.5, 0.5], horizontal_spacing=0.3, subplot_titles=[f"prompt {prompt}", "branching less the null's"]
     )  # fmt: skip
     fig.add_heatmap(
         z=one["active"].to_numpy()[:, : len(tokens)], y=layers, colorscale=SEQUENTIAL, zmin=0, zmax=1, xgap=1, ygap=1, hoverongaps=False,
         customdata=one["relative"].to_numpy()[:, : len(tokens)], row=1, col=1,
         hovertemplate="layer %{y}, position %{x}<br>active in %{z:.0%}<br>|δ|/|x| over the dose %{customdata:.3g}<extra></extra>",
-        colorbar={"title": {"text": "active", "side": "top"}, "x": 0.43, "thickness": 12, "tickformat": ".0%"},
+        colorbar={"title": {"text": "active", "side": "top"}, "x": 0.355, "thickness": 12, "tickformat": ".0%"},
     )  # fmt: skip
     fig.update_xaxes(title="position", tickangle=-60, **axis(tokens), row=1, col=1)
     fig.update_yaxes(title="stream entering layer", dtick=max(1, len(layers) // 7), showgrid=False, row=1, col=1)
@@ -46,11 +46,10 @@ def plot_rasters(result: xr.Dataset, *, null: xr.Dataset | None = None, prompt: 
         for raster in result["raster"].to_numpy()
         for kind in result["null"].to_numpy()
         for subject in subjects
+        if raster in subject[0]["raster"]
     ]
     for row, (raster, kind, which, said, color) in enumerate(reversed(rows)):
         ticks.append(f"{SAID[str(raster)]}, {kind}" + (f"<br>{said}" if null is not None else ""))
-        if raster not in which["raster"]:
-            continue
         own = which.sel({"raster": raster, "null": kind})
         values = own["difference"].to_numpy()
         values = values[np.isfinite(values)]
@@ -78,7 +77,7 @@ def plot_rasters(result: xr.Dataset, *, null: xr.Dataset | None = None, prompt: 
     )
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Rasters · {model_name(result)}<br><sup>branching ratio b {b}; {about['rate']:.0%} of the cells active, "
+        title=f"Rasters · {model_name(result)}<br><sup>branching ratio b: {b}; {about['rate']:.0%} of the cells active, "
         f"{counted(result.sizes['prompt'], 'prompt')}</sup>",
         width=1040,
         height=max(430, 230 + 46 * len(rows)),

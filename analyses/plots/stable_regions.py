@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from analyses.plots.bands import band, interval
+from analyses.plots.bands import band
 from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, model_name, place
 from analyses.plots.theme import FAINT, INK, LINES, SEQUENTIAL, TEMPLATE
@@ -40,8 +40,9 @@ def plot_stable_regions(result: xr.Dataset, *, null: xr.Dataset | None = None, p
             continue
         for column, name in ((2, "slope"), (3, "inverse_exponent")):
             x = one["layer"].to_numpy()
-            if (bounds := interval(one, f"{name}_interval")) is not None:
-                fig.add_trace(band(x, bounds, color), row=1, col=column)
+            if (bounds := one.get(f"{name}_interval")) is not None:
+                told = np.isfinite(bounds.to_numpy()).all(0)
+                fig.add_trace(band(x[told], bounds.to_numpy()[:, told], color), row=1, col=column)
             fig.add_scatter(
                 x=x, y=one[name].mean("prompt").to_numpy(), mode="lines+markers", name=said, showlegend=column == 2 and null is not None,
                 line={"color": color, "width": 2, "dash": dash}, marker={"size": 5}, row=1, col=column,
@@ -59,10 +60,12 @@ def plot_stable_regions(result: xr.Dataset, *, null: xr.Dataset | None = None, p
     fig.update_yaxes(title="1/p; dotted: quadratic, box", row=1, col=3)
     of = f"prompt {prompt}" if prompt is not None else f"mean over {counted(result.sizes['prompt'], 'prompt')}"
     slope = result["slope"].mean("prompt").to_numpy()
+    steepest = "the activations are the same"
+    if np.isfinite(slope).any():
+        steepest = f"steepest at layer {layers[int(np.nanargmax(slope))]}, slope {np.nanmax(slope):.2f}"
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Stable regions · {model_name(result)}<br><sup>{of}; steepest at layer {layers[int(np.argmax(slope))]}, slope "
-        f"{slope.max():.2f}</sup>",
+        title=f"Stable regions · {model_name(result)}<br><sup>{of}; {steepest}</sup>",
         width=1040,
         height=430,
         margin={"t": 96, "b": 100},
