@@ -1,8 +1,8 @@
 """How often the verdict outside is right, false or undetermined on processes whose R and source are known.
 
 python benchmarks/verdicts.py            a part of the grid, in a minute
-python benchmarks/verdicts.py --whole    all of it, hours; writes docs/data/verdicts.csv, from which docs/cascade.md has its table
-python benchmarks/verdicts.py --table    the table, from that file
+python benchmarks/verdicts.py --whole    all of it, hours; keeps what it found as docs/data/verdicts.csv
+python benchmarks/verdicts.py --table    puts the table of that file into docs/cascade.md
 """
 
 import argparse
@@ -18,8 +18,11 @@ from rich.console import Console
 
 from analyses.cascade.driven import looping
 from analyses.cascade.external import NEAR, Decided, decide_outside
+from analyses.intervals import FEWEST_PROMPTS
 
-KEPT = Path(__file__).parents[1] / "docs" / "data" / "verdicts.csv"
+DOCS = Path(__file__).parents[1] / "docs"
+KEPT, PAGE = DOCS / "data" / "verdicts.csv", DOCS / "cascade.md"
+BEGIN, END = "<!-- verdicts -->\n", "\n<!-- /verdicts -->"
 RATIOS = (0.0, 0.5, 0.9, 0.97, 1.0, 1.03, 1.1, 1.5)
 SOURCES = (0.0, 0.02, 0.08)
 OFFSPRING = ("text", "poisson", "negative binomial", "pareto")
@@ -34,7 +37,6 @@ MOST = 1_000_000
 """Changed tokens of a draw beyond which its explosion is certain and no more are counted."""
 
 PLATEAU, ABSORBED = 0.3, 1 / 256
-LEVELS = (12, 32, 100)
 VERDICTS = ("piano string", "near-critical", "pile", "undetermined")
 
 
@@ -226,7 +228,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS)
     given = parser.parse_args()
     if given.table:
-        print(table(read()))  # noqa: T201
+        PAGE.write_text(pasted(PAGE.read_text(encoding="utf-8"), read()), encoding="utf-8")
         return
     wanted = [cell for cell in cells() if cell.prompts in given.prompts] if given.whole else list(quick())
     console = Console(width=140, stderr=True)
@@ -254,9 +256,10 @@ def quick() -> Iterator[Cell]:
 def table(outcomes: list[Outcome]) -> str:
     """Markdown: for each process, at each number of prompts, how often the verdict is right, and the most false calls of any cell in it."""
     numbers = sorted({one.prompts for one in outcomes})
-    groups: dict[tuple[str, str, float], dict[int, list[Outcome]]] = {}
+    groups: dict[tuple[str, str, str], dict[int, list[Outcome]]] = {}
     for one in outcomes:
-        groups.setdefault((one.course, one.offspring, one.ratio), {}).setdefault(one.prompts, []).append(one)
+        ratio = "" if np.isnan(one.ratio) else f"{one.ratio:g}"
+        groups.setdefault((one.course, one.offspring, ratio), {}).setdefault(one.prompts, []).append(one)
     lines = [
         "| process | offspring | R | " + " | ".join(f"{n} prompts" for n in numbers) + " |",
         "|---" * (3 + len(numbers)) + "|",
@@ -269,9 +272,36 @@ def table(outcomes: list[Outcome]) -> str:
                 np.mean([1 - one.undetermined / one.experiments - one.false() for one in there]) if there else np.nan
             )
             worst = max((one.false() for one in there), default=np.nan)
-            shown.append(f"{right:.0%} right, {worst:.0%} false" if there else "")
-        lines.append(f"| {course} | {offspring} | {'' if np.isnan(ratio) else f'{ratio:g}'} | {' | '.join(shown)} |")
+            shown.append(f"{abs(right):.0%} right, {worst:.0%} false" if there else "")
+        lines.append(f"| {course} | {offspring} | {ratio} | {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def pasted(page: str, outcomes: list[Outcome]) -> str:
+    """The page with the table of these outcomes between its marks."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}{about(outcomes)}\n\n{table(outcomes)}{END}{rest.partition(END)[2]}"
+
+
+def about(outcomes: list[Outcome]) -> str:
+    """What was run, how many false calls there are at most, and how often the intervals held R."""
+    told = [
+        one
+        for one in outcomes
+        if one.course == "constant" and not (one.clustered and one.prompts // CLUSTER < FEWEST_PROMPTS)
+    ]
+    experiments = sorted({one.experiments for one in outcomes})
+    total, false = sum(one.experiments for one in outcomes), sum(one.false() * one.experiments for one in outcomes)
+    piles = sum(one.pile for one in outcomes if one.ratio == 0)
+    coverage = {
+        law: sum(one.covered for one in told if one.offspring == law) / sum(one.experiments for one in told if one.offspring == law)
+        for law in OFFSPRING if any(one.offspring == law for one in told)
+    }  # fmt: skip
+    covers = ", ".join(f"{share:.0%} ({law})" for law, share in coverage.items())
+    return (
+        f"Of {total:,} experiments, {' or '.join(map(str, experiments))} in each of {len(outcomes)} cells, {false / total:.1%} are called "
+        f"falsely; R = 0 is called a pile {piles} times. The 95 % interval of R holds it in {covers}."
+    )
 
 
 if __name__ == "__main__":

@@ -34,6 +34,11 @@ def test_the_interval_covers_a_known_ratio(offspring, ratio, source):
     assert np.mean(found) == pytest.approx(ratio, abs=0.05)
 
 
+def test_numbers_of_units():
+    assert units_of(None, 3).tolist() == [0, 1, 2]
+    assert units_of(["b", None, "a", "b", None], 5).tolist() == [0, 1, 2, 0, 3]
+
+
 @pytest.mark.parametrize("clustered", [False, True])
 def test_clusters_are_the_units(clustered):
     """Prompts that are copies of one another say no more than one of them: intervals by cluster know, those by prompt do not."""

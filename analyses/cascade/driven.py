@@ -63,8 +63,8 @@ def driven(
     Args:
         sources, horizon: of k(tau), see `reproduction`.
         temperature: of sampling; positive.
-        clusters: what each prompt was made from, such as its template: prompts of one cluster are one unit of replication. None is a
-            cluster for each prompt.
+        clusters: what each prompt was made from, such as its template: prompts of one cluster are one unit of replication. None, or
+            None for a prompt, is a cluster of its own; `interp.zoo` tasks' pairs have theirs as `cluster`.
 
     The other arguments are those of `analyses.cascade.coupled`.
 

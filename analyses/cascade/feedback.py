@@ -21,16 +21,21 @@ class Feedback:
     Args:
         ratio: R; NaN where no changed token is followed by any other.
         per_unit: R as each unit of replication would have it, so that their mean is R (pseudo-values of the estimating equation) [unit].
+        damped: the same where the more damage a draw has had the less it counts, so that few large draws do not decide.
     """
 
     ratio: float
     per_unit: Float[np.ndarray, " unit"]
+    damped: Float[np.ndarray, " unit"]
 
     def interval(self, tails: float = 0.025) -> Float[np.ndarray, " bound"]:
-        """Interval of R over units that leaves `tails` out on either side; NaN with fewer than 6."""
-        if len(self.per_unit) < FEWEST_PROMPTS or not np.isfinite(self.per_unit).all():
+        """Interval of R over units that leaves `tails` out on either side, at each end the further out of both weightings'; NaN with fewer
+        than 6 units."""
+        both = np.stack([self.per_unit, self.damped], axis=1)
+        if len(both) < FEWEST_PROMPTS or not np.isfinite(both).all():
             return np.full(2, np.nan)
-        return careful_interval(self.per_unit, tails)
+        low, high = careful_interval(both, tails)
+        return np.array([low.min(), high.max()])
 
 
 def feedback(
@@ -45,7 +50,8 @@ def feedback(
     """R by an estimating equation whose terms have mean zero given all that came before, whatever the law of the offspring.
 
     With x_t = sum_tau w_tau D_(t-tau), a changed token is expected with mu_t = 1 - exp(-s_t - R x_t), and R solves
-    sum_t g_t (D_t - mu_t) = 0. The weights g_t = x_t / (1 - exp(-s_t - x_t)), those of maximum likelihood at R = 1, are known before.
+    sum_t g_t (D_t - mu_t) = 0. The weights g_t = x_t / (1 - exp(-s_t - x_t)), those of maximum likelihood at R = 1, are known before; so
+    are those over sqrt(1 + sum_{s<=t} x_s), by which the interval is held as well.
 
     Args:
         damage: 0 or 1 in a text; with `counts` any number, as in a branching process, where mu_t = s_t + R x_t.
@@ -58,20 +64,32 @@ def feedback(
     d, s = damage[..., since:].astype(float), source[..., since:]
     expected = s + x if counts else -np.expm1(-s - x)
     weight = np.divide(x, expected, out=np.zeros_like(x), where=x > 0)
-    there = x > 0  # elsewhere the weight is zero
+    if not (x > 0).any():
+        nothing = np.full(int(units.max()) + 1, np.nan)
+        return Feedback(np.nan, nothing, nothing)
+    ratio, per_unit = _solved(weight, x, d, s, units, counts)
+    return Feedback(ratio, per_unit, _solved(weight / np.sqrt(1 + x.cumsum(-1)), x, d, s, units, counts)[1])
+
+
+def _solved(
+    weight: np.ndarray, x: np.ndarray, damage: np.ndarray, source: np.ndarray, units: np.ndarray, counts: bool
+) -> tuple[float, Float[np.ndarray, " unit"]]:
+    """R for weights [prompt, seed, time], and its pseudo-values."""
 
     def left(ratio: float) -> Any:
-        mean = s + ratio * x if counts else -np.expm1(-s - ratio * x)
-        return weight * (d - mean)
+        mean = source + ratio * x if counts else -np.expm1(-source - ratio * x)
+        return weight * (damage - mean)
 
-    if not there.any():
-        return Feedback(np.nan, np.full(int(units.max()) + 1, np.nan))
-    ratio = float((weight * (d - s)).sum() / (weight * x).sum()) if counts else _root(lambda r: float(left(r).sum()))
+    ratio = (
+        float((weight * (damage - source)).sum() / (weight * x).sum())
+        if counts
+        else _root(lambda r: float(left(r).sum()))
+    )
     if np.isinf(ratio):
-        return Feedback(ratio, np.full(int(units.max()) + 1, np.nan))
-    steep = weight * x * (1.0 if counts else np.exp(-s - ratio * x))
+        return ratio, np.full(int(units.max()) + 1, np.nan)
+    steep = weight * x * (1.0 if counts else np.exp(-source - ratio * x))
     left_over, slope = (np.bincount(units, values.sum((1, 2))) for values in (left(ratio), steep))
-    return Feedback(ratio, ratio + left_over / slope.mean())
+    return ratio, ratio + left_over / slope.mean()
 
 
 def _root(left: Any) -> float:
@@ -92,8 +110,8 @@ def influenced(
 
 
 def units_of(clusters: Sequence[Any] | None, prompts: int) -> Int[np.ndarray, " prompt"]:
-    """The number of each prompt's cluster, from 0 in the order in which they first stand; without clusters that of the prompt itself."""
-    if clusters is None:
-        return np.arange(prompts)
+    """The number of each prompt's cluster, from 0 in the order in which they first stand; a prompt without one (None) is its own."""
     known: dict[Any, int] = {}
-    return np.array([known.setdefault(cluster, len(known)) for cluster in clusters], dtype=np.int64)
+    named = [None] * prompts if clusters is None else clusters
+    keys = [(None, number) if cluster is None else (cluster,) for number, cluster in enumerate(named)]
+    return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
