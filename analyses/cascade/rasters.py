@@ -165,7 +165,8 @@ def branching(raster: Bool[np.ndarray, "*rasters unit column"]) -> Float[np.ndar
     """b: of the active cells, the share whose unit is active in the next column too; NaN where none is."""
     follows = (raster[..., :-1] & raster[..., 1:]).sum((-2, -1))
     total = raster.sum((-2, -1))
-    return np.divide(follows, total, out=np.full(total.shape, np.nan), where=total > 0)
+    share: np.ndarray = np.divide(follows, total, out=np.full(total.shape, np.nan), where=total > 0)
+    return share
 
 
 def against_nulls(
