@@ -46,7 +46,10 @@ class Examples:
         self.influence = cache(lambda: cascade.reproduction(self.model, self.clean, horizon=16))
         self.texts = cache(lambda: cascade.coupled(self.model, self.clean, Replace(self.corrupt), seeds=3, steps=32))
         self.inside = cache(lambda: cascade.internal_verdict(self.gain(), null=self.null()))
-        self.outside = cache(lambda: cascade.external_verdict(self.texts()))
+        self.driven = cache(
+            lambda: cascade.driven(self.model, self.clean, Replace(self.corrupt), seeds=3, steps=32, horizon=16)
+        )
+        self.outside = cache(lambda: cascade.external_verdict(self.driven()))
 
     def all(self) -> dict[str, Callable[[], xr.Dataset]]:
         """How to measure each kind, in the order of the gallery."""
@@ -100,7 +103,12 @@ class Examples:
             "lyapunov": lambda: cascade.lyapunov(model, clean[:2], k=16),
             "cascade_damping": lambda: cascade.damping(model, clean, n_directions=2),
             "self_repair": lambda: cascade.self_repair(model, clean, (4, 1), **self.answers),
+            "cascade_precision": lambda: cascade.precision(model, clean, n_directions=2),
+            "stable_regions": lambda: cascade.stable_regions(model, clean, corrupt),
+            "cascade_rasters": lambda: cascade.rasters(model, clean, texts=self.texts()),
             "cascade_coupled": self.texts,
+            "cascade_driven": self.driven,
+            "cascade_commitment": lambda: cascade.commitment(model, clean, Replace(corrupt), steps=24),
             "cascade_survival": lambda: cascade.survival(model, clean, cascade.Swap(1), **disturbed),
             "cascade_reproduction": self.influence,
             "cascade_avalanches": lambda: cascade.avalanches(self.texts(), reproduction=self.influence()),

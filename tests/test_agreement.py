@@ -157,8 +157,10 @@ def test_one_insertion_is_no_pile(more):
     assert (distance == 4).all()
     for row in range(800):
         assert np.flatnonzero(damage[row]).tolist() == list(range(at[row], at[row] + 4))
-    found = decide_outside(damage.reshape(200, 4, 128).astype(float))
-    assert found.late.tolist() == [0, 0, 0]
+    struck = np.zeros((200, 4, 128))
+    struck[..., :8] = 1 / 8
+    found = decide_outside(damage.reshape(200, 4, 128).astype(float), struck, np.full(8, 1 / 8))
+    assert found.damage.tolist() == [0, 0, 0]
     assert found.verdict == "piano string"
 
 

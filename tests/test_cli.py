@@ -318,7 +318,7 @@ def test_cascade_outside(monkeypatch, capsys, tmp_path):
     assert status == 0, err
     assert "7 prompts of 2 draws" in out
     assert "rank correlation" in out
-    assert (tmp_path / "o.html").read_text().count('class="plotly-graph-div"') == 8
+    assert (tmp_path / "o.html").read_text().count('class="plotly-graph-div"') == 9
     assert analyses.load(tmp_path / "coupled.nc").attrs["kind"] == "cascade_coupled"
     assert not (tmp_path / "o.html.parts").exists()
     assert run(monkeypatch, capsys, "cascade", "outside", *arguments)[0] == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 from gallery import OTHERS
+from verdicts import KEPT, PAGE, cells, pasted, read
 
 from analyses.plots.kinds import kinds
 
@@ -30,3 +31,11 @@ def test_the_gallery_has_every_kind():
     assert sorted(shown) == sorted([*kinds(), *OTHERS])
     for kind in shown:
         assert (DOCS / "gallery" / f"{kind}.png").stat().st_size > 5000
+
+
+def test_the_table_of_verdicts_is_what_is_kept():
+    page, found = PAGE.read_text(encoding="utf-8"), read(KEPT)
+    assert pasted(page, found) == page
+    kept = {(one.course, one.offspring, str(one.ratio), one.source, one.prompts, one.clustered) for one in found}
+    grid = {(one.course, one.offspring, str(one.ratio), one.source, one.prompts, one.clustered) for one in cells()}
+    assert kept <= grid

@@ -211,6 +211,11 @@ def test_heads_taken_out_of_it_are_neither_right_nor_wrong():
         cascade.lyapunov,
         cascade.participation,
         lambda model, tokens: cascade.gain(model, tokens, dose=None),
+        lambda model, tokens: cascade.driven(model, tokens, steps=4, seeds=1, horizon=2),
+        lambda model, tokens: cascade.commitment(model, tokens, steps=4, seeds=1),
+        cascade.precision,
+        cascade.stable_regions,
+        cascade.rasters,
     ],
 )
 def test_the_cascade_names_it(call):

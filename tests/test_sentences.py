@@ -329,25 +329,30 @@ def test_what_stands_beside_says_whose_head_it_is():
 
 
 @pytest.mark.parametrize(
-    ("label", "prompts", "bounds", "said"),
+    ("r", "bounds", "label", "reason", "prompts", "said"),
     [
-        ("pile", 6, (0.1, 0.3), "0.200 (0.100 to 0.300) of the tokens of the last half of 64 are changed (6 prompts of 8 draws): pile."),
-        ("undetermined", 6, (0.1, 0.3), "(6 prompts of 8 draws): undetermined, as the intervals do not tell."),
-        ("undetermined", 1, (NAN, NAN), "0.200 of the tokens of the last half of 64 are changed (1 prompt of 8 draws): undetermined, as a "
-         "verdict needs 6 prompts at least."),
+        (1.5, (1.2, 1.8), "pile", "", 6, "each changed token changes 1.50 others (1.20 to 1.80) (6 prompts of 8 draws): pile."),
+        (0.9, (0.7, 1.1), "undetermined", "the interval holds 1", 6, "0.90 others (0.70 to 1.10) (6 prompts of 8 draws): undetermined "
+         "(the interval holds 1)."),
+        (0.9, (NAN, NAN), "undetermined", "1 of 6", 1, "changes 0.90 others (1 prompt of 8 draws): undetermined (1 of 6)."),
+        (NAN, (NAN, NAN), "piano string", "", 6, "a changed token changes is not known (6 prompts of 8 draws): piano string."),
     ],
 )  # fmt: skip
-def test_the_external_verdict(label, prompts, bounds, said):
+def test_the_external_verdict(r, bounds, label, reason, prompts, said):
     found = xr.Dataset(
         {
-            "late_damage_mean": ("horizon", [0.5, 0.2]),
-            "late_damage_interval": (("bound", "horizon"), np.array([bounds, bounds]).T),
+            "survival_share_mean": 0.25,
+            "r": r,
+            "r_interval": ("bound", list(bounds)),
             "prompts": prompts,
             "verdict": label,
+            "reason": reason,
         },
         attrs=about(seeds=8, steps=64, temperature=1.0),
     )
-    assert external_sentence(found).endswith(said)
+    sentence = external_sentence(found)
+    assert "at temperature 1, 25% of the texts still differ at the end of 64 tokens, and " in sentence
+    assert sentence.endswith(said)
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,15 @@ def test_ioi_has_both_orders_and_several_templates():
     assert len(used) >= 3
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_pairs_carry_the_template_that_they_were_made_from(name):
+    pairs = task(name).sample(40, 0)
+    for pair in pairs:
+        words = re.split(r"\{.*?\}", pair.cluster) if pair.cluster else []
+        assert all(word in pair.clean and word in pair.corrupt for word in words)
+    assert (len({pair.cluster for pair in pairs}) > 1) == (name != "induction")
+
+
 def test_default_pair_is_held_out():
     assert not may_meet("Mary", "John")
     assert DEFAULT_PAIR.answer == " Mary"

@@ -12,6 +12,7 @@ from analyses.set_apart import SetApart, set_apart
 from interp.errors import InterpError
 from interp.finite import not_finite
 from interp.model import Transformer
+from interp.modes import ordinary
 from interp.streams import streams
 from interp.sweep.tangents import Linearised
 from interp.tokenizer import PAD
@@ -85,7 +86,13 @@ class Clean:
 
 def precise(model: Transformer) -> Transformer:
     """The model itself, or a copy in float32 of one in half precision, whose rounding would drown small growth."""
-    return deepcopy(model).float() if model.dtype in (torch.float16, torch.bfloat16) else model
+    return copied(model, torch.float32) if model.dtype in (torch.float16, torch.bfloat16) else model
+
+
+def copied(model: Transformer, dtype: torch.dtype) -> Transformer:
+    """A copy in another dtype, of ordinary tensors also in `torch.inference_mode`."""
+    with ordinary():
+        return deepcopy(model).to(dtype)
 
 
 def clean_streams(

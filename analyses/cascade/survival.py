@@ -74,10 +74,16 @@ def survival(
 
 
 def describe_survival(
-    model: Transformer, run: Coupled, unrelated: Coupled | None, *, max_bytes: int = MAX_BYTES
+    model: Transformer,
+    run: Coupled,
+    unrelated: Coupled | None,
+    *,
+    along: tuple[np.ndarray, np.ndarray] | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> xr.Dataset:
-    """The result of `survival` from texts that are there already; `unrelated` is the same of an `Unrelated` beginning."""
-    kept, parted = forced(model, run, max_bytes)
+    """The result of `survival` from texts that are there already, and if it is there from `forced`; `unrelated` is the same of an
+    `Unrelated` beginning."""
+    kept, parted = along or forced(model, run, max_bytes)
     own = np.cumprod(kept, axis=-1).mean(1)  # [prompt, time]
     steps = run.tokens.shape[-1]
     damage = run.damage.astype(bool)

@@ -6,6 +6,7 @@ from .avalanches import plot_avalanches as plot_avalanches
 from .channels import plot_channels as plot_channels
 from .circuit import plot_circuit as plot_circuit
 from .circuit_methods import plot_circuit_methods as plot_circuit_methods
+from .commitment import plot_commitment as plot_commitment
 from .component_lens import plot_component_lens as plot_component_lens
 from .coupled import plot_coupled as plot_coupled
 from .criteria import plot_completeness as plot_completeness
@@ -13,6 +14,7 @@ from .criteria import plot_minimality as plot_minimality
 from .damping import plot_damping as plot_damping
 from .direct import plot_direct as plot_direct
 from .dose_response import plot_dose_response as plot_dose_response
+from .driven import plot_driven as plot_driven
 from .edges import plot_edges as plot_edges
 from .embeddings import plot_embeddings as plot_embeddings
 from .embeddings import plot_positions as plot_positions
@@ -36,12 +38,15 @@ from .methodology import plot_methodology as plot_methodology
 from .participation import plot_participation as plot_participation
 from .patching import plot_patching as plot_patching
 from .paths import plot_paths as plot_paths
+from .precision import plot_precision as plot_precision
+from .rasters import plot_rasters as plot_rasters
 from .repair import plot_repair as plot_repair
 from .reproduction import plot_reproduction as plot_reproduction
 from .residual import plot_residual as plot_residual
 from .spectrum import plot_lyapunov as plot_lyapunov
 from .spectrum import plot_spectrum as plot_spectrum
 from .stability import plot_stability as plot_stability
+from .stable_regions import plot_stable_regions as plot_stable_regions
 from .survival import plot_survival as plot_survival
 from .temperature import plot_temperature as plot_temperature
 from .verdict import plot_verdict as plot_verdict

@@ -41,3 +41,9 @@ def whiskers(
         "thickness": 1.4,
         "width": 4,
     }
+
+
+def whisker(value: float, bounds: Any, color: str = INK) -> dict[str, Any] | None:
+    """The error bar of one value from its interval [lower, upper]; None where that is no number."""
+    pair = np.asarray(bounds, dtype=float).reshape(2, 1)
+    return whiskers(np.array([value]), pair, color)

@@ -7,14 +7,16 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.plots.bands import interval, whisker, whiskers
 from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name, named
-from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE, figure
+from analyses.plots.theme import FAINT, LINES, TEMPLATE, figure
 
 
 @draws("external_verdict")
 def plot_external(result: xr.Dataset) -> go.Figure:
-    """Left late damage at three lengths with its 95 % interval against epsilon; right the slopes against the margin and the critical slope.
+    """Left late damage at three lengths; right R, of all steps and of the last quarter, against 1 and the margin that counts as
+    critical. With 95 % intervals.
 
     Args:
         result: of `analyses.cascade.external_verdict`.
@@ -23,58 +25,62 @@ def plot_external(result: xr.Dataset) -> go.Figure:
         1,
         2,
         column_widths=[0.45, 0.55],
-        subplot_titles=["late damage", "how it goes with the length"],
+        subplot_titles=["late damage", "R: what a changed token changes"],
         horizontal_spacing=0.2,
     )
     lengths, mean = result["horizon"].to_numpy(), result["late_damage_mean"].to_numpy()
-    low, high = result["late_damage_interval"].to_numpy()
-    error = (
-        None
-        if np.isnan(low).any()
-        else {"array": high - mean, "arrayminus": mean - low, "thickness": 1.6, "width": 5, "color": INK}
-    )
     fig.add_scatter(
-        x=[str(length) for length in lengths], y=mean, error_y=error, mode="markers+lines", marker={"size": 9, "color": LINES[0]},
-        line={"color": LINES[0], "width": 1.4}, showlegend=False, hovertemplate="%{x} tokens<br>%{y:.4f}<extra></extra>", row=1, col=1,
+        x=[str(length) for length in lengths], y=mean, error_y=whiskers(mean, interval(result, "late_damage_interval")),
+        mode="markers+lines", marker={"size": 9, "color": LINES[0]}, line={"color": LINES[0], "width": 1.4}, showlegend=False,
+        hovertemplate="%{x} tokens<br>%{y:.4f}<extra></extra>", row=1, col=1,
     )  # fmt: skip
-    fig.add_hline(y=float(result["epsilon"]), line={"color": FAINT, "width": 1.2, "dash": "dot"}, row=1, col=1)
-    margin, critical = float(result["margin"]), float(result["critical"])
-    rows = (
-        ("spread_interval", "variance, last doubling"),
-        ("decay_interval", "damage, from the shortest"),
-        ("slope_interval", "damage, last doubling"),
-    )
+    rows = (("late_r", "last quarter"), ("r", "all steps"))
     for row, (name, _) in enumerate(rows):
-        bounds = result[name].to_numpy()
-        if np.isfinite(bounds).all():
+        if np.isfinite(value := float(result[name])):
             fig.add_scatter(
-                x=bounds, y=[row, row], mode="lines+markers", line={"color": INK, "width": 3}, marker={"symbol": "line-ns-open"},
-                showlegend=False, hovertemplate="%{x:.2f}<extra></extra>", row=1, col=2,
+                x=[value], y=[row], error_x=whisker(value, result[f"{name}_interval"], LINES[0]), mode="markers", showlegend=False,
+                marker={"size": 10, "color": LINES[0], "symbol": "diamond"}, hovertemplate="R = %{x:.3f}<extra></extra>", row=1, col=2,
             )  # fmt: skip
-    fig.add_vrect(x0=-margin, x1=margin, fillcolor=FAINT, opacity=0.2, line_width=0, row=1, col=2)
-    fig.add_vline(x=critical, line={"color": LINES[1], "width": 1.4, "dash": "dash"}, row=1, col=2)
+    near = float(result["near"])
+    fig.add_vrect(x0=1 - near, x1=1 + near, fillcolor=FAINT, opacity=0.25, line_width=0, row=1, col=2)
+    fig.add_vline(x=1, line={"color": LINES[1], "width": 1.4, "dash": "dash"}, row=1, col=2)
     fig.update_xaxes(title="length (tokens)", type="category", row=1, col=1)
     fig.update_yaxes(title="changed tokens per token", rangemode="tozero", row=1, col=1)
-    fig.update_xaxes(title="d ln / d ln(length); dashed: critical process", row=1, col=2)
+    fig.update_xaxes(title="left of 1 piano string, right of it pile", range=_wide(result), row=1, col=2)
     fig.update_yaxes(
         tickvals=list(range(len(rows))),
         ticktext=[said for _, said in rows],
-        range=[-0.6, 2.6],
+        range=[-0.6, len(rows) - 0.4],
         showgrid=False,
         row=1,
         col=2,
     )
     about = json.loads(result.attrs["parameters"])
+    share, alive = float(result["driven_share"]), float(result["survival_share_mean"])
+    said = [
+        f"{alive:.0%} of the draws still differ at the end"
+        + ("" if np.isnan(share) else f"; {share:.0%} of late damage is driven")
+    ]
+    if result["reason"].item():
+        said.append(named(result["reason"].item()))
     fig.update_layout(
         template=TEMPLATE,
         title=f"Outside: {named(result['verdict'].item())} · {model_name(result)}<br><sup>{int(result['prompts'])} prompts of "
-        f"{about['seeds']} draws, temperature {about['temperature']:g}, {about['steps']} tokens; dotted: damage that counts as gone</sup>",
+        f"{about['seeds']} draws, temperature {about['temperature']:g}, {about['steps']} tokens; {'<br>'.join(said)}</sup>",
         width=980,
-        height=400,
-        margin={"t": 96},
+        height=420,
+        margin={"t": 116},
     )  # fmt: skip
     fig.update_annotations(font={"size": 13})
     return fig
+
+
+def _wide(result: xr.Dataset) -> list[float]:
+    """From 0 to beyond 1 at least, and as far as R and its intervals go."""
+    shown = np.concatenate([np.atleast_1d(result[name]) for name in ("r", "r_interval", "late_r", "late_r_interval")])
+    shown = shown[np.isfinite(shown)]
+    low, high = min(0.0, shown.min(initial=0.0)), max(1.3, shown.max(initial=1.3))
+    return [low - 0.05 * (high - low), high + 0.05 * (high - low)]
 
 
 @draws("joined_verdict")

@@ -5,11 +5,9 @@ import json
 import numpy as np
 import xarray as xr
 
-from analyses.intervals import FEWEST_PROMPTS
 from analyses.plots.labels import counted
 from analyses.report.sentences import course, way_of
 
-NOT_TOLD = "undetermined"
 BEFORE = "The same before training, on the same scales."
 
 
@@ -64,16 +62,18 @@ def internal_sentence(verdict: xr.Dataset) -> str:
 def external_sentence(verdict: xr.Dataset) -> str:
     """What becomes of a disturbance outside, and on what that rests."""
     about = json.loads(verdict.attrs["parameters"])
-    late, bounds = float(verdict["late_damage_mean"][-1]), verdict["late_damage_interval"][:, -1].to_numpy()
-    interval = "" if np.isnan(bounds).any() else f" ({bounds[0]:.3f} to {bounds[1]:.3f})"
-    prompts, said = int(verdict["prompts"]), str(verdict["verdict"].item())
-    if said == NOT_TOLD and prompts < FEWEST_PROMPTS:
-        said += f", as a verdict needs {FEWEST_PROMPTS} prompts at least"
-    elif said == NOT_TOLD:
-        said += ", as the intervals do not tell"
+    alive, r, bounds = float(verdict["survival_share_mean"]), float(verdict["r"]), verdict["r_interval"].to_numpy()
+    interval = "" if np.isnan(bounds).any() else f" ({bounds[0]:.2f} to {bounds[1]:.2f})"
+    begets = (
+        "how many others a changed token changes is not known"
+        if np.isnan(r)
+        else f"each changed token changes {r:.2f} others{interval}"
+    )
+    label, why = _labelled(verdict, "verdict", "reason")
     return (
-        f"As the model reads its own words, at temperature {about['temperature']:g}, {late:.3f}{interval} of the tokens of the last half "
-        f"of {about['steps']} are changed ({counted(prompts, 'prompt')} of {counted(int(about['seeds']), 'draw')}): {said}."
+        f"As the model reads its own words, at temperature {about['temperature']:g}, {alive:.0%} of the texts still differ at the end of "
+        f"{about['steps']} tokens, and {begets} ({counted(int(verdict['prompts']), 'prompt')} of {counted(int(about['seeds']), 'draw')}): "
+        f"{label}{why}."
     )
 
 

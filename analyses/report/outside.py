@@ -12,8 +12,9 @@ from rich.table import Table
 from analyses import cascade
 from analyses.cascade.coupled import Coupled, couple, describe_coupled
 from analyses.cascade.disturbances import Disturbance, Nudge, Unrelated
+from analyses.cascade.driven import describe_driven
 from analyses.cascade.external import SHORTEST
-from analyses.cascade.survival import describe_survival
+from analyses.cascade.survival import describe_survival, forced
 from analyses.plots import plot
 from analyses.report.inside import check_inside
 from analyses.report.section import Shown, shown
@@ -22,12 +23,17 @@ from analyses.report.steps import Step, add_rows
 from interp.errors import InterpError
 from interp.generation import Sampling, check_room, left_aligned
 from interp.model import Transformer
+from interp.sweep import MAX_BYTES
 
 SHOWN = {
     "external": (
-        "Changed tokens in the last half of a text, at three lengths. Below the dotted line the disturbance counts as gone; it "
-        "dies like a piano string's where the damage also falls faster with length than a critical process' would (dashed). It "
-        "is a pile where the damage stays above the line and does not fall. Where the intervals do not say, nothing is claimed."
+        "R, how many tokens each changed token changes apart from what the disturbed beginning goes on striking. Below 1 what is "
+        "changed dies away by itself, however much the beginning goes on changing; above 1 it is a pile, if the last quarter of the text "
+        "and the changed tokens at three lengths bear that out. Where the interval holds 1, nothing is claimed."
+    ),
+    "driven": (
+        "Tokens that differ where both texts go their own ways, beside those that the disturbed beginning alone would change along "
+        "one and the same text. What is between them, changed tokens have changed."
     ),
     "joined": "Each prompt: growth inside the model against what happens outside it. The two verdicts need not agree.",
     "coupled": (
@@ -109,13 +115,25 @@ def outside_steps(
         results["coupled"]  # an error where it was left out: it is not run in vain a second time
         return cascade.reproduction(model, texts, temperature=temperature, horizon=horizon, loop=run(), seed=seed)
 
+    @cache
+    def along() -> tuple[np.ndarray, np.ndarray]:
+        return forced(model, run(), MAX_BYTES)
+
+    def driven() -> xr.Dataset | None:
+        if greedy:
+            return None
+        results["coupled"]
+        return describe_driven(model, run(), results["reproduction"], along=along())
+
     def survival() -> xr.Dataset:
         results["coupled"]
         several = len(run().clean) > 1
         unrelated = couple(model, texts, Unrelated(), folder=parts("unrelated"), **request) if several else None
-        return describe_survival(model, run(), unrelated)
+        return describe_survival(model, run(), unrelated, along=along())
 
-    def joined() -> xr.Dataset:
+    def joined() -> xr.Dataset | None:
+        if greedy:
+            return None
         gain = cascade.gain(model, texts, seed=seed)
         inside = cascade.internal_verdict(gain)
         return cascade.joined_verdict(inside, results["external"], gain=gain, coupled=results["coupled"])
@@ -126,10 +144,11 @@ def outside_steps(
     horizon = min(HORIZON, steps // 2)
     return [
         ("coupled", lambda: describe_coupled(model, run())),
-        ("external", lambda: cascade.external_verdict(results["coupled"])),
+        ("reproduction", reproduction),
+        ("driven", driven),
+        ("external", lambda: None if greedy else cascade.external_verdict(results["driven"])),
         ("joined", joined),
         ("survival", survival),
-        ("reproduction", reproduction),
         ("avalanches", lambda: cascade.avalanches(results["coupled"], reproduction=results.get("reproduction"))),
         ("channels", lambda: None if greedy else cascade.channels(model, texts, nudge, folder=parts("channels"), **request)),
         (
@@ -171,7 +190,22 @@ def rows(results: Mapping[str, xr.Dataset]) -> Table:
 
     def verdict() -> str:
         one, seeds = results["external"], results["coupled"].sizes["seed"]
-        return f"{one['verdict'].item()}, {int(one['prompts'])} prompts of {seeds} draws"
+        why = f" ({one['reason'].item()})" if one["reason"].item() else ""
+        return f"{one['verdict'].item()}, {int(one['prompts'])} prompts of {seeds} draws{why}"
+
+    def begets() -> str:
+        one = results["external"]
+        return f"{_with(one, 'r', '.2f')}; in the last quarter {_with(one, 'late_r', '.2f')}"
+
+    def from_outside() -> str:
+        one = results["external"]
+        return f"{_with(one, 'driven_share', '.0%')} of what is changed in the last half"
+
+    def at_the_end() -> str:
+        one = results["external"]
+        bounds, left = one["survival_share_interval"].to_numpy(), float(one["survivor_damage"])
+        of_them = "" if np.isnan(left) else f"; of their tokens {left:.0%} are changed"
+        return f"{float(one['survival_share_mean']):.0%}{_bounds(bounds, '.0%')} of the draws{of_them}"
 
     def inside() -> str:
         one = results["joined"]
@@ -180,8 +214,7 @@ def rows(results: Mapping[str, xr.Dataset]) -> Table:
     def late() -> str:
         one = results["external"]
         values, bounds = one["late_damage_mean"].to_numpy(), one["late_damage_interval"].to_numpy()
-        said = ", ".join(f"{value:.3f}{_bounds(bounds[:, at], '.3f')}" for at, value in enumerate(values))
-        return f"{said}; gone below {float(one['epsilon'])}"
+        return ", ".join(f"{value:.3f}{_bounds(bounds[:, at], '.3f')}" for at, value in enumerate(values))
 
     def parted() -> str:
         first = results["coupled"]["first_divergence"]
@@ -226,6 +259,9 @@ def rows(results: Mapping[str, xr.Dataset]) -> Table:
         [
             ("verdict", ["external", "coupled"], verdict),
             ("the cascade inside", ["joined"], inside),
+            ("R: a changed token changes", ["external"], begets),
+            ("driven by the beginning alone", ["external"], from_outside),
+            ("still differ at the end", ["external"], at_the_end),
             (f"late damage at {lengths} tokens", ["external"], late),
             ("texts that part", ["coupled"], parted),
             ("of these come together again", ["survival"], again),

@@ -18,7 +18,8 @@ from interp.zoo.stories import name_pair
 class Pair:
     """A clean prompt with its right answer, and a corrupt prompt of equal token length for which `wrong` is right.
 
-    Answers are single tokens with their leading space. `also` are further right answers of the clean prompt.
+    Answers are single tokens with their leading space. `also` are further right answers of the clean prompt. `cluster` is the template that
+    both were made from, where they were: pairs of one template are not independent (`clusters=` of `analyses.cascade.driven`).
     """
 
     clean: str
@@ -26,6 +27,7 @@ class Pair:
     answer: str
     wrong: str
     also: tuple[str, ...] = ()
+    cluster: str | None = None
 
 
 Draw = Callable[[random.Random, bool], Pair]
@@ -196,15 +198,17 @@ def _ioi(rng: random.Random, held_out: bool) -> Pair:
     giver, receiver = rng.sample((first, second), 2)
     slots = {"A": first, "B": second, "place": rng.choice(PLACES), "thing": rng.choice(THINGS)}
     template = rng.choice(IOI_TEMPLATES)
-    return Pair(template.format(S=giver, **slots), template.format(S=receiver, **slots), f" {receiver}", f" {giver}")
+    clean, corrupt = (template.format(S=one, **slots) for one in (giver, receiver))
+    return Pair(clean, corrupt, f" {receiver}", f" {giver}", cluster=template)
 
 
 def _capitals(rng: random.Random, held_out: bool) -> Pair:
     template, country = _draw(held_out, lambda: (rng.choice(CAPITAL_TEMPLATES), rng.choice(list(CAPITALS))))
     other = rng.choice([c for c in CAPITALS if c != country])
     return Pair(
-        template.format(country=country), template.format(country=other), f" {CAPITALS[country]}", f" {CAPITALS[other]}"
-    )
+        template.format(country=country), template.format(country=other), f" {CAPITALS[country]}", f" {CAPITALS[other]}",
+        cluster=template,
+    )  # fmt: skip
 
 
 def _greater_than(rng: random.Random, held_out: bool) -> Pair:
@@ -218,6 +222,7 @@ def _greater_than(rng: random.Random, held_out: bool) -> Pair:
         f"{rng.randint(int(year) + 1, min(int(year) + LONGEST, 99)):02d}",
         f"{rng.randint(1, int(year)):02d}",
         tuple(f"{later:02d}" for later in range(int(year) + 1, 100)),
+        template,
     )
 
 
@@ -234,6 +239,7 @@ def _later_ten(rng: random.Random, held_out: bool) -> Pair:
         later[0],
         str(rng.randint(0, int(ten))),
         tuple(later[1:]),
+        template,
     )
 
 
@@ -256,7 +262,7 @@ def _agreement(rng: random.Random, held_out: bool) -> Pair:
     (right, answer), (other, wrong) = rng.sample((singular, plural), 2)
     attractor = PLURALS[attractor] if answer == " is" else attractor
     clean, corrupt = (template.format(subject=noun, attractor=attractor) for noun in (right, other))
-    return Pair(clean, corrupt, answer, wrong)
+    return Pair(clean, corrupt, answer, wrong, cluster=template)
 
 
 def _gender(rng: random.Random, held_out: bool) -> Pair:
@@ -265,7 +271,8 @@ def _gender(rng: random.Random, held_out: bool) -> Pair:
     female = name in WOMEN
     other = rng.choice(MEN if female else WOMEN)
     answer, wrong = (" she", " he") if female else (" he", " she")
-    return Pair(template.format(name=name, **slots), template.format(name=other, **slots), answer, wrong)
+    clean, corrupt = (template.format(name=one, **slots) for one in (name, other))
+    return Pair(clean, corrupt, answer, wrong, cluster=template)
 
 
 def _induction(rng: random.Random, held_out: bool) -> Pair:

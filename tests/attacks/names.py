@@ -84,6 +84,7 @@ NAMES: dict[str, Callable[[Any], Any]] = {
     "embedding": lambda v: analyses.copying_scores(MODEL, embedding=v),
     "directions": lambda v: cascade.gain(MODEL, TOKENS, directions=v),
     "kinds": lambda v: cascade.compare_directions(MODEL, TOKENS, kinds=[v]),
+    "precisions": lambda v: cascade.precision(MODEL, TOKENS, precisions=[v]),
     "color": lambda v: analyses.plot(LENS, color=v),
     "task": task,
     "circuit:": lambda v: interp.load(f"circuit:{v}"),

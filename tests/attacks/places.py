@@ -341,9 +341,26 @@ def inside() -> Iterator[Place]:
         ),
         "ledger": (lambda **k: cascade.ledger(MODEL, TOKENS, **k), {"layer": 1, "position": 3, "seed": 3}),
         "random_twin": (lambda seed: cascade.random_twin(MODEL, seed).W_E, {"seed": 3}),
+        "precision": (
+            lambda **k: cascade.precision(MODEL, ONE, **({"doses": [0.1], "n_directions": 1, "position": 2} | k)),
+            {"layer": 1, "position": 3, "n_directions": 2, "seed": 3},
+        ),
+        "stable_regions": (
+            lambda **k: cascade.stable_regions(
+                MODEL, TOKENS, **({"points": 3, "pairs": 1, "doses": [0.1, 0.3, 1.0], "layers": [1], "position": 2} | k)
+            ),
+            {"layers": [1, 0], "points": 4, "position": 3, "pairs": 2, "seed": 3},
+        ),
+        "rasters": (
+            lambda **k: cascade.rasters(MODEL, TOKENS, **({"n_directions": 1, "draws": 2} | k)),
+            {"layer": 0, "position": 3, "n_directions": 2, "draws": 3, "seed": 3},
+        ),
     }
-    optional = {("jacobian_spectrum", "k"), ("lyapunov", "k"), ("lyapunov", "position"), ("participation", "probes")}
-    lowest = {"layer": 0, "seed": 0, "position": None, "target": None, "probes": 8}
+    optional = {
+        ("jacobian_spectrum", "k"), ("lyapunov", "k"), ("lyapunov", "position"), ("participation", "probes"),
+        ("stable_regions", "layers"), ("rasters", "position"),
+    }  # fmt: skip
+    lowest = {"layer": 0, "layers": 0, "seed": 0, "position": None, "target": None, "probes": 8, "points": 3}
     yield from each_argument(
         calls,
         lambda name, argument: {
@@ -398,6 +415,14 @@ def outside() -> Iterator[Place]:
         "reproduction": (
             lambda **k: cascade.reproduction(MODEL, TOKENS, **({"sources": 2, "horizon": 2} | k)),
             {"sources": 1, "horizon": 3, "seed": 3},
+        ),
+        "driven": (
+            lambda **k: cascade.driven(MODEL, TOKENS, **({"sources": 2, "horizon": 2} | few | k)),
+            {"seeds": 2, "steps": 4, "sources": 1, "horizon": 3, "seed": 3},
+        ),
+        "commitment": (
+            lambda **k: cascade.commitment(MODEL, TOKENS, cascade.Unrelated(), **({"seeds": 2, "steps": 8} | k)),
+            {"seeds": 3, "steps": 6, "seed": 3},
         ),
     }
     yield from each_argument(calls, lambda _, argument: {"lowest": 0 if argument == "seed" else 1})

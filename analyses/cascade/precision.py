@@ -1,0 +1,212 @@
+"""Which disturbances a precision loses, which it drowns in rounding, and which it lets through."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from analyses.cascade.agreement import disagreement
+from analyses.cascade.directions import Directions, draw
+from analyses.cascade.entering import Clean, copied
+from analyses.intervals import over_prompts, resampled
+from analyses.results import Variable, make, token_coords
+from interp.errors import InterpError, ResultError, is_known, nearest
+from interp.generation import left_aligned
+from interp.geometry import seen
+from interp.metrics import scaled
+from interp.model import Transformer
+from interp.progress import progress_bar
+from interp.prompts import Prompt
+from interp.streams import streams
+from interp.sweep import MAX_BYTES
+from interp.whole_numbers import takes_whole
+
+WHO = "cascade.precision"
+DOSES = tuple(np.logspace(-10, 0, 21).tolist())
+PRECISIONS = {
+    "float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
+}  # fmt: skip
+REGIMES = ("stable", "chaotic", "signal-dominated")
+
+NEAR = 0.5
+"""h is the signal's where it is within this share of what the same weights give in float64."""
+
+
+@torch.no_grad()
+@takes_whole("layer", "position", "n_directions", "seed", "max_bytes", least={"max_bytes": 1})
+def precision(
+    model: Transformer,
+    prompts: Prompt,
+    *,
+    doses: Sequence[float] = DOSES,
+    precisions: Sequence[str] = ("float64", "float32", "bfloat16"),
+    layer: int = 0,
+    position: int = -1,
+    directions: Directions = "isotropic",
+    n_directions: int = 4,
+    temperature: float = 1.0,
+    seed: int = 0,
+    bos: bool | None = None,
+    max_bytes: int = MAX_BYTES,
+    progress: bool = False,
+) -> xr.Dataset:
+    """h after disturbances down to single rounding steps, in several precisions: three regimes, as of arXiv 2604.13206.
+
+    `stable`: every bit of the logits is that of the clean run, h = 0: the disturbance was lost to rounding. `signal-dominated`: h is within
+    a half of what the same weights, rounded as they are in that precision, give in float64. `chaotic`: neither, so that what is seen is
+    mostly how roundings fall. Both runs of a pair stand in the same row of batches of one shape.
+
+    Args:
+        doses: of the disturbance, relative to the stream; increasing.
+        precisions: names of `PRECISIONS`; the weights are rounded to each.
+        layer, position: where; a negative position counts from the end. Not one that is set apart (`analyses.set_apart`).
+        directions, n_directions, seed: see `gain`.
+        temperature: of the draws that are compared, after each prompt.
+        max_bytes: bound on the memory of the runs that stand together; one always does.
+
+    Returns:
+        A Dataset over precision, dose and prompt: `h` (precision, dose, prompt, direction) and `h_float64`, of the same weights;
+        `unchanged` (precision, dose, prompt), the share of directions
+        that change no bit of the logits, P(h = 0), with mean and interval over prompts; `regime_share` (regime, precision,
+        dose, prompt), the share of directions in each, with mean and interval. `lost` (precision, prompt), the largest dose up to which at
+        least half of the directions are lost at every dose, 0 where the smallest is not; `lost_median` and its interval over prompts.
+
+    Raises:
+        InterpError: doses that are not positive and increasing, an unknown precision, a temperature that is not positive, or a place that
+            is not there or is set apart. ResultError: a dose of 0 changes the logits, so that nothing can be told.
+    """
+    if unknown := [one for one in precisions if not is_known(one, PRECISIONS)]:
+        raise InterpError(f"{WHO}: unknown precision {unknown[0]!r}. {nearest(str(unknown[0]), PRECISIONS)}")
+    grid = np.asarray(doses, dtype=float)
+    if not len(precisions) or len(set(precisions)) < len(precisions):
+        raise InterpError(f"{WHO}: give at least one precision, each once; got {list(precisions)}.")
+    if (
+        grid.ndim != 1
+        or not len(grid)
+        or not grid[0] > 0
+        or not (np.diff(grid) > 0).all()
+        or not np.isfinite(grid).all()
+    ):
+        raise InterpError(f"{WHO}: doses must be positive and increasing, got {list(doses)}.")
+    if not temperature > 0 or n_directions < 1:
+        raise InterpError(
+            f"{WHO}: temperature and n_directions must be positive, got {temperature} and {n_directions}."
+        )
+    if not 0 <= layer < model.config.n_layers:
+        raise InterpError(
+            f"{WHO}: layer {layer} is out of range; {model.name} has layers 0 to {model.config.n_layers - 1}."
+        )
+    tokens = left_aligned(model.to_tokens(prompts, bos=bos))
+    wide = copied(model, torch.float64)
+    clean = Clean.of(wide, tokens)
+    places = torch.tensor([[n, clean.position(n, position, WHO)] for n in range(len(tokens))], device=tokens.device)
+    unit = draw(clean, layer, places, directions, n_directions, seed, WHO)  # [prompt, direction, d_model]
+    size = torch.stack([seen(model.config, clean.entering[layer][n, at]).norm() for n, at in places.tolist()])
+    deltas = size[:, None, None, None] * torch.as_tensor(grid, device=size.device)[:, None, None] * unit[:, None]
+    found = np.empty((2, len(precisions), len(grid), len(tokens), unit.shape[1]))
+    gone = np.empty(found.shape, dtype=bool)
+    with progress_bar(progress) as bar:
+        task = bar.add_task("rounding", total=2 * len(precisions) * len(tokens))
+        for number, name in enumerate(precisions):
+            own = copied(model, PRECISIONS[name])
+            for exact, one in enumerate([own, copied(own, torch.float64)]):
+                for n, (row, at) in enumerate(places.tolist()):
+                    text = tokens[row, : clean.lengths[row]]
+                    here = (exact, number, slice(None), n)
+                    if exact and name == "float64":
+                        found[here] = found[0, number, :, n]
+                    else:
+                        found[here], gone[here] = _h(one, text, layer, at, deltas[n], temperature, max_bytes)
+                    bar.advance(task)
+    return make(
+        "cascade_precision", _summary(found, gone[0], grid),
+        {
+            "precision": list(precisions), "dose": grid, "direction": np.arange(unit.shape[1]), "regime": list(REGIMES),
+            **({"bound": ["lower", "upper"]} if len(tokens) > 1 else {}), **token_coords(model, tokens),
+        },
+        model=model, prompts={"prompt": tokens},
+        parameters={
+            "layer": layer, "position": position, "directions": directions if isinstance(directions, str) else "given",
+            "n_directions": n_directions, "temperature": temperature, "bos": bos, "set_apart": clean.apart.about(),
+        },
+        seed=seed,
+    )  # fmt: skip
+
+
+def _h(
+    model: Transformer, text: Int[Tensor, " position"], layer: int, at: int, deltas: Float[Tensor, "dose direction d_model"],
+    temperature: float, max_bytes: int,
+) -> tuple[Float[np.ndarray, "dose direction"], Bool[np.ndarray, "dose direction"]]:  # fmt: skip
+    """h after the text between the clean run and each disturbed one, and whether their logits are the same to the bit. Both stand in the
+    same row of batches of one shape, so that nothing but the disturbance makes them differ."""
+    config = model.config
+    entering = streams(model, text[None])[layer]  # [1, position, d_model]
+    rows = torch.cat([deltas.new_zeros(1, config.d_model), deltas.flatten(0, 1)])  # first a dose of 0
+    found, same = torch.empty(len(rows), dtype=torch.float64), torch.empty(len(rows), dtype=torch.bool)
+    per_row = entering.element_size() * len(text) * 8 * (config.d_model + config.d_mlp) + 64 * config.d_vocab
+    together = max(1, max_bytes // per_row)
+
+    def logits(stream: Float[Tensor, "row position d_model"]) -> Float[Tensor, "row vocab"]:
+        read: Tensor = model.unembed(model.run_blocks(stream, start_at_layer=layer)[:, -1:])[:, 0]
+        return read
+
+    clean = entering.new_empty(0)
+    for start in range(0, len(rows), together):
+        here = slice(start, start + together)
+        stream = entering.repeat(len(rows[here]), 1, 1)
+        if len(clean) != len(stream):
+            clean = logits(stream)
+        stream[:, at] += rows[here].to(stream)
+        moved = logits(stream)
+        log_p, log_q = (scaled(one, temperature).log_softmax(-1) for one in (clean, moved))
+        found[here], same[here] = disagreement(log_p, log_q).cpu(), (clean == moved).all(-1).cpu()
+    if not bool(same[0]):
+        raise ResultError(f"{WHO}: a dose of 0 changes the logits in {model.dtype}; the model is not deterministic.")
+    found[same] = 0.0
+    return found[1:].reshape(deltas.shape[:2]).numpy(), same[1:].reshape(deltas.shape[:2]).numpy()
+
+
+def _summary(
+    found: Float[np.ndarray, "two precision dose prompt direction"],
+    gone: Bool[np.ndarray, "precision dose prompt direction"],
+    grid: Float[np.ndarray, " dose"],
+) -> dict[str, Variable]:
+    h, exact = found
+    signal = ~gone & (np.abs(h - exact) <= NEAR * exact)
+    unchanged = gone.mean(-1)
+    regime = np.stack([unchanged, (~gone & ~signal).mean(-1), signal.mean(-1)])
+    lost = lost_doses(unchanged, grid)  # [precision, prompt]
+    each = ("precision", "dose", "prompt")
+    variables: dict[str, Variable] = {
+        "h": ((*each, "direction"), h, "probability that the draws differ", "1"),
+        "h_float64": ((*each, "direction"), exact, "the same of the same weights in float64", "1"),
+        "unchanged": (each, unchanged, "share of directions that change no bit of the logits", "1"),
+        "regime_share": (("regime", *each), regime, "share of directions in the regime", "1"),
+        "lost": (("precision", "prompt"), lost, "dose up to which disturbances are lost", "1"),
+        "lost_median": (("precision",), np.median(lost, axis=1), "median over prompts of the same", "1"),
+    }
+    if h.shape[2] > 1:
+        variables |= over_prompts(
+            "unchanged", np.moveaxis(unchanged, -1, 0), each[:2], "share that changes no bit", "1", share=True
+        )
+        variables |= over_prompts(
+            "regime_share", np.moveaxis(regime, -1, 0), ("regime", *each[:2]), "share", "1", share=True
+        )
+        variables |= over_prompts(
+            "h", np.moveaxis(h.mean(-1), -1, 0), each[:2], "probability that the draws differ", "1"
+        )
+        bounds = resampled(lost.T, lambda drawn: np.median(drawn, axis=0))
+        variables["lost_median_interval"] = (("bound", "precision"), bounds, "95 % interval over prompts", "1")
+    return variables
+
+
+def lost_doses(
+    unchanged: Float[np.ndarray, "precision dose prompt"], grid: Float[np.ndarray, " dose"]
+) -> Float[np.ndarray, "precision prompt"]:
+    """The largest dose up to which half of the directions or more are lost; 0 where the smallest is not."""
+    count = np.cumprod(unchanged >= 0.5, axis=1).sum(1)
+    largest: np.ndarray = np.concatenate([[0.0], grid])[count]
+    return largest
