@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from html import unescape
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -123,11 +124,12 @@ class Examples:
     def others(self) -> dict[str, Callable[[], go.Figure]]:
         """Figures that are drawn by a function of their own, by its name."""
         model = self.model
-        lenses = analyses.logit_lens, analyses.tuned_lens
         return {
             "plot_head": lambda: plots.plot_head(analyses.attention_patterns(model, PROMPT), layer=4, head=2),
             "plot_lens_pair": lambda: plots.plot_lens_pair(
-                *(lens(model, PROMPT) for lens in lenses), names=["logit lens", "tuned lens"]
+                analyses.logit_lens(model, PROMPT),
+                analyses.tuned_lens(model, PROMPT),
+                names=["logit lens", "tuned lens"],
             ),
             "plot_lens_curves": lambda: plots.plot_lens_curves(
                 {
@@ -145,27 +147,41 @@ class Examples:
 
 def main() -> None:
     """Draw all and write the page."""
+    from gallery_code import SETUP, snippets
+
     folder = HERE / "gallery"
     folder.mkdir(exist_ok=True)
     lines = [
         "# Gallery",
         "",
-        "Every kind of figure, drawn by `analyses.plot(result)`; last, those with functions of their own.",
+        "Every kind of figure, drawn by `analyses.plot(result)`; last, those with functions of their own."
+        " The code beneath each runs after this:",
+        "",
+        "```python",
+        SETUP.strip(),
+        "```",
         "",
     ]
     keep_open()
-    examples = Examples()
+    examples, code = Examples(), snippets()
     drawn = [
         (kind, kinds()[kind], lambda measure=measure: analyses.plot(measure()))
         for kind, measure in examples.all().items()
     ]
     drawn += [(name, getattr(plots, name), draw) for name, draw in examples.others().items()]
     for name, function, draw in track(drawn, "drawing", console=Console(stderr=True)):
-        draw().write_image(folder / f"{name}.png", scale=1)
+        figure = draw()
+        figure.write_image(folder / f"{name}.png", scale=1)
         summary = " ".join(str(function.__doc__).split("\n\n")[0].split())
         title = f"`{name}`" if name.startswith("plot_") else name.replace("_", " ")
-        lines += [f"## {title}", "", summary, "", f"![{name}](gallery/{name}.png)", ""]
+        picture = f"![{_bare(str(figure.layout.meta['caption']))}](gallery/{name}.png)"
+        lines += [f"## {title}", "", summary, "", picture, "", "```python", code[name], "```", ""]
     (HERE / "gallery.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _bare(caption: str) -> str:
+    """A caption as the words of a picture in Markdown."""
+    return unescape(caption).replace("[", "(").replace("]", ")")
 
 
 if __name__ == "__main__":
