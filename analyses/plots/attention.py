@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.averaged import check_one, is_averaged, prompts_in
 from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, place
 from analyses.plots.markup import as_text
@@ -97,7 +98,8 @@ def plot_attention(result: xr.Dataset, *, prompt: int = 0, layer: int | None = N
         fig.update_yaxes(title={"text": f"layer {number}", "standoff": 4}, row=row + 1, col=1)
     fig.update_layout(
         template=TEMPLATE,
-        title=f"Attention of every head · {model_name(result)}",
+        title=f"Attention of every head · {model_name(result)}"
+        + (f"<br><sup>mean over {prompts_in(result)} prompts</sup>" if is_averaged(result) else ""),
         coloraxis={
             "colorscale": SCALE,
             "cmin": 0,
@@ -111,6 +113,9 @@ def plot_attention(result: xr.Dataset, *, prompt: int = 0, layer: int | None = N
 
 
 def _patterns(result: xr.Dataset, prompt: int) -> xr.Dataset:
+    if is_averaged(result):  # whose positions hold no tokens
+        check_one(result, prompt or None)
+        return result.isel(prompt=0)
     one = result.isel(prompt=place(result.sizes, "prompt", prompt))
     return one.isel(query=one["query_token_id"].to_numpy() >= 0, key=one["key_token_id"].to_numpy() >= 0)
 

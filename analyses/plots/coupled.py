@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.averaged import check_one, is_averaged, prompts_in
 from analyses.plots.bands import band, interval
 from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, label, model_name, place, short
@@ -25,8 +26,13 @@ def plot_coupled(result: xr.Dataset, *, prompt: int = 0, seed: int | None = None
         prompt: whose texts.
         seed: which of its draws; None is the first that parts, if one does.
 
+    Of means over many prompts, the lower part alone.
+
     Lines of the lower part are means over prompts and seeds, bands 95 % intervals over prompts where there are any.
     """
+    if is_averaged(result):
+        check_one(result, prompt or None)
+        return _means(result)
     place(result.sizes, "prompt", prompt)
     parted = result["damage"][prompt].to_numpy().any(-1)
     seed = int(parted.argmax()) if seed is None else place(result.sizes, "seed", seed)
@@ -56,16 +62,7 @@ def plot_coupled(result: xr.Dataset, *, prompt: int = 0, seed: int | None = None
     at = [3 * line + below for line in range(lines) for below in range(2)]
     fig.update_yaxes(autorange="reversed", tickvals=at, ticktext=ticks, showgrid=False, row=1, col=1)
     fig.update_xaxes(showticklabels=False, showgrid=False, ticks="", row=1, col=1)
-    times = result["time"].to_numpy()
-    for name, said, color in (("kl", "KL(clean || disturbed), nats", LINES[1]), ("h", "h: the draws differ", LINES[0])):
-        if (bounds := interval(result, f"{name}_interval")) is not None:
-            fig.add_trace(band(times, bounds, color), row=2, col=1)
-        fig.add_scatter(
-            x=times, y=result[name].mean(("prompt", "seed")).to_numpy(), mode="lines", name=said, line={"color": color, "width": 2},
-            hovertemplate="step %{x}<br>%{y:.3g}<extra></extra>", row=2, col=1,
-        )  # fmt: skip
-    fig.add_hline(y=0, line={"color": FAINT, "width": 1}, row=2, col=1)
-    fig.update_xaxes(title="generated token", row=2, col=1)
+    _curves(fig, result, 2)
     prompts, draws = result.sizes["prompt"], result.sizes["seed"]
     cut = "" if steps == result.sizes["time"] else f"; first {steps} of {result.sizes['time']} tokens"
     fig.update_layout(
@@ -79,3 +76,32 @@ def plot_coupled(result: xr.Dataset, *, prompt: int = 0, seed: int | None = None
         legend={"y": -60 / (22 * rows + 420) - 0.06, "yanchor": "top", "x": 0, "xanchor": "left"},
     )  # fmt: skip
     return fig
+
+
+def _means(result: xr.Dataset) -> go.Figure:
+    fig = make_subplots(1, 1)
+    _curves(fig, result, 1)
+    fig.update_layout(
+        template=TEMPLATE,
+        title=f"Coupled texts · {model_name(result)}<br><sup>means over {counted(prompts_in(result), 'prompt')} of "
+        f"{result.sizes['seed']} draws</sup>",
+        width=820,
+        height=420,
+        margin={"t": 84, "b": 96},
+        legend={"y": -0.25, "yanchor": "top", "x": 0, "xanchor": "left"},
+    )
+    return fig
+
+
+def _curves(fig: go.Figure, result: xr.Dataset, row: int) -> None:
+    """KL and h at each step."""
+    times = result["time"].to_numpy()
+    for name, said, color in (("kl", "KL(clean || disturbed), nats", LINES[1]), ("h", "h: the draws differ", LINES[0])):
+        if (bounds := interval(result, f"{name}_interval")) is not None:
+            fig.add_trace(band(times, bounds, color), row=row, col=1)
+        fig.add_scatter(
+            x=times, y=result[name].mean(("prompt", "seed")).to_numpy(), mode="lines", name=said, line={"color": color, "width": 2},
+            hovertemplate="step %{x}<br>%{y:.3g}<extra></extra>", row=row, col=1,
+        )  # fmt: skip
+    fig.add_hline(y=0, line={"color": FAINT, "width": 1}, row=row, col=1)
+    fig.update_xaxes(title="generated token", row=row, col=1)

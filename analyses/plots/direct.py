@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.averaged import prompts_in
 from analyses.plots.grid import SMALLEST_SCALE, chosen_prompt
 from analyses.plots.kinds import draws
 from analyses.plots.labels import label, model_name, where_read
@@ -73,7 +74,7 @@ def plot_direct(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     fig.update_yaxes(title=units, row=1, col=1)
     fig.add_hline(y=0, line={"color": FAINT, "width": 1}, row=1, col=1)
     over = (
-        f"mean over {result.sizes['prompt']} prompts{where_read(done)}"
+        f"mean over {prompts_in(result)} prompts{where_read(done)}"
         if number is None
         else _question(result, number, done)
     )

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.averaged import prompts_in
 from analyses.plots.grid import SMALLEST_SCALE, chosen_prompt
 from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name
@@ -68,7 +69,7 @@ def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     fig.add_hline(y=0, line={"color": FAINT, "width": 1}, row=1, col=1)
     fig.update_xaxes(tickangle=-60, showgrid=False, row=1, col=1)
     fig.update_yaxes(title="ln of its size (nats)", row=1, col=1)
-    over = f"mean over {result.sizes['prompt']} prompts" if number is None else "one prompt"
+    over = f"mean over {prompts_in(result)} prompts" if number is None else "one prompt"
     fig.update_layout(
         template=TEMPLATE,
         title=f"What makes a disturbance grow · {model_name(result)}<br><sup>{over}; negative entries damp</sup>",

@@ -9,8 +9,10 @@ import xarray as xr
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from analyses.averaged import check_one, is_averaged
 from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, named, place, short
+from analyses.plots.lens_curves import plot_lens_curves
 from analyses.plots.markup import as_text
 from analyses.plots.theme import SEQUENTIAL, TEMPLATE, figure
 from interp.errors import ResultError, is_known, nearest
@@ -31,7 +33,7 @@ LEAST_KL = 1e-3
 
 @draws("logit_lens", "tuned_lens")
 def plot_lens(result: xr.Dataset, *, prompt: int = 0, color: str = "probability") -> go.Figure:
-    """Layer by position; each cell names the most probable next token.
+    """Layer by position; each cell names the most probable next token. Of means over many prompts, `plot_lens_curves`.
 
     Args:
         result: of `analyses.logit_lens` or `analyses.tuned_lens`.
@@ -42,6 +44,9 @@ def plot_lens(result: xr.Dataset, *, prompt: int = 0, color: str = "probability"
     Raises:
         ResultError: a prompt or colour that is not there.
     """
+    if is_averaged(result):
+        check_one(result, prompt or None)
+        return plot_lens_curves({TITLES[result.attrs["kind"]]: result})
     one = _one(result, prompt)
     fig = figure(
         f"{TITLES[result.attrs['kind']]} · {model_name(result)}",
