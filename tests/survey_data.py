@@ -16,12 +16,12 @@ from analyses.survey.surveyed import function_of, surveyed
 
 
 def pairs(lengths: Sequence[int], seed: int = 0, vocab: int = TINY.d_vocab) -> list[dict]:
-    """Rows with random token ids and two labels; clean and corrupt differ in their second token."""
+    """Rows with random token ids and two labels; clean and corrupt have hardly a token in common."""
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for number, length in enumerate(lengths):
         clean = torch.randint(0, vocab, (length,), generator=generator).tolist()
-        corrupt = [*clean[:1], (clean[1] + 1) % vocab, *clean[2:]]
+        corrupt = torch.randint(0, vocab, (length,), generator=generator).tolist()
         rows.append(
             {"clean": clean, "corrupt": corrupt, "answer": (number + 3) % vocab, "wrong": number % vocab, "kind": "ab"[number % 2],
              "number": number}
@@ -72,7 +72,9 @@ def holds(folder: Path, number: int, one: xr.Dataset, tolerance: float = 1e-5) -
             wanted = wanted[name]
         else:
             wanted = values.to_numpy()
-        np.testing.assert_allclose(found[name].to_numpy(float), np.asarray(wanted, float), tolerance, tolerance, err_msg=str(name))
+        np.testing.assert_allclose(
+            found[name].to_numpy(float), np.asarray(wanted, float), tolerance, tolerance, err_msg=str(name)
+        )
         seen += 1
     assert seen
     return seen

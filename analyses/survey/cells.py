@@ -92,10 +92,8 @@ def _along(result: xr.Dataset, dims: Sequence[str], index: np.ndarray) -> dict[s
             continue
         axes = [str(dim) for dim in values.dims]
         if "prompt" in axes and set(axes) <= {"prompt", *dims} and len(axes) <= 2:
-            ordered = values.transpose("prompt", *[dim for dim in axes if dim != "prompt"]).to_numpy()
-            if len(axes) == len(dims) + 1:
-                at = [index[0 if axis == "prompt" else 1 + list(dims).index(axis)] for axis in ("prompt", *dims)]
-                columns[str(name)] = _arrow(ordered[tuple(at)])
+            at = tuple(index[0 if axis == "prompt" else 1 + list(dims).index(axis)] for axis in axes)
+            columns[str(name)] = _arrow(values.to_numpy()[at])
         elif len(axes) == 1 and axes[0] in dims:
             columns[str(name)] = _taken(values.to_numpy(), index[1 + list(dims).index(axes[0])])
     return columns

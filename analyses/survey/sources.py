@@ -45,6 +45,7 @@ class Source:
             return cls("task", drawn=_task(given))
         path = Path(given)
         if path.is_dir():
+            _check_saved(path)
             return cls("datasets", path)
         if path.suffix not in SUFFIXES:
             raise InterpError(
@@ -84,6 +85,16 @@ class Source:
             yield from readers[self.form](self.place)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise InterpError(f"survey: {self.place} cannot be read as {self.form}: {error}.") from error
+
+
+def _check_saved(path: Path) -> None:
+    if (path / "dataset_dict.json").exists():
+        splits = parse((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        raise InterpError(
+            f"survey: {path} holds several splits; name one: {', '.join(str(path / one) for one in splits)}."
+        )
+    if not (path / "state.json").exists():
+        raise InterpError(f"survey: {path} is no directory that `datasets` saved (save_to_disk): it has no state.json.")
 
 
 def digest(file: Path) -> str:
@@ -152,13 +163,6 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _datasets(path: Path) -> Iterator[Any]:
     pa = need("pyarrow")
-    if (path / "dataset_dict.json").exists():
-        splits = parse((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        raise InterpError(
-            f"survey: {path} holds several splits; name one: {', '.join(str(path / one) for one in splits)}."
-        )
-    if not (path / "state.json").exists():
-        raise InterpError(f"survey: {path} is no directory that `datasets` saved (save_to_disk): it has no state.json.")
     found = need("datasets").load_from_disk(str(path)).with_format("arrow")
     for start in range(0, len(found), PIECE):
         table = found[start : start + PIECE]
