@@ -58,7 +58,7 @@ def test_a_tuned_lens_of_a_file(tmp_path):
         holds(tmp_path / "s", number, analyses.tuned_lens(model, [row["clean"]], lens=lens), 1e-4)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(3, 24), min_size=1, max_size=9), seed=st.integers(0, 99), shard_rows=st.integers(1, 5),
     site=st.sampled_from(["z", "resid_pre", "mlp_post", "pattern"]), budget=st.integers(1, 2**22),
@@ -239,7 +239,7 @@ SCRIPT = """
 import sys, analyses
 sys.path.insert(0, {tests!r})
 from conftest import tiny
-analyses.survey(tiny(), {place!r}, "activation_patching", out={out!r}, options={{"site": "z", "smallest_gap": 1e-3}}, shard_rows=2, **{more!r})
+analyses.survey(tiny(), {place!r}, "activation_patching", out={out!r}, options={options!r}, shard_rows=2)
 """
 
 
@@ -257,13 +257,13 @@ def killed_at(code: str, out: Path, shards: int, wait: float) -> bool:
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_rows(tmp_path, model):
-    place = written(tmp_path / "rows.jsonl", pairs([8, 9] * 40))
+    place = written(tmp_path / "rows.jsonl", pairs([8, 9] * 16))
     whole, out = tmp_path / "whole", tmp_path / "s"
     analyses.survey(model, place, "activation_patching", out=whole, options=HEADS, shard_rows=2)
-    code = SCRIPT.format(tests=str(Path(__file__).parent), place=str(place), out=str(out), more={})
-    assert killed_at(code, out, 5, float(np.random.default_rng().uniform(0, 0.02)))
+    code = SCRIPT.format(tests=str(Path(__file__).parent), place=str(place), out=str(out), options=HEADS)
+    assert killed_at(code, out, 3, float(np.random.default_rng().uniform(0, 0.02)))
     done = {path.name: path.stat().st_mtime_ns for path in (out / "shards").glob("*.json")}
-    assert 5 <= len(done) < 40
+    assert 3 <= len(done) < 16
     analyses.survey(model, place, "activation_patching", out=out, options=HEADS, shard_rows=2)
     same_tables(whole, out)
     assert {name: (out / "shards" / name).stat().st_mtime_ns for name in done} == done
@@ -308,8 +308,8 @@ def test_data_sets_that_cannot_be_read_are_named(tmp_path, model):
                        ("other.jsonl", "a column 'more'")):  # fmt: skip
         with pytest.raises(InterpError, match=says):
             analyses.survey(model, tmp_path / name, "activation_patching", out=tmp_path / name.replace(".", "_out_"))
+    rows = written(tmp_path / "few.jsonl", [{"clean": [1, 2]}])
     with pytest.raises(InterpError, match=r"no column 'corrupt'"):
-        rows = written(tmp_path / "few.jsonl", [{"clean": [1, 2]}])
         analyses.survey(model, rows, "activation_patching", out=tmp_path / "t")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()

@@ -195,10 +195,9 @@ class _Group:
 
     def _over_prompts(self, axes: Axes) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        over = f"{self.seen} prompts"
         for name, moments in self.stated.items():
             dims = [FROM_END if axes.from_end and dim == "position" else dim for dim in self._stated_dims(name)]
-            there = f"{moments.n} of {over}" if moments.n < self.seen else over
+            there = "prompts" if moments.n == self.seen else f"{moments.n} of {self.seen} prompts"
             said = {"_mean": ("mean", moments.of_all), "_standard_error": ("standard error", moments.standard_error)}
             for end in ENDS:
                 if (old := self.template.get(name + end)) is None:
