@@ -20,8 +20,7 @@ class Axes:
     """The places of every axis over a whole data set.
 
     Args:
-        coords: values along each axis: those of the template, and of positions in prompts of unequal length from the end, -1 the last, as
-            far back as every prompt goes.
+        coords: values along each axis: those of the template, and of positions in prompts of unequal length from the end, -1 the last.
         from_end: whether it is so.
     """
 
@@ -38,16 +37,19 @@ class Axes:
         counted = {dim: values for dim, values in coords.items() if dim in POSITIONAL and (values >= 0).all()}
         for dim, values in counted.items():
             first = int(values.min()) if len(values) else 0  # of injections, the first that is no BOS
-            coords[dim] = np.arange(first - shortest, 0) if shortest < longest else np.arange(first, longest)
+            coords[dim] = np.arange(first - longest, 0) if shortest < longest else np.arange(first, longest)
         return cls(coords, shortest < longest)
 
-    def places(self, dim: str, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Where values of a table's column are along an axis; -1 where they are none of its places."""
+    def places(self, dim: str, column: Any, lengths: np.ndarray) -> np.ndarray:
+        """Where the values of a table's column are along an axis; -1 where they are none of its places."""
         along = self.coords[dim]
+        if along.dtype.kind in "OUT":
+            names = need("pyarrow").array(along.tolist(), column.type)
+            at: np.ndarray = need("pyarrow.compute").index_in(column, value_set=names).fill_null(-1).to_numpy()
+            return at
+        values = column.to_numpy()
         if self.from_end and dim in POSITIONAL and len(along) and along[0] < 0 and (values >= 0).all():
             values = values - lengths
-        if along.dtype.kind in "OUT":
-            return np.array([{name: at for at, name in enumerate(along.tolist())}[value] for value in values.tolist()])
         order = np.argsort(along, kind="stable")
         at = np.clip(np.searchsorted(along[order], values), 0, len(along) - 1)
         found: np.ndarray = np.where(along[order][at] == values, order[at], -1)
@@ -91,8 +93,7 @@ def read_dense(folder: Path, number: int, template: xr.Dataset, axes: Axes, by: 
         prompt = np.searchsorted(rows, table.column(ROW).to_numpy())
         index = [prompt]
         for dim in dims:
-            column = table.column(dim).to_numpy(zero_copy_only=False)
-            index.append(axes.places(dim, column, lengths[prompt]))
+            index.append(axes.places(dim, table.column(dim), lengths[prompt]))
         there = np.all([at >= 0 for at in index], axis=0)
         place = tuple(at[there] for at in index)
         for name in measured:
@@ -102,4 +103,7 @@ def read_dense(folder: Path, number: int, template: xr.Dataset, axes: Axes, by: 
 
 
 def _read(path: Path, columns: list[str] | None) -> Any:
-    return need("pyarrow.parquet").read_table(path, columns=columns)
+    table = need("pyarrow.parquet").read_table(path, columns=columns)
+    pa = need("pyarrow")
+    plain = [pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in table.schema]
+    return table.cast(pa.schema(plain))

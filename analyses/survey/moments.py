@@ -152,7 +152,8 @@ class _Drawn:
     def bounds(self, n: int) -> Float[np.ndarray, "two ..."]:
         if n < FEWEST_PROMPTS:
             return np.full((2, *self.shape), np.nan)
-        means = self.total / self.weight[:, None]
+        drawn = self.weight > 0  # of very few prompts a resample may have none
+        means = self.total[drawn] / self.weight[drawn, None]
         found: np.ndarray = np.quantile(means, [tail(n), 1 - tail(n)], axis=0)
         return found.reshape(2, *self.shape)
 
