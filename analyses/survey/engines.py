@@ -1,5 +1,6 @@
 """Who does the shards: this process, or workers of Ray Data, here or in a cluster."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,19 +65,17 @@ def with_ray(
     ray, data = need("ray"), need("ray.data")
     if not todo:
         return
-    with _cluster(ray, address):
-        context = data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_options.preserve_order = False
+    with _cluster(ray, address), _quiet(data):
         resources = ray.cluster_resources()
-        threads = max(1, int(resources.get("CPU", 1)) // workers)
+        cores = resources.get("CPU", 1.0) / workers
+        threads = max(1, int(cores))
         shards = data.from_items([{"shard": number} for number in todo], override_num_blocks=len(todo))
         reports = shards.map_batches(
             RayWorker,
             fn_constructor_args=(model, dict(options), str(folder.resolve()), dict(request), threads),
             batch_size=1,
             compute=data.ActorPoolStrategy(size=min(workers, len(todo)), max_tasks_in_flight_per_actor=2),
-            num_cpus=threads,
+            num_cpus=min(threads, int(1e4 * cores) / 1e4),  # more workers than cores share them
             num_gpus=1 if resources.get("GPU", 0) >= workers else 0,
         )
         for row in reports.iter_rows():
@@ -101,12 +100,27 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    if address is None:
-        ray.init(num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
-    else:
-        ray.init(address=address, **quiet)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which Ray would send to its makers
+    where = {"num_cpus": os.cpu_count(), "include_dashboard": False} if address is None else {"address": address}
+    try:
+        ray.init(**where, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError) as error:
+        raise InterpError(f"survey: the Ray cluster {address!r} cannot be reached: {error}.") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _quiet(data: Any) -> Iterator[None]:
+    """Ray Data without its own bars and plans on the screen, and in whatever order shards are done."""
+    context, log = data.DataContext.get_current(), logging.getLogger("ray.data")
+    before = context.enable_progress_bars, context.print_on_execution_start, log.level
+    context.enable_progress_bars, context.print_on_execution_start = False, False
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars, context.print_on_execution_start = before[:2]
+        log.setLevel(before[2])
