@@ -99,14 +99,14 @@ def test_killed_driver_or_node_the_same_call_goes_on(tmp_path, small_checkpoint,
     place, whole = made(200)
     process = started(small_checkpoint, place, tmp_path / "s")
     wait_for(process, tmp_path / "s", 5)
-    below = psutil.Process(process.pid).children(recursive=True)
+    workers = of_workers(psutil.Process(process.pid))
     if who == "driver":
         os.kill(process.pid, signal.SIGKILL)
     else:
         (node,) = of_node(psutil.Process(process.pid))
         node.kill()
     assert process.wait(200) != 0
-    _, alive = psutil.wait_procs(below, timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive  # no worker is left behind
     before = done(tmp_path / "s")
     assert 5 <= before < 100

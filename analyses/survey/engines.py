@@ -78,9 +78,16 @@ def with_ray(
             num_cpus=min(threads, int(1e4 * cores) / 1e4),  # more workers than cores share them
             num_gpus=1 if resources.get("GPU", 0) >= workers else 0,
         )
-        for row in reports.iter_rows():
-            advance(int(row["rows"]))
-            yield _seen(folder, int(row["shard"]))
+        try:
+            for row in reports.iter_rows():
+                advance(int(row["rows"]))
+                yield _seen(folder, int(row["shard"]))
+        except ray.exceptions.RayError as error:
+            cause = error.__cause__ if isinstance(error.__cause__, InterpError) else getattr(error, "cause", None)
+            if isinstance(cause, InterpError):
+                raise cause from error
+            said = str(error).strip().splitlines()[-1]
+            raise InterpError(f"survey: Ray has failed: {said} The same call goes on from the last shard.") from error
 
 
 def _seen(folder: Path, number: int) -> dict[str, Any]:
