@@ -68,3 +68,26 @@ def _settings(given: list[str]) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
+
+
+@app.command()
+def collect(
+    texts: Annotated[Path, typer.Argument(help="A text file (.txt), or a data set with a column text, prompt or clean.")],
+    names: Annotated[list[str] | None, typer.Option(help="Hook points. Default: blocks.*.hook_resid_post; may be repeated.")] = None,
+    out: Annotated[Path, typer.Option(help="The Zarr folder to write.")] = Path("acts.zarr"),
+    model: Model = "smalltown",
+    positions: Annotated[list[int] | None, typer.Option(
+        "--position", help="Only this one of each prompt, negative from its end; may be repeated."
+    )] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of a row of a text file. Default: 128.", min=2)] = None,
+    dtype: Annotated[str | None, typer.Option(help="float16, float32 or float64. Default: the model's.")] = None,
+) -> None:  # fmt: skip
+    """Keep activations of a data set, for probes, tuned lenses and SAEs. Killed, the same command goes on."""
+    import analyses
+    from interp import load
+
+    analyses.collect(
+        load(model), texts, names=names or "blocks.*.hook_resid_post", out=out, positions=positions, length=length, dtype=dtype,
+        progress=True,
+    )  # fmt: skip
+    Console(highlight=False).print(f"Activations: {escape(str(out))}", soft_wrap=True)

@@ -3,11 +3,12 @@
 import sys
 from types import ModuleType
 
+from analyses.survey.collecting import collect
 from analyses.survey.running import survey
 from analyses.survey.summary import summarise
 from analyses.survey.surveyed import SURVEYED
 
-__all__ = ["SURVEYED", "summarise", "survey"]
+__all__ = ["SURVEYED", "collect", "summarise", "survey"]
 
 
 class _Callable(ModuleType):
