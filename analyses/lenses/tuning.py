@@ -201,7 +201,9 @@ def rows_of_text(model: Transformer, given: str | Path | Sequence[str], length: 
     stream = [i for text in texts if text for i in (*tokenizer.encode(text), end) if i is not None]
     each = length - len(begin)
     starts = range(0, len(stream) - each + 1, each)
-    return torch.tensor([begin + stream[at : at + each] for at in starts], dtype=torch.long, device=model.device)
+    return torch.tensor(
+        [begin + stream[at : at + each] for at in starts], dtype=torch.long, device=model.device
+    ).reshape(-1, length)
 
 
 def text_of(source: str | Path) -> str:
