@@ -39,7 +39,7 @@ def summarise(folder: str | Path, *, by: str | Sequence[str] | None = None) -> x
         multiplies up, such as reproduction numbers, the geometric one), text and ids empty; `_mean`, `_standard_error` and `_interval` as
         the analysis has them, NaN where a prompt has no value. `averaged_prompts` is their number, `averaged_left_out` that of pairs
         without an effect, `averaged_tokens` (bound) the fewest and most tokens. In prompts of unequal length positions are counted from the
-        end. With `by`, all that by `group` too: `summary.sel(group="...")` is the result of one.
+        end. Numbers that the analysis gives once for all prompts together are NaN. With `by`, all that by `group` too: `summary.sel(group="...")` is the result of one.
 
     Raises:
         ResultError: no folder of a finished survey, tables that are not what was written, a label that is not there or has too many values.
