@@ -8,8 +8,8 @@ from scipy import stats
 
 from analyses.intervals import FEWEST_PROMPTS, RESAMPLES, bootstrap_mean, rare_bound, share_interval, tail
 
-HELD = 2**24
-"""Bytes of values that are held for a bootstrap that draws prompts; of more it is streamed."""
+HELD, MOST = 2**24, 1024
+"""Bytes of values, and prompts, that are held for a bootstrap that draws prompts; of more it is streamed."""
 
 LARGEST = 2**25
 """Numbers that a streamed bootstrap holds."""
@@ -22,9 +22,9 @@ BLOCK = 256
 class Moments:
     """What is needed of a quantity to say its mean over prompts and how sure that is.
 
-    A few values are held, and resampled as everywhere (`analyses.intervals`). Of more, each prompt counts in each resample as often as a
-    Poisson variable of mean 1 says (Hanley and MacGibbon 2006; Chamandy et al. 2012), which needs no number of prompts beforehand. A
-    prompt's draws depend on its row alone, so that no interval depends on how the rows came in parts.
+    Those of a few prompts are held, and resampled as everywhere (`analyses.intervals`). Of more, each prompt counts in each resample as
+    often as a Poisson variable of mean 1 says (Hanley and MacGibbon 2006; Chamandy et al. 2012), which needs no number of prompts
+    beforehand. A prompt's draws depend on its row alone, so that no interval depends on how the rows came in parts.
 
     Args:
         interval: whether there is to be one.
@@ -46,7 +46,7 @@ class Moments:
         if not self.interval:
             return
         self._held.append((values, rows))
-        if self._drawn is not None or sum(part.nbytes for part, _ in self._held) > HELD:
+        if self._drawn is not None or self.n > MOST or sum(part.nbytes for part, _ in self._held) > HELD:
             self._drawn = self._drawn or _Drawn(values.shape[1:])
             for part, of in self._held:
                 self._drawn.add(part, of)

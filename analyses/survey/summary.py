@@ -27,8 +27,8 @@ MOST_GROUPS = 200
 def summarise(folder: str | Path, *, by: str | Sequence[str] | None = None) -> xr.Dataset:
     """What a survey found, as a result of its analysis: `plot`, `save` and reports take it as they take one of several prompts.
 
-    The tables are read shard by shard. Up to 16 MB of a quantity are resampled as the analysis does it, so that the intervals are its own;
-    of more, intervals are of a Poisson bootstrap.
+    The tables are read shard by shard. Up to 1,024 prompts and 16 MB of a quantity are resampled as the analysis does it, so that the
+    intervals are its own; of more, intervals are of a Poisson bootstrap.
 
     Args:
         folder: of a finished survey.
@@ -37,9 +37,10 @@ def summarise(folder: str | Path, *, by: str | Sequence[str] | None = None) -> x
     Returns:
         The analysis' own Dataset, with one prompt, the mean over all: each variable the mean over the prompts that have a value (of what
         multiplies up, such as reproduction numbers, the geometric one), text and ids empty; `_mean`, `_standard_error` and `_interval` as
-        the analysis has them, NaN where a prompt has no value. `averaged_prompts` is their number, `averaged_left_out` that of pairs
-        without an effect, `averaged_tokens` (bound) the fewest and most tokens. In prompts of unequal length positions are counted from the
-        end. Numbers that the analysis gives once for all prompts together are NaN. With `by`, all that by `group` too: `summary.sel(group="...")` is the result of one.
+        the analysis has them, NaN where a prompt has no value. Numbers that it gives once for all prompts together are NaN.
+        `averaged_prompts` is the prompts' number, `averaged_left_out` that of pairs without an effect, `averaged_tokens` (bound) the fewest
+        and most tokens. In prompts of unequal length positions are counted from the end. With `by`, all that by `group` too:
+        `summary.sel(group="...")` is the result of one.
 
     Raises:
         ResultError: no folder of a finished survey, tables that are not what was written, a label that is not there or has too many values.
