@@ -109,7 +109,7 @@ def largest_rare(per_prompt: Float[np.ndarray, "prompt ..."], typical: float | N
     n, some = len(per_prompt), per_prompt > 0
     if typical is None:
         typical = float(per_prompt[some].mean()) if some.any() else 1.0
-    return rare_bound(n, some.sum(axis=0), per_prompt.sum(axis=0), typical)
+    return rare_bound(n, np.asarray(some.sum(axis=0)), np.asarray(per_prompt.sum(axis=0)), typical)
 
 
 def rare_bound(
