@@ -44,3 +44,6 @@ from .report.viewer import attention_viewer as attention_viewer
 from .residual import residual_stream as residual_stream
 from .results import load as load
 from .results import save as save
+from .survey import collect as collect
+from .survey import summarise as summarise
+from .survey import survey as survey

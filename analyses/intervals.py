@@ -107,11 +107,17 @@ def largest_rare(per_prompt: Float[np.ndarray, "prompt ..."], typical: float | N
         typical: that mean where no prompt has any; None is that of all cells, or 1 where none has any anywhere.
     """
     n, some = len(per_prompt), per_prompt > 0
-    k = some.sum(axis=0)
     if typical is None:
         typical = float(per_prompt[some].mean()) if some.any() else 1.0
+    return rare_bound(n, np.asarray(some.sum(axis=0)), np.asarray(per_prompt.sum(axis=0)), typical)
+
+
+def rare_bound(
+    n: int, k: Shaped[np.ndarray, "..."], total: Float[np.ndarray, "..."], typical: float
+) -> Float[np.ndarray, "..."]:
+    """That bound from how many prompts there are, how many of them have any, and the sum over these."""
     share = np.where(k < n, stats.beta.ppf(0.975, k + 1, np.maximum(n - k, 1)), 1.0)
-    return np.asarray(share * np.where(k > 0, per_prompt.sum(axis=0) / np.maximum(k, 1), typical))
+    return np.asarray(share * np.where(k > 0, total / np.maximum(k, 1), typical))
 
 
 def resampled(

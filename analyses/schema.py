@@ -8,6 +8,7 @@ from typing import Any
 
 import xarray as xr
 
+from analyses.averaged import GROUP, is_averaged
 from interp.errors import ResultError
 from interp.strict_json import parse
 
@@ -59,6 +60,11 @@ def check_schema(result: xr.Dataset, what: str) -> None:
             raise ResultError(f"{whose} has no {dim}.")
     for part, there in (("variables", result.data_vars), ("coords", result.coords)):
         for name, (form, dims) in schema[part].items():
+            if (
+                is_averaged(result) and part == "variables"
+            ):  # a mean of counts is none, and the groups of a label are an axis more
+                form = form_of(there[name]) if name in there and form in "ib" else form
+                dims = [*([GROUP] if GROUP in result.dims else []), *dims] if dims is not None else None
             if name not in there:
                 raise ResultError(f"{whose} lacks the {'variable' if part == 'variables' else 'coordinate'} {name!r}.")
             _check_array(there[name], form, dims, f"{whose} has a {name!r}")

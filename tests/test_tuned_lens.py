@@ -12,6 +12,7 @@ from conftest import TINY, random_tokens, tiny
 import analyses
 from analyses.lenses import TunedLens, load_lens, published_lens, save_lens, train_tuned_lens, tuned_lens, tuning
 from analyses.lenses.smalltown import documents
+from analyses.lenses.targets import Targets
 from interp import ModelConfig
 from interp.errors import CheckpointError, InterpError, TokenError
 
@@ -89,7 +90,7 @@ def test_one_step_of_adam_is_torchs():
     _, cache = model.run_with_cache(tokens, "blocks.*.hook_resid_pre")
     log_p = model(tokens).log_softmax(-1)
     for step in range(3):
-        tuning._update(model, lens, state, tokens, 0.05)
+        tuning._update(Targets(model, tokens), state, range(len(tokens)), 0.05)
         state.step = step + 1
         streams = [cache["resid_pre", layer] for layer in range(3)]
         losses = [

@@ -22,6 +22,7 @@ from analyses.cli import (  # noqa: F401
     models,
     patch,
     report,
+    survey,
     tasks,
     verify,
 )

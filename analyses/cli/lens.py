@@ -48,7 +48,7 @@ def lens(
 
 @app.command()
 def train_lens(
-    source: Annotated[Path, typer.Argument(help="A text file.", exists=True, dir_okay=False)],
+    source: Annotated[Path, typer.Argument(help="A text file, or a .zarr folder of `interp collect`.", exists=True)],
     model: Model = "smalltown",
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("tuned_lens.safetensors"),
     steps: Annotated[int, typer.Option(help="At most this many batches.", min=1)] = 1000,
@@ -60,13 +60,15 @@ def train_lens(
 ) -> None:  # fmt: skip
     """Train a tuned lens. Killed, the same command goes on from the last validation."""
     import analyses
+    from analyses.activations import SUFFIX
     from analyses.lenses.tuning import check_training, text_of
     from analyses.report.tables import lens_training
     from interp import load
 
     free(out, force=force)
     check_training(steps=steps, rows=rows, learning_rate=learning_rate)
-    text_of(source)  # whether it can be read
+    if source.suffix != SUFFIX:
+        text_of(source)  # whether it can be read
     trained = analyses.train_tuned_lens(
         load(model),
         source,

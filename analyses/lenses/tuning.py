@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 from torch import Tensor
 
+from analyses.activations import SUFFIX, Activations
+from analyses.lenses.targets import Targets
 from analyses.lenses.translators import TunedLens, save_lens
 from analyses.results import as_json
 from interp.errors import CheckpointError, InterpError, ResultError, TokenError
@@ -27,7 +29,6 @@ from interp.metrics import kl_divergence, log_probabilities
 from interp.model import Transformer
 from interp.modes import ordinary, recording
 from interp.prompts import listed, rows_of_ids
-from interp.streams import streams
 from interp.strict_json import parse
 from interp.whole_numbers import in_64_bits, takes_whole
 
@@ -89,7 +90,8 @@ def train_tuned_lens(
     Training stops early when that has not improved for `patience` validations. The model is left as it is, gradients included.
 
     Args:
-        source: the path of a text file; texts, or one long text; or rows of token ids. Texts are cut into rows of `length` tokens.
+        source: the path of a text file; texts, or one long text; or rows of token ids. Texts are cut into rows of `length` tokens. Or the
+            Path of a .zarr folder of `analyses.collect` with `blocks.*.hook_resid_post`, from which the streams are read.
         out: safetensors file to write. Beside it, at each validation, `<out>.training` keeps the state: the same call goes on from
             there after a kill, to the same numbers, and removes it at the end.
         steps, rows: batches, and rows of a batch.
@@ -112,15 +114,18 @@ def train_tuned_lens(
         check_free(path, overwrite=overwrite)
         check_unhooked(model, "train_tuned_lens")
     check_training(steps=steps, rows=rows, learning_rate=learning_rate)
-    tokens = _rows(model, source, length)
-    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))
+    collected = Activations(source) if isinstance(source, Path) and source.suffix == SUFFIX else None
+    tokens = _rows(model, source, length) if collected is None else torch.from_numpy(collected.tokens).to(model.device)
+    targets = Targets(model, tokens, collected)
+    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed)).tolist()
     kept = max(1, round(VALIDATION * len(tokens)))
-    held_out, trained = tokens[order[:kept]], tokens[order[kept:]]
+    held_out, trained = order[:kept], order[kept:]
     about = {
         "method": "tuned lens (Belrose et al. 2023)",
         "model": model.name,
         "tokens": hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest(),
         **{"steps": steps, "rows": rows, "length": tokens.shape[1], "learning_rate": learning_rate},
+        **({} if collected is None else {"collected": [collected.about["dtype"], collected.about["positions"]]}),
         **{"validate_every": validate_every, "patience": patience, "seed": seed},
     }
     lens = TunedLens.identity(model, about)
@@ -128,9 +133,11 @@ def train_tuned_lens(
     beside = None if path is None else path.with_name(path.name + ".training")
     state = _resumed(beside, lens, request)
     if state is None:
-        before = _divergences(model, lens, held_out, rows)
+        before = _divergences(targets, lens, held_out, rows)
         if not all(math.isfinite(one) for one in before):
-            raise not_finite(model, held_out, "train_tuned_lens: the KL between a layer's prediction and the final one")
+            raise not_finite(
+                model, tokens[held_out], "train_tuned_lens: the KL between a layer's prediction and the final one"
+            )
         state = _begun(lens, before)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("KL {task.fields[kl]:.3f}"))
@@ -138,10 +145,10 @@ def train_tuned_lens(
         task = bar.add_task("tuning the lens", total=steps, completed=state.step, kl=state.best)
         while state.step < steps and state.waited < patience:
             batch = _batch(trained, rows, state.step, seed)
-            _update(model, lens, state, batch, learning_rate * (1 - state.step / steps))
+            _update(targets, state, batch, learning_rate * (1 - state.step / steps))
             state.step += 1
             if state.step % validate_every == 0 or state.step == steps:
-                _validate(state, _divergences(model, _lens_of(lens, state), held_out, rows))
+                _validate(state, _divergences(targets, _lens_of(lens, state), held_out, rows))
                 if beside is not None:
                     _keep(beside, state, request)
             bar.update(task, completed=state.step, kl=state.best)
@@ -175,20 +182,28 @@ def _rows(model: Transformer, source: Any, length: int) -> Int[Tensor, "row posi
                 "train_tuned_lens: rows of token ids must be full; give texts, or cut the rows to one length."
             )
     else:
-        if not 2 <= length <= model.config.n_ctx:
-            raise TokenError(f"train_tuned_lens: length {length} is outside 2 to {model.config.n_ctx}, the context.")
-        texts = [text_of(given)] if isinstance(given, (str, Path)) else given
-        tokenizer = model.need_tokenizer()
-        end, begin = tokenizer.eos, [] if tokenizer.bos is None else [tokenizer.bos]
-        stream = [i for text in texts if text for i in (*tokenizer.encode(text), end) if i is not None]
-        each = length - len(begin)  # a row begins as a prompt does
-        starts = range(0, len(stream) - each + 1, each)
-        tokens = torch.tensor([begin + stream[at : at + each] for at in starts], dtype=torch.long)
+        tokens = rows_of_text(model, given, length)
     if len(tokens) < 2:
         raise TokenError(
             f"train_tuned_lens: the source gives {len(tokens)} rows of {length} tokens; one to train on and one kept out are the least."
         )
     return tokens.to(model.device, torch.long)
+
+
+def rows_of_text(model: Transformer, given: str | Path | Sequence[str], length: int) -> Int[Tensor, "row position"]:
+    """Text, or texts one after the other, cut into full rows of so many tokens, each beginning as a prompt does. Raises TokenError for a
+    length that the model does not take."""
+    if not 2 <= length <= model.config.n_ctx:
+        raise TokenError(f"train_tuned_lens: length {length} is outside 2 to {model.config.n_ctx}, the context.")
+    texts = [text_of(given)] if isinstance(given, (str, Path)) else given
+    tokenizer = model.need_tokenizer()
+    end, begin = tokenizer.eos, [] if tokenizer.bos is None else [tokenizer.bos]
+    stream = [i for text in texts if text for i in (*tokenizer.encode(text), end) if i is not None]
+    each = length - len(begin)
+    starts = range(0, len(stream) - each + 1, each)
+    return torch.tensor(
+        [begin + stream[at : at + each] for at in starts], dtype=torch.long, device=model.device
+    ).reshape(-1, length)
 
 
 def text_of(source: str | Path) -> str:
@@ -201,23 +216,16 @@ def text_of(source: str | Path) -> str:
         raise TokenError(f"train_tuned_lens: {source} cannot be read as text in UTF-8: {error}.") from error
 
 
-def _batch(tokens: Int[Tensor, "row position"], rows: int, step: int, seed: int) -> Int[Tensor, "batch position"]:
-    """The rows of a step, which depend on its number alone: one epoch after the other, each in an order of its own."""
+def _batch(rows: Sequence[int], count: int, step: int, seed: int) -> list[int]:
+    """Of these rows those of a step, which depend on its number alone: one epoch after the other, each in an order of its own."""
     chosen = []
-    for at in range(step * rows, (step + 1) * rows):
-        epoch, place = divmod(at, len(tokens))
+    for at in range(step * count, (step + 1) * count):
+        epoch, place = divmod(at, len(rows))
         order = torch.randperm(
-            len(tokens), generator=torch.Generator().manual_seed(in_64_bits(seed * 100_003 + epoch + 1))
+            len(rows), generator=torch.Generator().manual_seed(in_64_bits(seed * 100_003 + epoch + 1))
         )
-        chosen.append(int(order[place]))
-    return tokens[chosen]
-
-
-def _targets(model: Transformer, tokens: Tensor) -> tuple[list[Tensor], Float[Tensor, "place vocab"]]:
-    """The stream entering each layer [place, d_model], and the model's own log-probabilities."""
-    *entering, final = (stream.flatten(0, 1) for stream in streams(model, tokens))
-    with torch.no_grad():
-        return entering, log_probabilities(model.unembed(final[None])[0])
+        chosen.append(rows[int(order[place])])
+    return chosen
 
 
 def _kl(model: Transformer, stream: Tensor, log_p: Tensor) -> Tensor:
@@ -225,19 +233,21 @@ def _kl(model: Transformer, stream: Tensor, log_p: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _divergences(model: Transformer, lens: TunedLens, tokens: Tensor, rows: int) -> list[float]:
-    """KL(final || lens) of each layer, nats, mean over all places."""
-    total = torch.zeros(model.config.n_layers, dtype=torch.float64)
-    for batch in torch.split(tokens, rows):
-        entering, log_p = _targets(model, batch)
+def _divergences(targets: Targets, lens: TunedLens, kept: Sequence[int], rows: int) -> list[float]:
+    """KL(final || lens) of each layer, nats, mean over all places of the rows that are kept out."""
+    total, places = torch.zeros(targets.model.config.n_layers, dtype=torch.float64), 0
+    for start in range(0, len(kept), rows):
+        entering, log_p = targets.of(kept[start : start + rows])
+        places += len(log_p)
         for layer, stream in enumerate(entering):
-            total[layer] += len(batch) * float(_kl(model, lens.translate(layer, stream), log_p))
-    return [float(x) for x in total / len(tokens)]
+            total[layer] += len(log_p) * float(_kl(targets.model, lens.translate(layer, stream), log_p))
+    return [float(x) for x in total / places]
 
 
-def _update(model: Transformer, lens: TunedLens, state: _State, batch: Tensor, rate: float) -> None:
+def _update(targets: Targets, state: _State, batch: Sequence[int], rate: float) -> None:
     """One step of Adam, layer by layer: the translators do not depend on each other, so that one layer's logits are held at a time."""
-    entering, log_p = _targets(model, batch)
+    model = targets.model
+    entering, log_p = targets.of(batch)
     corrections = [1 - beta ** (state.step + 1) for beta in BETAS]
     for layer, stream in enumerate(entering):
         parts = [state.tensors[name][layer].clone().requires_grad_() for name in ("weight", "bias")]

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.averaged import check_one, is_averaged, prompts_in
 from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, place, subtitled, which
 from analyses.plots.markup import as_text
@@ -111,7 +112,9 @@ def plot_attention(result: xr.Dataset, *, prompt: int = 0, layer: int | None = N
         fig.update_yaxes(title={"text": f"layer {number}", "standoff": 4}, row=row + 1, col=1)
     fig.update_layout(
         template=TEMPLATE,
-        title=subtitled(title, which(result, prompt)),
+        title=subtitled(
+            title, f"mean over {prompts_in(result)} prompts" if is_averaged(result) else which(result, prompt)
+        ),
         coloraxis={
             "colorscale": SCALE,
             "cmin": 0,
@@ -164,6 +167,9 @@ def _tile(pattern: np.ndarray) -> np.ndarray:
 
 
 def _patterns(result: xr.Dataset, prompt: int) -> xr.Dataset:
+    if is_averaged(result):  # whose positions hold no tokens
+        check_one(result, prompt or None)
+        return result.isel(prompt=0)
     one = result.isel(prompt=place(result.sizes, "prompt", prompt))
     return one.isel(query=one["query_token_id"].to_numpy() >= 0, key=one["key_token_id"].to_numpy() >= 0)
 

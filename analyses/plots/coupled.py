@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.averaged import check_one, is_averaged, prompts_in
 from analyses.plots.bands import band, interval
 from analyses.plots.kinds import draws
 from analyses.plots.labels import counted, label, model_name, place, short, subtitled
@@ -30,13 +31,16 @@ def plot_coupled(result: xr.Dataset, *, prompt: int | None = None, seed: int | N
     """The clean text above the disturbed one, line by line, differing tokens coloured; beneath, KL and h over all texts.
 
     The texts are those with the median number of changed tokens, where none are chosen. Curves are means over prompts and seeds, bands 95 %
-    intervals over prompts where there are any.
+    intervals over prompts where there are any. Of means over many prompts, the curves alone.
 
     Args:
         result: of `analyses.cascade.coupled`.
         prompt: whose texts; None chooses among all.
         seed: which of its draws; None chooses among all.
     """
+    if is_averaged(result):
+        check_one(result, prompt)
+        return _means(result)
     prompt, seed, chosen = _median(result, prompt, seed)
     one = result.isel(prompt=prompt, seed=seed)
     steps = min(result.sizes["time"], WIDE * MOST_LINES)
@@ -67,16 +71,7 @@ def plot_coupled(result: xr.Dataset, *, prompt: int | None = None, seed: int | N
     at = [3 * line + below for line in range(lines) for below in range(2)]
     fig.update_yaxes(autorange="reversed", tickvals=at, ticktext=ticks, showgrid=False, row=1, col=1)
     fig.update_xaxes(showticklabels=False, showgrid=False, ticks="", row=1, col=1)
-    times = result["time"].to_numpy()
-    for column, (name, said, units, color) in enumerate(PANELS, start=1):
-        if (bounds := interval(result, f"{name}_interval")) is not None:
-            fig.add_trace(band(times, bounds, color), row=2, col=column)
-        fig.add_scatter(
-            x=times, y=result[name].mean(("prompt", "seed")).to_numpy(), mode="lines", name=said, line={"color": color, "width": 2},
-            hovertemplate="step %{x}<br>%{y:.3g}<extra></extra>", showlegend=False, row=2, col=column,
-        )  # fmt: skip
-        fig.update_yaxes(title=units, rangemode="tozero", row=2, col=column)
-    fig.update_xaxes(title="generated token", row=2)
+    _curves(fig, result, 2)
     prompts, draws = result.sizes["prompt"], result.sizes["seed"]
     cut = "" if steps == result.sizes["time"] else f"; first {steps} of {result.sizes['time']} tokens"
     fig.update_layout(
@@ -100,3 +95,34 @@ def _median(result: xr.Dataset, prompt: int | None, seed: int | None) -> tuple[i
     count, p, s = runs[len(runs) // 2]
     what = f"prompt {p}, seed {s}: {counted(count, 'changed token')}"
     return p, s, what if len(runs) == 1 else f"{what}, the median of {len(runs)} runs"
+
+
+def _means(result: xr.Dataset) -> go.Figure:
+    fig = make_subplots(1, 2, horizontal_spacing=0.09, subplot_titles=[said for _, said, _, _ in PANELS])
+    _curves(fig, result, 1)
+    fig.update_layout(
+        template=TEMPLATE,
+        title=subtitled(
+            f"Coupled texts · {model_name(result)}",
+            f"means over {counted(prompts_in(result), 'prompt')} of {counted(result.sizes['seed'], 'draw')}",
+        ),
+        width=1040,
+        height=380,
+        margin={"t": 84, "b": 66},
+    )
+    fig.update_annotations(font={"size": 13})
+    return fig
+
+
+def _curves(fig: go.Figure, result: xr.Dataset, row: int) -> None:
+    """KL and h at each step."""
+    times = result["time"].to_numpy()
+    for column, (name, said, units, color) in enumerate(PANELS, start=1):
+        if (bounds := interval(result, f"{name}_interval")) is not None:
+            fig.add_trace(band(times, bounds, color), row=row, col=column)
+        fig.add_scatter(
+            x=times, y=result[name].mean(("prompt", "seed")).to_numpy(), mode="lines", name=said, line={"color": color, "width": 2},
+            hovertemplate="step %{x}<br>%{y:.3g}<extra></extra>", showlegend=False, row=row, col=column,
+        )  # fmt: skip
+        fig.update_yaxes(title=units, rangemode="tozero", row=row, col=column)
+    fig.update_xaxes(title="generated token", row=row)

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.averaged import prompts_in
 from analyses.plots.grid import chosen_prompt, reach_of
 from analyses.plots.kinds import draws
 from analyses.plots.labels import label, model_name, where_read, which
@@ -63,7 +64,7 @@ def plot_direct(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
         fig.update_yaxes(title="layer" if column == 1 else None, dtick=1, showgrid=False, row=2, col=column)
     fig.update_yaxes(title=units, row=1, col=1)
     over = (
-        f"mean over {result.sizes['prompt']} prompts{where_read(done)}"
+        f"mean over {prompts_in(result)} prompts{where_read(done)}"
         if number is None
         else "; ".join(one for one in (which(result, number), _question(result, number, done)) if one)
     )

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses.averaged import LEFT_OUT
 from analyses.plots.grid import chosen_prompt, over_pairs
 from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, counted, model_name, named, where_read
@@ -61,7 +62,7 @@ def plot_edges(result: xr.Dataset, *, top: int = 25, prompt: int | None = None) 
     how = f"{methods[0]}, {how}" if len(methods) == 1 else how
     asked = done["metric"].replace("_", " ") + where_read(done, number)
     asked += (
-        f", {over_pairs(result.drop_vars('left_out', errors='ignore'))}" if number is None else ""
+        f", {over_pairs(result.drop_vars(['left_out', LEFT_OUT], errors='ignore'))}" if number is None else ""
     )  # a change has no gap
     row = ROW + MORE * max(0, len(methods) - 1)
     fig = figure(

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.averaged import prompts_in
 from analyses.plots.bands import band, whiskers
 from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name
@@ -99,7 +100,7 @@ def _band(result: xr.Dataset, variable: str) -> np.ndarray:
 
 
 def _band_name(result: xr.Dataset) -> str:
-    prompts = result.sizes["prompt"]
+    prompts = prompts_in(result)
     if _has_interval(result):
         return f"mean over {prompts} prompts; bands: 95 % bootstrap interval over prompts, of k as whiskers"
     what = "1 prompt" if prompts == 1 else f"{prompts} prompts"

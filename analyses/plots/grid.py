@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from jaxtyping import Float
 
+from analyses.averaged import LEFT_OUT, TOKENS, check_one, is_averaged, prompts_in
 from analyses.from_end import FROM_END, unequal
 from analyses.plots.labels import axis, label, place
 from analyses.plots.theme import DIVERGING, TALLEST, WIDEST
@@ -138,8 +139,8 @@ def over_pairs(result: xr.Dataset, left_out: xr.DataArray | None = None) -> str:
     Args:
         left_out: which pairs have no effect; None is what the result says of that.
     """
-    pairs = result.sizes["prompt"]
-    out = result.get("left_out") if left_out is None else left_out
+    pairs = prompts_in(result)
+    out = result.get(LEFT_OUT, result.get("left_out")) if left_out is None else left_out
     without = 0 if out is None else int(out.sum())
     said = (
         f"mean over {pairs} pairs"
@@ -153,7 +154,9 @@ def over_pairs(result: xr.Dataset, left_out: xr.DataArray | None = None) -> str:
 
 
 def token_counts(result: xr.Dataset) -> list[int]:
-    """Tokens of each prompt along the positions of a result."""
+    """Tokens of each prompt along the positions of a result; of one of means, the fewest and the most."""
+    if is_averaged(result):
+        return [int(tokens) for tokens in result[TOKENS]]
     for name in ("corrupt_token_id", "clean_token_id", "token_id"):
         if name in result.coords and "position" in result[name].dims:
             counts: list[int] = (result[name] >= 0).sum("position").to_numpy().tolist()
@@ -164,8 +167,9 @@ def token_counts(result: xr.Dataset) -> list[int]:
 
 
 def chosen_prompt(result: xr.Dataset, prompt: int | None) -> int | None:
-    """The pair to show; None for the mean over several."""
-    if prompt is None and result.sizes["prompt"] > 1:
+    """The pair to show; None for the mean over several. Raises ResultError for one that is not there."""
+    check_one(result, prompt)
+    if is_averaged(result) or (prompt is None and result.sizes["prompt"] > 1):
         return None
     return place(result.sizes, "prompt", prompt or 0)
 

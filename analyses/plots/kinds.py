@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses.averaged import check_group
 from analyses.circuits.circuit import Circuit
 from analyses.plots.circuit import plot_circuit
 from analyses.plots.markup import as_text
@@ -59,6 +60,7 @@ def plot(result: xr.Dataset | Circuit, **options: Any) -> go.Figure:
         kind = str(getattr(result, "attrs", {}).get("kind"))
         if kind not in kinds():
             raise ResultError(f"there is no figure for a result of kind {kind!r}. {nearest(kind, kinds())}")
+        check_group(result)
         draw = kinds()[kind]
     known = list(signature(draw).parameters)[1:]
     if unknown := [name for name in options if name not in known]:

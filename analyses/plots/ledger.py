@@ -6,6 +6,7 @@ import xarray as xr
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from analyses.averaged import prompts_in
 from analyses.intervals import bootstrap_mean
 from analyses.plots.bands import whiskers
 from analyses.plots.grid import chosen_prompt, reach_of
@@ -70,7 +71,7 @@ def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
             col=column,
         )
     fig.update_yaxes(title="ln of its size (nats)", row=1, col=1)
-    over = f"mean over {result.sizes['prompt']} prompts" if number is None else which(result, number) or "one prompt"
+    over = f"mean over {prompts_in(result)} prompts" if number is None else which(result, number) or "one prompt"
     fig.update_layout(
         template=TEMPLATE,
         title=f"What makes a disturbance grow · {model_name(result)}<br><sup>{over}; negative entries damp</sup>",

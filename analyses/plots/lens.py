@@ -9,8 +9,10 @@ import xarray as xr
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from analyses.averaged import check_one, is_averaged
 from analyses.plots.kinds import draws
 from analyses.plots.labels import axis, label, model_name, named, place, short, subtitled, which
+from analyses.plots.lens_curves import plot_lens_curves
 from analyses.plots.markup import as_text
 from analyses.plots.theme import INK, PALE, PALE_REVERSED, TEMPLATE, WIDEST, figure
 from interp.errors import ResultError, is_known, nearest
@@ -36,7 +38,7 @@ LEAST_KL = 1e-3
 def plot_lens(
     result: xr.Dataset, *, prompt: int = 0, color: str = "probability", start: int | None = None
 ) -> go.Figure:
-    """Layer by position; each cell names the most probable next token.
+    """Layer by position; each cell names the most probable next token. Of means over many prompts, `plot_lens_curves`.
 
     Of a long prompt 16 positions at once, of a deep model no more layers than can be read.
 
@@ -50,6 +52,9 @@ def plot_lens(
     Raises:
         ResultError: a prompt, position or colour that is not there.
     """
+    if is_averaged(result):
+        check_one(result, prompt or None)
+        return plot_lens_curves({TITLES[result.attrs["kind"]]: result})
     one, said = _window(_one(result, prompt), start, ROWS)
     fig = figure(
         subtitled(f"{TITLES[result.attrs['kind']]} · {model_name(result)}", which(result, prompt), *said),

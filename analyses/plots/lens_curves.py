@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.averaged import is_averaged, prompts_in
 from analyses.plots.bands import band, interval
 from analyses.plots.labels import label, model_name, named, place, subtitled, which
 from analyses.plots.markup import as_text
@@ -34,7 +35,12 @@ def plot_lens_curves(results: Mapping[str, xr.Dataset]) -> go.Figure:
         (line, marker), layers = look(number), result["layer"].to_numpy()
         color = line["color"]
         for column, (variable, _) in enumerate(CURVES, start=1):
-            mean = result[variable].mean("position").mean("prompt").to_numpy()
+            stated = (
+                result[f"mean_{variable}_mean"]
+                if is_averaged(result)
+                else result[variable].mean("position").mean("prompt")
+            )
+            mean = stated.to_numpy()
             if (bounds := interval(result, f"mean_{variable}_interval")) is not None:
                 fig.add_trace(band(layers, bounds, color), row=1, col=column)
             fig.add_scatter(
@@ -43,7 +49,7 @@ def plot_lens_curves(results: Mapping[str, xr.Dataset]) -> go.Figure:
             )  # fmt: skip
     fig.update_xaxes(title="stream entering layer")
     fig.update_yaxes(title="nats", rangemode="tozero")
-    counts = {result.sizes["prompt"] for result in results.values()}
+    counts = {prompts_in(result) for result in results.values()}
     over = f"mean over the tokens of {counts.pop()} prompts" if len(counts) == 1 else "mean over tokens and prompts"
     fig.update_layout(
         template=TEMPLATE,

@@ -4,6 +4,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.averaged import prompts_in
 from analyses.intervals import bootstrap_mean
 from analyses.plots.bands import band, interval, whiskers
 from analyses.plots.grid import chosen_prompt
@@ -52,7 +53,7 @@ def plot_residual(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure
     fig.update_yaxes(type="category", showgrid=False, row=1, col=2)
     fig.update_xaxes(type="category")
     massive = int((result if number is None else one)["massive"].sum())
-    over = f"mean over {result.sizes['prompt']} prompts" if number is None else which(result, number) or "one prompt"
+    over = f"mean over {prompts_in(result)} prompts" if number is None else which(result, number) or "one prompt"
     found = f"{massive} massive activations" if massive else "no massive activations"
     fig.update_layout(
         template=TEMPLATE,

@@ -1,7 +1,9 @@
 """Results in a few rows, for the terminal."""
 
 import json
+from collections.abc import Mapping
 from html import unescape
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -89,6 +91,18 @@ def lens_training(lens: TunedLens) -> Table:
         table.add_column(name, justify="right")
     for layer, (first, last) in enumerate(zip(before, after, strict=True)):
         table.add_row(str(layer), f"{first:.3f}", f"{last:.3f}")
+    return table
+
+
+def survey_rows(manifest: Mapping[str, Any]) -> Table:
+    """How many rows a survey took, and why others were put aside."""
+    table = Table("rows", title=manifest["request"]["analysis"], title_justify="left")
+    table.add_column("", justify="right")
+    table.add_row("in the data set", f"{manifest['rows']:,}")
+    table.add_row("measured", f"{manifest['accepted']:,}")
+    table.add_row("put aside", f"{manifest['rejected']:,}")
+    for reason, count in list(manifest["reasons"].items())[:SHOWN]:
+        table.add_row(Text(reason), f"{count:,}")
     return table
 
 

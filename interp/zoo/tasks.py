@@ -5,7 +5,7 @@ Each task splits its material in two by a fixed rule. The embedded model trains 
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from interp.errors import InterpError, is_known, nearest
@@ -103,20 +103,51 @@ class Task:
         other = self._drawn(self.otherwise, n, seed, tokenizer)
         return other if other.pairs else drawn
 
+    def stream(self, n: int, seed: int = 0, tokenizer: Tokenizer | None = None) -> Iterator[Pair]:
+        """The pairs of `sample` one after the other: they need not fit into memory together.
+
+        Raises InterpError as `sample` does, where too few suit after the last that does.
+        """
+        if n < 1:
+            raise InterpError(f"task {self.name}: need at least one pair, asked for {n}.")
+        found = 0
+        unsuited: dict[str, int] = {}
+        for draw in (self.draw, self.otherwise):
+            if draw is None or found:
+                break
+            for pair, reason in self._looked_at(draw, n, seed, tokenizer):
+                if reason is None:
+                    found += 1
+                    yield pair
+                else:
+                    unsuited[reason[0]] = unsuited.get(reason[0], 0) + 1
+        if found < n:
+            why = "; ".join(f"{count} not because {reason}" for reason, count in unsuited.items())
+            raise InterpError(f"task {self.name}: only {found} pairs suit this tokenizer; {n} were asked for: {why}.")
+
     def _drawn(self, draw: Draw, n: int, seed: int, tokenizer: Tokenizer | None) -> Drawn:
-        rng = random.Random(f"{self.name} {seed}")
         pairs: list[Pair] = []
         unsuited: dict[str, list[str]] = {}
-        for _ in range(50 * n):
-            pair = draw(rng, True)
-            reason = None if tokenizer is None else _unsuited(pair, tokenizer)
+        for pair, reason in self._looked_at(draw, n, seed, tokenizer):
             if reason is None:
                 pairs.append(pair)
             else:
                 unsuited.setdefault(reason[0], []).append(reason[1])
-            if len(pairs) == n:
-                break
         return Drawn(pairs, unsuited)
+
+    def _looked_at(
+        self, draw: Draw, n: int, seed: int, tokenizer: Tokenizer | None
+    ) -> Iterator[tuple[Pair, tuple[str, str] | None]]:
+        """Pairs, and why one does not suit, until so many suit or fifty times as many were drawn."""
+        rng = random.Random(f"{self.name} {seed}")
+        left = n
+        for _ in range(50 * n):
+            pair = draw(rng, True)
+            reason = None if tokenizer is None else _unsuited(pair, tokenizer)
+            left -= reason is None
+            yield pair, reason
+            if not left:
+                return
 
     def training_sentence(self, rng: random.Random) -> str:
         """A prompt with its answer, from the half used in training."""

@@ -1,0 +1,205 @@
+"""Activations of a data set, kept in Zarr: for probes, tuned lenses and sparse autoencoders."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+
+from analyses.activations import KIND, SUFFIX
+from analyses.lenses.reading import chosen_positions
+from analyses.lenses.tuning import rows_of_text
+from analyses.results import as_json, storable
+from analyses.survey.extra import need
+from analyses.survey.sources import Source
+from interp.errors import InterpError, TokenError, is_known
+from interp.files import make_folder, write_whole
+from interp.hooks import check_unhooked
+from interp.model import Transformer
+from interp.names import Selection, select
+from interp.progress import progress_bar
+from interp.prompts import rows_of_ids
+from interp.strict_json import parse
+from interp.whole_numbers import Wholes, takes_whole, whole_numbers
+
+DTYPES = {"float16": np.float16, "float32": np.float32, "float64": np.float64}
+CHUNK, BLOCK = 16, 256
+"""Rows of a chunk, which is what one reading takes, and of a shard, which is a file and is written at once."""
+
+BATCH = 2**25
+"""Bytes of the streams of rows that run together."""
+
+
+@torch.no_grad()
+@takes_whole("length", least={"length": 1})
+def collect(
+    model: Transformer,
+    texts: str | Path | Sequence[str],
+    *,
+    names: Selection = "blocks.*.hook_resid_post",
+    out: str | Path,
+    positions: Wholes | None = None,
+    length: int | None = None,
+    dtype: str | None = None,
+    bos: bool | None = None,
+    progress: bool = False,
+) -> Path:
+    """Run a data set once and keep values of hook points in a Zarr folder (format 3, in shards), which xarray opens with dims and names.
+
+    Killed, the same call goes on from the last shard.
+
+    Args:
+        texts: a text file (.txt), cut into full rows of `length` tokens as `train_tuned_lens` does; or a data set as `survey` takes it, or
+            listed texts, whose column `text`, `prompt` or `clean` has a prompt for each row, padded at the end.
+        names: hook points, as for `run_with_cache`.
+        out: the folder; its name ends in .zarr.
+        positions: only these of each row, counted from its end where negative; None is all. Of attention the rows of these queries.
+        length: tokens of a row of a text file; None is 128, or the context where that is shorter.
+        dtype: float16, float32 or float64; None is the model's own (of bfloat16, which Zarr does not have, float32).
+
+    Returns:
+        The path of the folder: an array for each hook point, [prompt, position, ...], and `token_id` [prompt, token] and `place` [prompt,
+        position], which token of its prompt a position is. Padding is NaN, or -1 of ids.
+
+    Raises:
+        InterpError: a name that is no .zarr folder, one of another collection, a data set without texts, or a package that is not
+            installed. TokenError: a prompt that the model cannot take, or a position that one does not have. HookError: an unknown hook
+            point, or hooks that are attached.
+    """
+    zarr = need("zarr")
+    folder = Path(out)
+    if folder.suffix != SUFFIX:
+        raise InterpError(f"collect: {folder} is no name of a Zarr folder; let it end in {SUFFIX}.")
+    if dtype is not None and not is_known(dtype, DTYPES):
+        raise InterpError(f"collect: dtype {dtype!r} is none of {', '.join(DTYPES)}.")
+    check_unhooked(model, "collect")
+    points = select(names, list(model.hook_points), "collect")
+    tokens = _tokens(model, texts, length, bos)
+    chosen = None if positions is None else whole_numbers(positions, "collect: a position")
+    places = chosen_positions(tokens, chosen, "collect").cpu()
+    kept = dtype or {torch.bfloat16: "float32"}.get(model.dtype, str(model.dtype).removeprefix("torch."))
+    about = {
+        "kind": KIND, "model": storable(model.name), "weight_hash": model.weight_hash(), "names": json.dumps(points), "dtype": kept,
+        "positions": as_json(chosen), "tokens": xxhash.xxh3_128(tokens.cpu().numpy().tobytes()).hexdigest(),
+    }  # fmt: skip
+    group, done = _begun(zarr, folder, about, tokens, places)
+    with progress_bar(progress) as bar:
+        task = bar.add_task("collecting", total=len(tokens) - done)
+        for start in range(done, len(tokens), BLOCK):
+            rows = range(start, min(start + BLOCK, len(tokens)))
+            for name, values in _run(
+                model, tokens[rows.start : rows.stop], places[rows.start : rows.stop], points
+            ).items():
+                array = values.to(getattr(torch, kept)).numpy()
+                if name not in group:
+                    _make(group, name, model.hook_points[name].axes, (len(tokens), *array.shape[1:]), DTYPES[kept])
+                group[name][rows.start : rows.stop] = array
+            _keep(folder, rows.stop)
+            bar.update(task, completed=rows.stop - done)
+    group.attrs["finished"] = True
+    return folder
+
+
+def _tokens(model: Transformer, texts: Any, length: int | None, bos: bool | None) -> Tensor:
+    """[prompt, token], padded at the end."""
+    if isinstance(texts, (str, Path)) and Path(texts).suffix == ".txt":
+        return rows_of_text(model, Path(texts), min(128, model.config.n_ctx) if length is None else length)
+    if length is not None:
+        raise InterpError(
+            "collect: length is of rows that are cut from a text file (.txt); prompts of a data set keep theirs."
+        )
+    if not isinstance(texts, (str, Path)):
+        return model.to_tokens(list(texts), bos=bos)
+    rows: list[list[int]] = []
+    for piece in Source.of(texts).pieces(model.tokenizer):
+        column = next((name for name in ("text", "prompt", "clean") if name in piece.column_names), None)
+        if column is None:
+            raise InterpError(
+                f"collect: the data set has no column text, prompt or clean; it has {', '.join(piece.column_names)}."
+            )
+        for value in piece.column(column).to_pylist():
+            try:
+                rows.append(
+                    model.to_tokens(value if isinstance(value, str) else list(value or []), bos=bos)[0].tolist()
+                )
+            except TokenError as error:
+                raise TokenError(f"collect: row {len(rows)}: {error}") from error
+    return rows_of_ids(rows).to(model.device)
+
+
+def _run(model: Transformer, tokens: Tensor, places: Tensor, points: Sequence[str]) -> dict[str, Tensor]:
+    """The values at the chosen places of some rows, batch by batch."""
+    size = tokens.shape[1] * model.config.d_model * model.W_E.element_size() * (len(points) + 4)
+    found: dict[str, list[Tensor]] = {name: [] for name in points}
+    together = max(1, BATCH // size)
+    for start in range(0, len(tokens), together):
+        some = slice(start, start + together)
+        with model.capture(list(points)) as values:
+            batch = tokens[some]
+            model.run_blocks(model.embed(batch), real=model.check_tokens(batch)) if _of_blocks(points) else model(batch)
+        for name in points:
+            found[name].append(_at(values[name].cpu(), model.hook_points[name].axes, places[some]))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _of_blocks(points: Sequence[str]) -> bool:
+    """Whether no value behind the blocks is asked for, so that nothing need be unembedded."""
+    return all(name.startswith(("blocks.", "hook_embed", "hook_pos_embed")) for name in points)
+
+
+def _at(value: Tensor, axes: tuple[str, ...], places: Tensor) -> Tensor:
+    axis = axes.index("query" if "query" in axes else "position")
+    there = places >= 0
+    index = places.clamp(min=0).reshape(len(places), *[1] * (axis - 1), -1, *[1] * (value.ndim - axis - 1))
+    shape = [*value.shape]
+    shape[axis] = places.shape[1]
+    taken = value.gather(axis, index.expand(shape))
+    return taken.masked_fill(~there.reshape(index.shape), math.nan)
+
+
+def _begun(zarr: Any, folder: Path, about: dict[str, Any], tokens: Tensor, places: Tensor) -> tuple[Any, int]:
+    """The Zarr group, and how many rows are in it already. Raises InterpError for a folder of something else."""
+    if folder.exists():
+        try:
+            group = zarr.open_group(str(folder), mode="r+")
+            before = {name: group.attrs.get(name) for name in about}
+            done = int(parse((folder / DONE).read_text(encoding="utf-8"))["rows"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InterpError(
+                f"collect: {folder} holds no collection that can go on; name another folder, or delete it."
+            ) from error
+        if different := [name for name in about if before[name] != about[name]]:
+            raise InterpError(
+                f"collect: {folder} holds another collection: its {', '.join(different)} differ. Name another folder, or delete it."
+            )
+        return group, done
+    make_folder(folder)
+    group = zarr.open_group(str(folder), mode="a", zarr_format=3)
+    group.attrs.update(about)
+    for name, values, dims in (("token_id", tokens, ("prompt", "token")), ("place", places, ("prompt", "position"))):
+        group.create_array(name, data=values.cpu().numpy(), dimension_names=dims)
+    _keep(folder, 0)
+    return group, 0
+
+
+DONE = "done.json"
+
+
+def _keep(folder: Path, rows: int) -> None:
+    write_whole(folder / DONE, lambda temporary: temporary.write_text(json.dumps({"rows": rows}), encoding="utf-8"))
+
+
+def _make(group: Any, name: str, axes: tuple[str, ...], shape: tuple[int, ...], dtype: Any) -> None:
+    dims = tuple("prompt" if axis == "batch" else "position" if axis == "query" else axis for axis in axes)
+    chunks, shards = (
+        (min(CHUNK, shape[0]), *shape[1:]),
+        (math.ceil(min(BLOCK, shape[0]) / min(CHUNK, shape[0])) * min(CHUNK, shape[0]),),
+    )
+    group.create_array(
+        name, shape=shape, dtype=dtype, chunks=chunks, shards=(*shards, *shape[1:]), dimension_names=dims, fill_value=math.nan
+    )  # fmt: skip

@@ -1,0 +1,129 @@
+"""Surveys against plain loops: rows a second, what workers and Ray cost, memory against the number of rows, and collecting activations.
+
+    python benchmarks/survey.py [loop] [workers] [memory] [collect] [--rows N]      (needs the extra `scale`)
+
+`loop`: patching heads over pairs of indirect objects of the embedded model, in one process, against a loop over the same calls, one pair
+at a time. `workers`: the same with one and two workers of Ray Data, from the first shard's end to the last's, so that starting Ray, which
+takes seconds whatever the data set, is apart. `memory`: peak memory of the process at 1,000 and 100,000 rows, of a small random model, so
+that the latter takes minutes. `collect`: against the same forward passes that keep nothing. Run it on an idle machine.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+import analyses
+import interp
+from analyses.lenses.tuning import rows_of_text
+from interp.progress import progress_bar
+from interp.zoo import task
+
+HEADS = {"site": "z"}
+SMALL = {"n_layers": 2, "n_heads": 2, "d_head": 8, "d_model": 16, "d_mlp": 32}
+MEMORY = """
+import sys, analyses, interp
+from pathlib import Path
+analyses.survey({model!r}, "task:ioi:{rows}", "activation_patching", out={out!r}, options={{"site": "z", "smallest_gap": 0.0}})
+analyses.summarise({out!r})
+print([line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")][0])
+"""
+
+
+def loop(console: Console, folder: Path, rows: int) -> None:
+    model = interp.load()
+    pairs = task("ioi").sample(min(rows, 200), 0, model.tokenizer)
+    start = time.perf_counter()
+    for pair in pairs:
+        analyses.activation_patching(model, pair.clean, pair.corrupt, answer=pair.answer, wrong=pair.wrong, **HEADS)
+    plain = len(pairs) / (time.perf_counter() - start)
+    start = time.perf_counter()
+    analyses.survey(model, f"task:ioi:{rows}", "activation_patching", out=folder / "here", options=HEADS)
+    here = rows / (time.perf_counter() - start)
+    console.print(
+        f"one process: {here:.1f} rows/s, plain loop ({len(pairs)} of them): {plain:.1f} rows/s: {here / plain:.2f} x"
+    )
+
+
+def workers(console: Console, folder: Path, rows: int) -> None:
+    rates = {}
+    for number in (None, 1, 2):
+        out = folder / f"workers-{number}"
+        start = time.perf_counter()
+        analyses.survey(
+            "smalltown",
+            f"task:ioi:{rows}",
+            "activation_patching",
+            out=out,
+            options=HEADS,
+            workers=number,
+            shard_rows=rows // 20,
+        )
+        whole = time.perf_counter() - start
+        ends = sorted(path.stat().st_mtime for path in (out / "shards").glob("*.json"))
+        done = number or 1  # shards that end together with the first are not counted
+        rates[number] = (len(ends) - done) * (rows // 20) / (ends[-1] - ends[done - 1])
+        said = "one process" if number is None else f"{number} workers of Ray"
+        console.print(f"{said}: {rates[number]:.1f} rows/s, {whole:.1f} s with all that starts")
+    console.print(
+        f"two workers against one {rates[2] / rates[1]:.2f} x; Ray at one worker costs {rates[None] / rates[1] - 1:+.1%}"
+    )
+
+
+def memory(console: Console, folder: Path) -> None:
+    from dataclasses import replace
+
+    embedded = interp.load()
+    model = interp.Transformer(replace(embedded.config, **SMALL), seed=0, tokenizer=embedded.tokenizer)
+    interp.save_directory(model, folder / "small")
+    peaks = []
+    for rows in (1_000, 100_000):
+        code = MEMORY.format(model=str(folder / "small"), rows=rows, out=str(folder / f"memory-{rows}"))
+        said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        peaks.append(int(said.split()[-1]) / 1024)
+        console.print(f"{rows:,} rows: peak {peaks[-1]:.0f} MB")
+    console.print(f"{peaks[1] / peaks[0] - 1:+.1%}")
+
+
+@torch.no_grad()
+def collect(console: Console, folder: Path) -> None:
+    model = interp.load()
+    text = folder / "text.txt"
+    pairs = task("ioi").sample(4000, 0, model.tokenizer)
+    text.write_text(" ".join(pair.clean for pair in pairs))
+    tokens = rows_of_text(model, text, 128)
+    best = 0.0
+    for _ in range(3):
+        start = time.perf_counter()
+        for batch in tokens.split(64):
+            model.run_blocks(model.embed(batch))
+        best = max(best, len(tokens) / (time.perf_counter() - start))
+    rates = []
+    for number, dtype in enumerate(("float16", None)):
+        start = time.perf_counter()
+        analyses.collect(model, text, out=folder / f"acts-{number}.zarr", length=128, dtype=dtype)
+        rates.append(len(tokens) / (time.perf_counter() - start))
+    console.print(
+        f"{len(tokens)} rows of 128 tokens: blocks alone {best:.1f} rows/s; collect in float16 {rates[0] / best:.0%} of that, in float32 "
+        f"{rates[1] / best:.0%}"
+    )
+
+
+if __name__ == "__main__":
+    asked = [name for name in sys.argv[1:] if not name.startswith("--") and not name.isdecimal()]
+    count = int(sys.argv[sys.argv.index("--rows") + 1]) if "--rows" in sys.argv else 10_000
+    screen = Console(highlight=False)
+    screen.print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores; load {os.getloadavg()[0]:.1f}"
+    )
+    with tempfile.TemporaryDirectory() as place, progress_bar(False):
+        for name in asked or ["loop", "workers", "memory", "collect"]:
+            if name in ("loop", "workers"):
+                {"loop": loop, "workers": workers}[name](screen, Path(place), count)
+            else:
+                {"memory": memory, "collect": collect}[name](screen, Path(place))

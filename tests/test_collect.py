@@ -1,0 +1,123 @@
+"""Activations of a data set: what is in the file is what a run computes, and a lens trained on it is the lens trained on the runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import random_tokens, tiny
+from survey_data import pairs, written
+
+import analyses
+from analyses.activations import Activations
+from analyses.survey import collecting
+from interp.errors import HookError, InterpError, ResultError, TokenError
+
+pytest.importorskip("zarr", reason="Zarr is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:zarr")
+
+
+def opened(path: Path) -> xr.Dataset:
+    return xr.open_zarr(path, chunks=None, consolidated=False)
+
+
+def test_xarray_opens_what_the_model_computes(tmp_path, model):
+    rows = pairs([8, 5, 9])
+    place = written(tmp_path / "rows.jsonl", rows)
+    names = ["blocks.1.hook_resid_post", "blocks.2.attn.hook_z", "ln_final.hook_normalized"]
+    found = opened(analyses.collect(model, place, names=names, out=tmp_path / "acts.zarr"))
+    assert sorted(found.data_vars) == sorted([*names, "token_id", "place"])
+    assert found[names[0]].dims == ("prompt", "position", "d_model")
+    assert found[names[1]].dims == ("prompt", "position", "head", "d_head")
+    assert json.loads((tmp_path / "acts.zarr" / "zarr.json").read_text())["zarr_format"] == 3
+    for number, row in enumerate(rows):
+        _, cache = model.run_with_cache(torch.tensor([row["clean"]]), names=names)
+        for name in names:
+            mine = found[name][number].to_numpy()
+            np.testing.assert_allclose(mine[: len(row["clean"])], cache[name][0], atol=1e-10)
+            assert np.isnan(mine[len(row["clean"]) :]).all()
+        assert found["token_id"][number].to_numpy().tolist() == row["clean"] + [-1] * (9 - len(row["clean"]))
+
+
+def test_chosen_positions_in_half_precision(tmp_path, model):
+    rows = pairs([8, 5, 9])
+    place, name = written(tmp_path / "rows.parquet", rows), "blocks.0.hook_resid_post"
+    found = opened(
+        analyses.collect(model, place, names=name, out=tmp_path / "a.zarr", positions=[-1, 2], dtype="float16")
+    )
+    assert found[name].dtype == np.float16
+    assert found["place"].to_numpy().tolist() == [[7, 2], [4, 2], [8, 2]]
+    for number, row in enumerate(rows):
+        _, cache = model.run_with_cache(torch.tensor([row["clean"]]), names=[name])
+        np.testing.assert_array_equal(found[name][number], cache[name][0][[-1, 2]].half())
+
+
+def test_stopped_it_goes_on_to_the_same(tmp_path, model, monkeypatch):
+    place = written(tmp_path / "rows.jsonl", pairs([6] * 10))
+    monkeypatch.setattr(collecting, "BLOCK", 4)
+    monkeypatch.setattr(collecting, "CHUNK", 2)
+    whole = opened(analyses.collect(model, place, out=tmp_path / "whole.zarr"))
+    run, calls = collecting._run, []
+
+    def stopped(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return run(*args)
+
+    monkeypatch.setattr(collecting, "_run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        analyses.collect(model, place, out=tmp_path / "a.zarr")
+    with pytest.raises(ResultError, match="is finished; the same call"):
+        Activations(tmp_path / "a.zarr")
+    again = opened(analyses.collect(model, place, out=tmp_path / "a.zarr"))
+    assert len(calls) == 2 + 2  # rows 4 to 9
+    xr.testing.assert_identical(again.load(), whole.load())
+    with pytest.raises(InterpError, match="its weight_hash differ"):
+        analyses.collect(tiny(1), place, out=tmp_path / "a.zarr")
+    with pytest.raises(InterpError, match="its names differ"):
+        analyses.collect(model, place, out=tmp_path / "a.zarr", names="hook_embed")
+
+
+def test_a_lens_trained_on_what_was_collected_is_that_of_the_runs(tmp_path, model):
+    tokens = random_tokens(12, 10)
+    options = {"steps": 6, "rows": 3, "validate_every": 2, "learning_rate": 1e-2}
+    wanted = analyses.train_tuned_lens(model, tokens, **options)
+    place = written(tmp_path / "rows.jsonl", [{"prompt": row} for row in tokens.tolist()])
+    out = analyses.collect(model, place, out=tmp_path / "acts.zarr")
+    found = analyses.train_tuned_lens(model, out, **options)
+    torch.testing.assert_close(found.weight, wanted.weight)
+    torch.testing.assert_close(found.bias, wanted.bias)
+    with pytest.raises(ResultError, match="other weights"):
+        analyses.train_tuned_lens(tiny(1), out, **options)
+    few = analyses.collect(model, place, out=tmp_path / "few.zarr", names="blocks.1.hook_resid_post")
+    with pytest.raises(ResultError, match="no stream entering layer 1"):
+        analyses.train_tuned_lens(model, few, **options)
+
+
+def test_a_lens_trained_on_chosen_positions_of_unequal_prompts(tmp_path, model):
+    place = written(tmp_path / "rows.jsonl", pairs([6, 9, 7, 8] * 3))
+    out = analyses.collect(model, place, out=tmp_path / "acts.zarr", dtype="float32")
+    lens = analyses.train_tuned_lens(model, out, steps=30, rows=4, validate_every=10, learning_rate=1e-2)
+    first, *_, last = lens.about["validation_kl"]
+    assert np.mean(last[1]) < np.mean(first[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "says", "error"),
+    [
+        ({"out": "acts"}, "end in .zarr", InterpError),
+        ({"dtype": "int8"}, "float16, float32, float64", InterpError),
+        ({"names": "blocks.*.hook_resid_past"}, "hook_resid_post", HookError),
+        ({"positions": [-7]}, "position -7 is out of range", TokenError),
+        ({"length": 4}, "text file", InterpError),
+    ],
+)
+def test_what_cannot_be_collected_is_named(tmp_path, model, options, says, error):
+    place = written(tmp_path / "rows.jsonl", pairs([6, 8]))
+    given = {"out": "acts.zarr", **options}
+    with pytest.raises(error, match=says):
+        analyses.collect(model, place, **{**given, "out": tmp_path / given["out"]})
+    assert not (tmp_path / given["out"]).exists()
