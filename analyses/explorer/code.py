@@ -104,7 +104,7 @@ def _changed(model: Transformer, asked: Asked, state: State) -> Iterator[str]:
     yield "log_p = log_probabilities(swept.values)  # [row, vocab]: each change alone, then those that are on together"
     compared = " - log_p[:, model.to_single_token(wrong)]" if asked.wrong is not None else ""
     yield f"metric = log_p[:, model.to_single_token(answer)]{compared}"
-    yield "kl = kl_divergence(log_probabilities(model(tokens)[0, -1]), log_p)"
+    yield "kl = kl_divergence(log_probabilities(swept.base).expand_as(log_p), log_p)"
     spread = [one for one in state.changes if one.kind == "inject" and one.on]
     if spread:
         one = spread[-1]

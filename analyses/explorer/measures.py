@@ -85,9 +85,10 @@ MEASURES: dict[str, Measure] = {
 
 PROMPT = ("model", "clean", "corrupt")
 DEPENDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("lens", "lens_corrupt", "tuned", "tuned_corrupt", "attention", "attention_corrupt"), PROMPT),
+    **dict.fromkeys(("lens", "tuned", "attention"), ("model", "clean")),
+    **dict.fromkeys(("lens_corrupt", "tuned_corrupt", "attention_corrupt"), ("model", "corrupt")),
     "patching": (*PROMPT, "answer", "wrong", "base", "site"),
-    "attribution": (*PROMPT, "answer", "wrong"),
+    "attribution": (*PROMPT, "answer", "wrong"),  # by default the wrong answer is what follows the corrupt text
     "cone": (*PROMPT, "base"),
     "gain": (*PROMPT, "base"),
 }
