@@ -61,7 +61,7 @@ def state(small_checkpoint, apart) -> State:
     "state",
     [
         State(),
-        State("gpt2", HOSTILE, "x" + HOSTILE, " a", " b", "clean", 3, 4, 5, "z", CHANGES, 0.3, 17),
+        State("gpt2", HOSTILE, "x" + HOSTILE, " a", " b", "clean", 3, 4, 5, "z", "corrupt", "tuned", CHANGES, 0.3, 17),
         State(clean="When", temperature=0.0),
     ],
 )

@@ -1,5 +1,6 @@
 """What the server has: models, and what was made of them. Everything else is in the tabs."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -18,6 +19,7 @@ from analyses.explorer.work import Jobs
 from analyses.lenses.translators import is_shipped
 from analyses.report.collect import collect
 from analyses.report.html import render
+from interp.config import ModelConfig
 from interp.model import Transformer
 from interp.zoo import task
 
@@ -36,19 +38,32 @@ class Desk:
         self.models, self.kept, self.jobs = Models(given), KeptResults(), Jobs()
         self.lives = Lives(self.models)
         self._asked: OrderedDict[tuple[str, ...], Asked] = OrderedDict()
+        self._configs: dict[str, ModelConfig] = {}
+        self._lock = threading.Lock()
 
     def asked(self, state: State) -> Asked:
         """A state's prompts and answers. Raises InterpError for what the model cannot take."""
+        found = self._asked.get(_texts(state))
+        if found is not None:  # without waiting for a turn
+            return found
         with self.models.use(state.model) as model:
             return self._read(model, state)
 
+    def config(self, name: str) -> ModelConfig:
+        """The shape of a model. Raises InterpError for a name that is not in the list."""
+        if name not in self._configs:
+            with self.models.use(name) as model:
+                self._configs[name] = model.config
+        return self._configs[name]
+
     def _read(self, model: Transformer, state: State) -> Asked:
-        key = (state.model, state.clean, state.corrupt, state.answer, state.wrong)
-        found = self._asked.get(key)
+        found = self._asked.get(_texts(state))
         if found is None:
-            found = self._asked[key] = read(model, state)
-            while len(self._asked) > MOST_ASKED:
-                self._asked.popitem(last=False)
+            found = read(model, state)
+            with self._lock:
+                self._asked[_texts(state)] = found
+                while len(self._asked) > MOST_ASKED:
+                    self._asked.popitem(last=False)
         return found
 
     def result(self, name: str, state: State) -> xr.Dataset:
@@ -121,5 +136,9 @@ class Desk:
         return self.jobs.start("Writing the report", compute, self.models.turns(state.model))
 
 
+def _texts(state: State) -> tuple[str, ...]:
+    return (state.model, state.clean, state.corrupt, state.answer, state.wrong)
+
+
 def _circuit_key(state: State) -> tuple[str, ...]:
-    return ("circuit", state.model, state.clean, state.corrupt, state.answer, state.wrong)
+    return ("circuit", *_texts(state))

@@ -11,7 +11,7 @@ from interp.errors import InterpError
 MOST_PAST = 30
 """States that can be gone back to."""
 
-SELECTION = ("layer", "position", "head", "site", "temperature", "seed")
+SELECTION = ("layer", "position", "head", "site", "shown", "lens", "temperature", "seed")
 """What is looked at; going to another place is no step that is undone."""
 
 

@@ -17,6 +17,7 @@ LONGEST_TEXT, MOST_CHANGES = 8_000, 24
 """Characters of a prompt, and changes at once."""
 
 LARGEST_SEED = 2**31 - 1
+RUNS = ("clean", "corrupt")
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class State:
         changed: which run the changes are made in; patches come from the other.
         layer, position, head: the selection.
         site: what a grid of patches shows and a click patches.
+        shown: which text lens and attention are of.
+        lens: `logit` or `tuned`.
         changes: in the order in which they were made.
         temperature, seed: of the texts that are sampled.
     """
@@ -104,6 +107,8 @@ class State:
     position: int = 0
     head: int = 0
     site: str = "resid_pre"
+    shown: Literal["clean", "corrupt"] = "clean"
+    lens: Literal["logit", "tuned"] = "logit"
     changes: tuple[Change, ...] = ()
     temperature: float = 1.0
     seed: int = 0
@@ -121,6 +126,11 @@ class State:
     def text(self) -> str:
         """Of that run."""
         return self.clean if self.base == "clean" else self.corrupt
+
+    @property
+    def suffix(self) -> str:
+        """Of the results of the text that is shown; without a corrupt text that is the clean one."""
+        return "_corrupt" if self.shown == "corrupt" and self.corrupt else ""
 
     @property
     def other(self) -> str:
@@ -177,7 +187,9 @@ def _check_state(values: Mapping[str, Any]) -> None:
         text(values[name], f"the {name} text", LONGEST_TEXT)
     for name in ("answer", "wrong"):
         text(values[name], name, 200)
-    among(values["changed"], ("corrupt", "clean"), "the run that is changed")
+    among(values["changed"], RUNS, "the run that is changed")
+    among(values["shown"], RUNS, "the text that is shown")
+    among(values["lens"], ("logit", "tuned"), "a lens")
     among(values["site"], SITES, "what is patched")
     for name in ("layer", "position", "head"):
         whole(values[name], name)

@@ -1,0 +1,269 @@
+// What the page does without asking the server: events are sent one at a time, figures are put on light or dark paper, the selection is marked.
+(function () {
+  "use strict";
+  const nothing = () => window.dash_clientside.no_update;
+  const set = (id, props) => window.dash_clientside.set_props(id, props);
+  let session = null, waiting = false, count = 0;
+  const queue = [];
+
+  // The server answers each event with a session; the next event is about that one.
+  function send(event) {
+    if (event.do === "key" && queue.length > 2) return;
+    const last = queue[queue.length - 1];
+    if (last && event.do === "dose" && last.do === "dose") queue.pop();
+    queue.push(event);
+    next();
+  }
+  function next() {
+    if (waiting || !queue.length || !session) return;
+    waiting = true;
+    document.body.dataset.waiting = "yes";
+    set("event", { data: { ...queue.shift(), count: ++count } });
+  }
+
+  const value = (id) => { const field = document.getElementById(id); return field ? field.value : ""; };
+  const how = () => (document.querySelector("#how input:checked") || {}).value || "select";
+  const dose = () => Math.round(1e4 * 10 ** doseAt) / 1e4;
+  let doseAt = -1;
+  const matches = (part) => part && Object.keys(part).length > 0 && Object.entries(part).every(([name, one]) => session.state[name] === one);
+
+  function marks(cells, dark) {
+    const row = cells.rows.findIndex(matches), column = cells.columns.findIndex(matches);
+    if (row < 0 && column < 0) return [];
+    const line = { color: dark ? "#ffd166" : "#111111", width: 2.5 };
+    return cells.axes.map(([x, y]) => ({
+      type: "rect", xref: column < 0 ? x + " domain" : x, yref: row < 0 ? y + " domain" : y, line, name: "selection",
+      x0: column < 0 ? 0 : column - 0.5, x1: column < 0 ? 1 : column + 0.5,
+      y0: row < 0 ? 0 : row + cells.first - 0.5, y1: row < 0 ? 1 : row + cells.first + 0.5,
+    }));
+  }
+
+  const plotOf = (name) => document.querySelector("#figure-" + name + " .js-plotly-plot");
+  function listen(name) {
+    const plot = plotOf(name);
+    if (!plot || !plot.on || plot.dataset.listens) return;
+    plot.dataset.listens = "yes";
+    plot.on("plotly_click", (click) => {
+      const point = click.points[0], cells = shown[name] && shown[name].raw.cells;
+      if (!cells || point.data.type !== "heatmap") return;
+      const row = cells.rows[Math.round(point.y) - cells.first], column = cells.columns[Math.round(point.x)];
+      const part = { ...row, ...column, ...cells.curves[point.curveNumber] };
+      if (Object.keys(part).length) send({ do: "cell", how: how(), amount: dose(), ...part });
+    });
+  }
+
+  const shown = {};
+  const flat = (figure) => JSON.parse(JSON.stringify(figure));
+  function laid(raw, dark) {
+    let figure = flat(raw.figure);
+    figure.layout.template = figure.layout.template || { layout: {} };
+    if (dark) figure = window.inDark(figure, getComputedStyle(document.body).getPropertyValue("--panel").trim());
+    const layout = figure.layout, top = (layout.margin && layout.margin.t) || 56, kept = Math.min(top, 38);
+    delete layout.width; delete layout.height;
+    Object.assign(layout, { autosize: true, title: { text: "" }, margin: { ...layout.margin, t: kept } });
+    return { figure, less: top - kept };
+  }
+
+  function drawn(raw, sent, scheme, id) {
+    session = sent;
+    const name = id.replace("figure-", ""), before = shown[name] || {};
+    const same = [nothing(), nothing(), nothing(), nothing(), nothing(), nothing()];
+    if (!raw) {
+      shown[name] = undefined;
+      return before.raw ? [{ data: [], layout: {} }, "", true, {}, "", true] : same;
+    }
+    if (raw.problem !== undefined) {
+      shown[name] = { problem: raw.problem };
+      return [nothing(), raw.problem, true, nothing(), "", true];
+    }
+    const dark = scheme === "dark", shapes = marks(raw.cells, dark), key = JSON.stringify([shapes, dark]);
+    if (before.raw === raw && before.key === key) return same;
+    const again = before.raw === raw && before.dark === dark;
+    shown[name] = { raw, key, dark };
+    if (again) {
+      const plot = plotOf(name);
+      if (plot && plot._fullLayout) {
+        window.Plotly.relayout(plot, { shapes: [...shown_shapes(raw), ...shapes] });
+        return same;
+      }
+    }
+    const { figure, less } = laid(raw, dark);
+    figure.layout.shapes = [...(figure.layout.shapes || []), ...shapes];
+    setTimeout(() => listen(name), 300);
+    return [figure, raw.said, false, { "--w": raw.width + "px", "--h": raw.height - less + "px" }, raw.words, false];
+  }
+  const shown_shapes = (raw) => raw.figure.layout.shapes || [];
+
+  const remembered = {};
+  function needs(sent) {
+    session = sent;
+    waiting = false;
+    document.body.dataset.waiting = "";
+    history.replaceState(null, "", sent.address || location.pathname);
+    const at = sent.state, base = at.corrupt ? at.changed : "clean", text = at.shown === "corrupt" && at.corrupt ? at.corrupt : at.clean;
+    const changedText = base === "clean" ? at.clean : at.corrupt, pair = [at.model, at.clean, at.corrupt, at.answer, at.wrong];
+    const spread = at.changes.filter((one) => one.kind === "inject" && one.on).pop();
+    const open = document.getElementById("open-attribution");
+    const told = {
+      texts: [...pair, base], runs: [...pair, base, at.changes], past: sent.past,
+      look: [at.model, text, at.layer, at.head, at.position], live: [at.model, at.clean, at.corrupt, at.temperature, at.seed],
+      lens: [at.model, text, at.lens, sent.length > 16 ? at.position : 0], patching: [...pair, base, at.site],
+      head: [at.model, text, at.layer, at.head], heads: [at.model, text, at.layer],
+      cone: spread ? [at.model, changedText, spread] : null, gain: spread ? [at.model, changedText, spread] : null,
+      attribution: open && open.open ? pair : null, circuit: pair,
+    };
+    setTimeout(next, 0);
+    return window.dash_clientside.callback_context.outputs_list.map(({ id }) => {
+      const name = id.replace("need-", ""), key = JSON.stringify(told[name]);
+      if (remembered[name] === key) return nothing();
+      remembered[name] = key;
+      return told[name] === null ? null : { of: key };
+    });
+  }
+
+  const FIELDS = ["model", "clean", "corrupt", "answer", "wrong", "changed", "site", "shown", "lens", "temperature"];
+  function filled(sent) {
+    const at = sent.state, active = document.activeElement && document.activeElement.id;
+    const values = FIELDS.map((name) => (name === active && value(name) !== at[name] && !sent.message ? nothing() : at[name]));
+    const place = "Layer " + at.layer + ", position " + at.position + ", head " + at.head;
+    return [...values, sent.dose === null || sent.dose === undefined ? nothing() : Math.log10(sent.dose), sent.message || "",
+      place + ". Arrow keys move it on tokens and figures, with Shift the head; Escape goes back to the last token."];
+  }
+
+  function changed(...given) {
+    const context = window.dash_clientside.callback_context, sent = given[given.length - 1];
+    if (!sent) return nothing();
+    for (const { prop_id: from, value: now } of context.triggered) {
+      const name = from.split(".")[0];
+      if (name === "dose") {
+        doseAt = now;
+        const said = document.getElementById("dose-said");
+        if (said) said.textContent = "Dose " + dose();
+        const has = sent.state.changes.some((one) => one.kind === "inject" || one.kind === "steer");
+        if (has && Math.abs(Math.log10(sent.dose) - now) > 1e-3) send({ do: "dose", amount: dose() });
+      } else if (name === "task") {
+        if (now) send({ do: "example", task: now, seed: examples });
+      } else if ((now || "") !== sent.state[name] && !(now === null && !sent.state[name]) && now !== sent.state[name]) {
+        send({ do: "set", name, value: now });
+      }
+    }
+    return nothing();
+  }
+  let examples = 0;
+
+  function marked(sent) {
+    session = sent;
+    requestAnimationFrame(() => {
+      for (const token of document.querySelectorAll(".keys [data-position]")) {
+        const own = Number(token.dataset.position) === session.state.position;
+        token.classList.toggle("chosen", own);
+        token.setAttribute("aria-pressed", String(own));
+        token.tabIndex = own ? 0 : -1;
+      }
+      const said = document.getElementById("attended-said");
+      if (said) said.textContent = "Head " + session.state.layer + "." + session.state.head + " from position " + session.state.position + ": the darker, the more attention.";
+    });
+    return nothing();
+  }
+
+  let running = false, asked = 0, texts = "";
+  function lived(told, need, go, seed, sent) {
+    const from = window.dash_clientside.callback_context.triggered.map((one) => one.prop_id.split(".")[0]);
+    if (from.includes("live-seed")) send({ do: "set", name: "seed", value: (sent.state.seed + 1) % 2147483648 });
+    if (from.includes("live-go")) {
+      running = !running;
+      if (running) ask(told && told.ask === texts ? told.steps : 0);
+    }
+    if (from.includes("need-live") && need && need.of !== texts) {
+      texts = need.of;
+      set("live-ask", { data: { steps: running ? 1 : 0, ask: texts, count: ++asked } });
+    }
+    const current = told && told.ask === texts;
+    if (from.includes("live-told") && current) {
+      if (told.problem || told.steps >= told.most) running = false;
+      else if (running) setTimeout(() => running && ask(told.steps), 40);
+    }
+    const steps = current ? told.steps : 0;
+    const said = current && told.problem ? told.problem : "Seed " + (sent ? sent.state.seed : 0) + (steps ? ", " + steps + " tokens" : "");
+    return [said, running ? "Stop" : steps ? "Go on" : "Start"];
+  }
+  const ask = (steps) => set("live-ask", { data: { steps: steps + 4, ask: texts, count: ++asked } });
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { explorer: { needs, drawn, filled, changed, marked, lived } });
+
+  // Clicks, keys and drags on what the server has made.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-do], [data-save], .keys [data-position], #another");
+    if (!button) return;
+    if (button.id === "another") {
+      const task = value("task");
+      if (task) send({ do: "example", task, seed: ++examples });
+    } else if (button.dataset.save) {
+      save(button.dataset.view, button.dataset.save);
+    } else if (button.dataset.do) {
+      const event = { do: button.dataset.do };
+      if (button.dataset.number) event.number = Number(button.dataset.number);
+      if (["inject", "steer"].includes(event.do)) event.amount = dose();
+      if (event.do === "steer") Object.assign(event, { toward: value("toward"), away: value("away") });
+      send(event);
+    } else {
+      send({ do: "cell", how: button.closest("#tokens") ? how() : "select", amount: dose(), position: Number(button.dataset.position) });
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    const keys = event.target.closest && event.target.closest(".keys");
+    if (!keys || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape" || event.key.startsWith("Arrow")) {
+      event.preventDefault();
+      send({ do: "key", key: event.key, shift: event.shiftKey });
+    } else if (event.key === "Enter" && !event.target.dataset.position) {
+      send({ do: how() === "select" ? "select" : how(), amount: dose() });
+    }
+  });
+  // A token keeps the focus where the selection goes.
+  new MutationObserver(() => {
+    const at = document.activeElement;
+    if (at && at.dataset && at.dataset.position && !at.classList.contains("chosen")) {
+      const own = at.closest(".row, #attended"), now = own && own.querySelector(".chosen");
+      if (now) now.focus();
+    }
+  }).observe(document.documentElement, { subtree: true, attributes: true, attributeFilter: ["class"] });
+  document.addEventListener("dragstart", (event) => {
+    const token = event.target.closest && event.target.closest("[data-run='other'][data-position]");
+    if (token) event.dataTransfer.setData("text/plain", token.dataset.position);
+  });
+  const target = (event) => event.target.closest && event.target.closest(".row[data-run='changed']");
+  document.addEventListener("dragover", (event) => { if (target(event)) event.preventDefault(); });
+  document.addEventListener("drop", (event) => {
+    if (!target(event)) return;
+    event.preventDefault();
+    const position = Number(event.dataTransfer.getData("text/plain"));
+    if (Number.isInteger(position)) send({ do: "drop", position });
+  });
+  document.addEventListener("toggle", (event) => {
+    if (event.target.id !== "open-attribution" || !session || !event.target.open) return;
+    const at = session.state, key = JSON.stringify([at.model, at.clean, at.corrupt, at.answer, at.wrong]);
+    if (remembered.attribution !== key) set("need-attribution", { data: { of: (remembered.attribution = key) } });
+  }, true);
+
+  function save(view, kind) {
+    const one = shown[view];
+    if (!one || !one.raw) return;
+    if (kind === "data") {
+      set("wanted", { data: { view, count: ++count } });
+      return;
+    }
+    const { data, layout } = flat(one.raw.figure);
+    const size = { width: layout.width || 700, height: layout.height || 450 };
+    window.Plotly.downloadImage({ data, layout }, { format: kind, filename: view, scale: kind === "png" ? 2 : 1, ...size });
+  }
+
+  const scheme = () => document.documentElement.getAttribute("data-mantine-color-scheme") === "dark" ? "dark" : "light";
+  let told = "";
+  function tell() {
+    if (!window.dash_clientside.set_props || !document.getElementById("views")) return;
+    if (scheme() !== told) set("scheme", { data: (told = scheme()) });
+  }
+  new MutationObserver(tell).observe(document.documentElement, { attributes: true, attributeFilter: ["data-mantine-color-scheme"] });
+  const begun = setInterval(() => { tell(); if (told) clearInterval(begun); }, 100);
+})();
