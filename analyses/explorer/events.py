@@ -28,7 +28,7 @@ ARROWS = {
 MOST_DOSE = 5.0
 
 
-def act(desk: Desk, session: Session, event: Event) -> Session:
+def act(desk: Desk, session: Session, event: Any) -> Session:
     """The session after an event. Raises InterpError, with what to do, for an event that cannot be; then the session stays as it was."""
     if not isinstance(event, Mapping) or not isinstance(event.get("do"), str):
         raise InterpError(f"{WHO}: what was sent is no event. Reload the page.")

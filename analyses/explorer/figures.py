@@ -1,4 +1,4 @@
-"""Figures of the page: those of `analyses.plots`, without the title that stands above them already, and with what a click on a cell means."""
+"""Figures of the page: those of `analyses.plots`, with what a click on a cell means."""
 
 import re
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from analyses.report.alternative import alternative
 Part = dict[str, int]
 """What of a selection a row or a column names."""
 
-TIGHTEST = 0.72
+TIGHTEST = 0.8
 """Of its natural width that a figure is squeezed to before it is scrolled."""
 
 EDGES = 40
@@ -92,7 +92,11 @@ def cone(result: xr.Dataset, state: State) -> dict[str, Any]:
     layers = [int(layer) for layer in result["layer"].to_numpy()]
     rows = [{"layer": min(layer, layers[-1] - 1)} for layer in layers]
     columns = [{"position": at} for at in range(result.sizes["position"])]
-    return shown(plot(result), Cells(rows, columns, first=layers[0]))
+    figure = plot(result)
+    figure.data = figure.data[:1]  # the curves beside it are means over places, of which there is one here
+    figure.update_layout(annotations=[], xaxis={"domain": [0, 1]}, width=max(560, 180 + 44 * len(columns)), height=480)
+    figure.data[0].colorbar.x = None
+    return shown(figure, Cells(rows, columns, first=layers[0]))
 
 
 def gain(result: xr.Dataset, state: State) -> dict[str, Any]:
@@ -116,7 +120,7 @@ def live(texts: Live) -> dict[str, Any]:
         )  # fmt: skip
         fig.update_yaxes(title=units, rangemode="tozero", row=1, col=column)
     fig.update_xaxes(title="generated token")
-    fig.update_layout(template=TEMPLATE, width=640, height=230, title="Texts on the same noise")
+    fig.update_layout(template=TEMPLATE, width=520, height=240, title="Texts on the same noise")
     fig.update_annotations(font={"size": 13})
     return shown(fig, Cells(axes=[]))
 

@@ -84,13 +84,22 @@
       const plot = plotOf(name);
       if (plot && plot._fullLayout) {
         window.Plotly.relayout(plot, { shapes: [...shown_shapes(raw), ...shapes] });
+        reach(name, raw);
         return same;
       }
     }
     const { figure, less } = laid(raw, dark);
     figure.layout.shapes = [...(figure.layout.shapes || []), ...shapes];
-    setTimeout(() => listen(name), 300);
+    setTimeout(() => { listen(name); reach(name, raw); }, 300);
     return [figure, raw.said, false, { "--w": raw.width + "px", "--h": raw.height - less + "px" }, raw.words, false];
+  }
+  // On a narrow page the selected column is brought into view.
+  function reach(name, raw) {
+    const wide = document.getElementById("wide-" + name), column = raw.cells.columns.findIndex(matches);
+    const axis = plotOf(name) && plotOf(name)._fullLayout && plotOf(name)._fullLayout[raw.cells.axes.length ? raw.cells.axes[0][0].replace("x", "xaxis") : ""];
+    if (!wide || !axis || column < 0 || wide.scrollWidth <= wide.clientWidth) return;
+    const at = axis._offset + axis.d2p(column);
+    if (at < wide.scrollLeft + 20 || at > wide.scrollLeft + wide.clientWidth - 20) wide.scrollLeft = at - wide.clientWidth / 2;
   }
   const shown_shapes = (raw) => raw.figure.layout.shapes || [];
 
