@@ -214,7 +214,7 @@ def _work(app: Dash, desk: Desk) -> None:
         if ctx.triggered_id == "job-stop":
             job.stop()
         if job.running:
-            kept[:3] = [f"{job.name}: {round(100 * job.steps.share)} %", 100 * job.steps.share, False]
+            kept[:3] = [f"{job.name}, {round(100 * job.steps.share)} %: {job.steps.said}", 100 * job.steps.share, False]
             return kept
         kept[:4] = ["", 0, True, True]
         kept[6] = f"{job.name}: {job.problem}" if job.problem else f"{job.name}: done"
@@ -281,7 +281,7 @@ def _in_browser(app: Dash) -> None:
     for name in PANELS:
         app.clientside_callback(
             named("drawn"),
-            Output(f"figure-{name}", "figure"), Output(f"said-{name}", "children"), Output(f"wide-{name}", "hidden"),
+            Output(f"said-{name}", "children"), Output(f"wide-{name}", "hidden"),
             Output(f"wide-{name}", "style"), Output(f"wide-{name}", "aria-label"), Output(f"save-{name}", "hidden"),
             Input(f"raw-{name}", "data"), Input("session", "data"), Input("scheme", "data"), State(f"figure-{name}", "id"),
             prevent_initial_call=True,

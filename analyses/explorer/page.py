@@ -215,13 +215,6 @@ def _panel(name: str, controls: Sequence[Component] = (), whole: bool = False) -
 
 
 def _figure(name: str) -> list[Component]:
-    config = {
-        "displayModeBar": False,
-        "displaylogo": False,
-        "responsive": True,
-        "scrollZoom": False,
-        "doubleClick": False,
-    }
     save = [
         html.Button(
             kind,
@@ -233,7 +226,7 @@ def _figure(name: str) -> list[Component]:
     return [
         html.P(id=f"said-{name}", className="said"),
         html.Div(
-            dcc.Graph(id=f"figure-{name}", config=config, figure={"data": [], "layout": {}}, responsive=True, className="graph"),
+            html.Div(id=f"figure-{name}", className="graph"),
             id=f"wide-{name}", className="wide keys", tabIndex=0, role="img", hidden=True,
         ),
         html.Div(save, id=f"save-{name}", className="saves", hidden=True),

@@ -11,6 +11,9 @@ from interp.errors import InterpError
 from interp.model import Transformer
 
 INSTALL = "python -m pip install 'criticalpile[explore]'"
+KINDS = ("heatmap", "scatter", "bar")
+"""Traces of the page's figures."""
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -77,21 +80,29 @@ class Server:
 def application(desk: Any, start: State) -> Any:
     """The Dash application: nothing of it comes from outside, and nothing of it debugs."""
     from dash import Dash
-    from flask import Response
 
     from analyses.explorer.callbacks import register
     from analyses.explorer.page import page
+    from analyses.report.bundle import drawing
 
     app = Dash(
         "analyses.explorer", assets_folder=str(Path(str(files("analyses.explorer"))) / "assets"), serve_locally=True, title="explore",
-        update_title="", eager_loading=True, suppress_callback_exceptions=False, compress=False, enable_mcp=False,
-        external_scripts=["/dark.js"], add_log_handler=False,
+        update_title="", eager_loading=False, suppress_callback_exceptions=False, compress=False, enable_mcp=False,
+        external_scripts=["/plotly.js", "/dark.js"], add_log_handler=False,
     )  # fmt: skip
     app.layout = page(desk.models.names)
     register(app, desk, start)
-    dark = files("analyses.report").joinpath("templates", "dark.js").read_text(encoding="utf-8")
-    app.server.add_url_rule("/dark.js", "dark", lambda: Response(dark, mimetype="text/javascript"))
+    dark = files("analyses.report").joinpath("templates", "dark.js").read_bytes()
+    _script(app.server, "/dark.js", dark)
+    _script(app.server, "/plotly.js", drawing(KINDS), packed=True)
     return app
+
+
+def _script(server: Any, path: str, content: bytes, *, packed: bool = False) -> None:
+    from flask import Response
+
+    headers = {"Cache-Control": "private, max-age=86400"} | ({"Content-Encoding": "gzip"} if packed else {})
+    server.add_url_rule(path, path, lambda: Response(content, mimetype="text/javascript", headers=headers))
 
 
 def check_installed() -> None:

@@ -45,18 +45,18 @@ class Steps(Progress):
 
     @property
     def share(self) -> float:
-        """Of the outermost work, from 0 to 1; of a step under way what its own steps say."""
-        done, left = 0.0, 1.0
-        for task in self.tasks:
-            if task.total:
-                done += left * task.completed / task.total
-                left /= task.total
-        return min(1.0, done)
+        """Of the outermost work, from 0 to 1."""
+        first = next(iter(self.tasks), None)
+        return min(1.0, first.completed / first.total) if first is not None and first.total else 0.0
 
     @property
     def said(self) -> str:
-        """What is being done."""
-        return str(self.tasks[0].description) if self.tasks else ""
+        """What is being done, and how far the innermost work is."""
+        tasks = self.tasks
+        if not tasks:
+            return ""
+        names = ", ".join(dict.fromkeys(str(task.description) for task in tasks))
+        return names + (f" {tasks[-1].completed:,.0f} of {tasks[-1].total:,.0f}" if tasks[-1].total else "")
 
 
 class Job:

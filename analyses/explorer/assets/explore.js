@@ -8,7 +8,7 @@
 
   // The server answers each event with a session; the next event is about that one.
   function send(event) {
-    if (event.do === "key" && queue.length > 2) return;
+    if (event.do === "key" && queue.length > 20) return;
     const last = queue[queue.length - 1];
     if (last && event.do === "dose" && last.do === "dose") queue.pop();
     queue.push(event);
@@ -38,7 +38,8 @@
     }));
   }
 
-  const plotOf = (name) => document.querySelector("#figure-" + name + " .js-plotly-plot");
+  const plotOf = (name) => document.getElementById("figure-" + name);
+  const CONFIG = { displayModeBar: false, displaylogo: false, responsive: true, scrollZoom: false, doubleClick: false };
   function listen(name) {
     const plot = plotOf(name);
     if (!plot || !plot.on || plot.dataset.listens) return;
@@ -67,32 +68,30 @@
   function drawn(raw, sent, scheme, id) {
     session = sent;
     const name = id.replace("figure-", ""), before = shown[name] || {};
-    const same = [nothing(), nothing(), nothing(), nothing(), nothing(), nothing()];
-    if (!raw) {
-      shown[name] = undefined;
-      return before.raw ? [{ data: [], layout: {} }, "", true, {}, "", true] : same;
-    }
-    if (raw.problem !== undefined) {
-      shown[name] = { problem: raw.problem };
-      return [nothing(), raw.problem, true, nothing(), "", true];
+    const same = [nothing(), nothing(), nothing(), nothing(), nothing()];
+    if (!raw || raw.problem !== undefined) {
+      const said = raw ? raw.problem : "";
+      if (!before.raw && before.problem === said) return same;
+      shown[name] = { problem: said };
+      return [said, true, nothing(), "", true];
     }
     const dark = scheme === "dark", shapes = marks(raw.cells, dark), key = JSON.stringify([shapes, dark]);
     if (before.raw === raw && before.key === key) return same;
-    const again = before.raw === raw && before.dark === dark;
     shown[name] = { raw, key, dark };
-    if (again) {
-      const plot = plotOf(name);
-      if (plot && plot._fullLayout) {
-        window.Plotly.relayout(plot, { shapes: [...shown_shapes(raw), ...shapes] });
-        reach(name, raw);
-        return same;
-      }
+    if (before.raw === raw && before.dark === dark && plotOf(name)._fullLayout) {
+      window.Plotly.relayout(plotOf(name), { shapes: [...own(raw), ...shapes] });
+      reach(name, raw);
+      return same;
     }
     const { figure, less } = laid(raw, dark);
-    figure.layout.shapes = [...(figure.layout.shapes || []), ...shapes];
-    setTimeout(() => { listen(name); reach(name, raw); }, 300);
-    return [figure, raw.said, false, { "--w": raw.width + "px", "--h": raw.height - less + "px" }, raw.words, false];
+    figure.layout.shapes = [...own(raw), ...shapes];
+    setTimeout(() => {  // once its place is on the page
+      if (shown[name].raw !== raw) return;
+      window.Plotly.react(plotOf(name), figure.data, figure.layout, CONFIG).then(() => { listen(name); reach(name, raw); });
+    }, 0);
+    return [raw.said, false, { "--w": raw.width + "px", "--h": raw.height - less + "px" }, raw.words, false];
   }
+  const own = (raw) => raw.figure.layout.shapes || [];
   // On a narrow page the selected column is brought into view.
   function reach(name, raw) {
     const wide = document.getElementById("wide-" + name), column = raw.cells.columns.findIndex(matches);
@@ -101,7 +100,6 @@
     const at = axis._offset + axis.d2p(column);
     if (at < wide.scrollLeft + 20 || at > wide.scrollLeft + wide.clientWidth - 20) wide.scrollLeft = at - wide.clientWidth / 2;
   }
-  const shown_shapes = (raw) => raw.figure.layout.shapes || [];
 
   const remembered = {};
   function needs(sent) {
