@@ -82,10 +82,10 @@ def _sessions(app: Dash, desk: Desk, start: Looked) -> None:
 
 def _texts(app: Dash, desk: Desk) -> None:
     @app.callback(
-        Output("tokens", "children"), Input("need-texts", "data"), State("session", "data"), prevent_initial_call=True
+        Output("tokens", "children"), Input("need-texts", "data"), State("now", "data"), prevent_initial_call=True
     )
     def tokens(need: Any, given: Any) -> Any:
-        state = Session.from_json(given).state
+        state = Looked.from_json(given)
         try:
             asked = desk.asked(state)
             with desk.models.use(state.model) as model:
@@ -95,11 +95,11 @@ def _texts(app: Dash, desk: Desk) -> None:
             return parts.problem(str(error))
 
     @app.callback(
-        Output("predictions", "children"), Output("changes", "children"), Input("need-runs", "data"), State("session", "data"),
+        Output("predictions", "children"), Output("changes", "children"), Input("need-runs", "data"), State("now", "data"),
         prevent_initial_call=True,
     )  # fmt: skip
     def predictions(need: Any, given: Any) -> Any:
-        state = Session.from_json(given).state
+        state = Looked.from_json(given)
         try:
             found = desk.effects(state)
         except InterpError as error:
@@ -113,23 +113,23 @@ def _texts(app: Dash, desk: Desk) -> None:
         return parts.runs(Session.from_json(given))
 
     @app.callback(
-        Output("attended", "children"), Input("need-look", "data"), State("session", "data"), prevent_initial_call=True
+        Output("attended", "children"), Input("need-look", "data"), State("now", "data"), prevent_initial_call=True
     )
     def attended(need: Any, given: Any) -> Any:
-        state = Session.from_json(given).state
+        state = Looked.from_json(given)
         try:
             return parts.attended(desk.result(f"attention{state.suffix}", state), state)
         except InterpError as error:
             return parts.problem(str(error))
 
     @app.callback(
-        Output("code", "children"), Output("code-shown", "opened"), Input("show-code", "n_clicks"), State("session", "data"),
+        Output("code", "children"), Output("code-shown", "opened"), Input("show-code", "n_clicks"), State("now", "data"),
         State("live-told", "data"), prevent_initial_call=True,
     )  # fmt: skip
     def code(clicks: int | None, given: Any, told: Any) -> Any:
         steps = told.get("steps", 0) if isinstance(told, dict) else 0
         try:
-            return desk.python(Session.from_json(given).state, steps if isinstance(steps, int) else 0), True
+            return desk.python(Looked.from_json(given), steps if isinstance(steps, int) else 0), True
         except InterpError as error:
             return f"# {error}", True
 
@@ -140,13 +140,13 @@ def _figure(app: Dash, desk: Desk, name: str) -> None:
     @app.callback(
         Output(f"raw-{name}", "data"),
         Input(f"need-{name}", "data"),
-        State("session", "data"),
+        State("now", "data"),
         prevent_initial_call=True,
     )
     def view(need: Any, given: Any) -> Any:
         if need is None:
             return None
-        state = Session.from_json(given).state
+        state = Looked.from_json(given)
         try:
             return draw(desk.result(result(state), state), state)
         except InterpError as error:
@@ -157,14 +157,14 @@ def _saved(app: Dash, desk: Desk) -> None:
     @app.callback(
         Output("csv", "data"),
         Input("wanted", "data"),
-        State("session", "data"),
+        State("now", "data"),
         State("live-told", "data"),
         prevent_initial_call=True,
     )
     def data(wanted: Any, given: Any, told: Any) -> Any:
         """The numbers of a figure as CSV."""
         name = str(wanted.get("view")) if isinstance(wanted, dict) else ""
-        state = Session.from_json(given).state
+        state = Looked.from_json(given)
         if name == "live":
             steps = told.get("steps", 0) if isinstance(told, dict) else 0
             texts = desk.lives.to(state, int(steps), 5.0)
@@ -187,10 +187,10 @@ def _saved(app: Dash, desk: Desk) -> None:
 def _work(app: Dash, desk: Desk) -> None:
     @app.callback(
         Output("job", "data"), Output("watch", "disabled"), Output("message", "children", allow_duplicate=True),
-        Input("start-report", "n_clicks"), Input("start-circuit", "n_clicks"), State("session", "data"), prevent_initial_call=True,
+        Input("start-report", "n_clicks"), Input("start-circuit", "n_clicks"), State("now", "data"), prevent_initial_call=True,
     )  # fmt: skip
     def start(report: int | None, circuit: int | None, given: Any) -> Any:
-        state = Session.from_json(given).state
+        state = Looked.from_json(given)
         kind = "report" if ctx.triggered_id == "start-report" else "circuit"
         begin = desk.start_report if kind == "report" else desk.start_circuit
         try:
@@ -202,7 +202,7 @@ def _work(app: Dash, desk: Desk) -> None:
         Output("job-said", "children"), Output("job-share", "value"), Output("job-line", "hidden"),
         Output("watch", "disabled", allow_duplicate=True), Output("report", "data"), Output("raw-circuit", "data"),
         Output("message", "children", allow_duplicate=True),
-        Input("watch", "n_intervals"), Input("job-stop", "n_clicks"), State("job", "data"), State("session", "data"),
+        Input("watch", "n_intervals"), Input("job-stop", "n_clicks"), State("job", "data"), State("now", "data"),
         prevent_initial_call=True,
     )  # fmt: skip
     def watch(ticks: int | None, stop: int | None, given_job: Any, given: Any) -> Any:
@@ -225,7 +225,7 @@ def _work(app: Dash, desk: Desk) -> None:
         return kept
 
     @app.callback(
-        Output("raw-circuit", "data", allow_duplicate=True), Input("need-circuit", "data"), State("session", "data"),
+        Output("raw-circuit", "data", allow_duplicate=True), Input("need-circuit", "data"), State("now", "data"),
         prevent_initial_call=True,
     )  # fmt: skip
     def circuit(need: Any, given: Any) -> Any:
@@ -233,7 +233,7 @@ def _work(app: Dash, desk: Desk) -> None:
 
 
 def _circuit(desk: Desk, given: Any) -> Json:
-    state = Session.from_json(given).state
+    state = Looked.from_json(given)
     found = desk.circuit(state)
     if found is None:
         return {
@@ -245,13 +245,13 @@ def _circuit(desk: Desk, given: Any) -> Json:
 def _live(app: Dash, desk: Desk) -> None:
     @app.callback(
         Output("live-told", "data"), Output("written", "children"), Output("raw-live", "data"), Input("live-ask", "data"),
-        State("session", "data"), prevent_initial_call=True,
+        State("now", "data"), prevent_initial_call=True,
     )  # fmt: skip
     def go_on(ask: Any, given: Any) -> Any:
         steps = ask.get("steps") if isinstance(ask, dict) else None
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             return {"steps": 0, "most": 0, "ask": None, "problem": ""}, [], None
-        state = Session.from_json(given).state
+        state = Looked.from_json(given)
         try:
             texts = desk.lives.to(state, steps, LIVE_SECONDS)
         except InterpError as error:
@@ -275,16 +275,15 @@ def _in_browser(app: Dash) -> None:
 
     needs = ["texts", "runs", "past", "look", "live", *PANELS]
     app.clientside_callback(
-        named("needs"), [Output(f"need-{name}", "data") for name in dict.fromkeys(needs)],
+        named("needs"), [Output("now", "data"), *[Output(f"need-{name}", "data") for name in dict.fromkeys(needs)]],
         Input("session", "data"), prevent_initial_call=True,
     )  # fmt: skip
     for name in PANELS:
         app.clientside_callback(
             named("drawn"),
-            Output(f"said-{name}", "children"), Output(f"wide-{name}", "hidden"),
-            Output(f"wide-{name}", "style"), Output(f"wide-{name}", "aria-label"), Output(f"save-{name}", "hidden"),
-            Input(f"raw-{name}", "data"), Input("session", "data"), Input("scheme", "data"), State(f"figure-{name}", "id"),
-            prevent_initial_call=True,
+            Output(f"said-{name}", "children"), Output(f"wide-{name}", "hidden"), Output(f"wide-{name}", "style"),
+            Output(f"wide-{name}", "aria-label"), Output(f"save-{name}", "hidden"),
+            Input(f"raw-{name}", "data"), Input("scheme", "data"), State(f"figure-{name}", "id"), prevent_initial_call=True,
         )  # fmt: skip
     fields = ("model", "clean", "corrupt", "answer", "wrong", "changed", "site", "shown", "lens", "temperature")
     app.clientside_callback(

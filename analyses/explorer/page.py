@@ -55,7 +55,7 @@ def page(models: Sequence[str]) -> Component:
 
 
 STORES = (
-    "session", "event", "scheme", "need-texts", "need-runs", "need-past", "need-look", "wanted", "job", "live-ask", "live-told",
+    "session", "now", "event", "scheme", "need-texts", "need-runs", "need-past", "need-look", "wanted", "job", "live-ask", "live-told",
     *(f"{kind}-{name}" for name in PANELS for kind in ("need", "raw")),
 )  # fmt: skip
 
@@ -226,7 +226,7 @@ def _figure(name: str) -> list[Component]:
     return [
         html.P(id=f"said-{name}", className="said"),
         html.Div(
-            html.Div(id=f"figure-{name}", className="graph"),
+            html.Div([html.Div(id=f"figure-{name}", className="graph"), html.Div(id=f"marks-{name}")], className="holder"),
             id=f"wide-{name}", className="wide keys", tabIndex=0, role="img", hidden=True,
         ),
         html.Div(save, id=f"save-{name}", className="saves", hidden=True),

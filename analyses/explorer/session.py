@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from analyses.explorer.address import from_address, to_address
 from analyses.explorer.limits import WHO
 from analyses.explorer.state import State
 from interp.errors import InterpError
@@ -45,16 +46,18 @@ class Session:
         return state.but(**looked_at) if (state.model, state.clean) == (self.state.model, self.state.clean) else state
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {"state": self.state.to_json(), "past": [one.to_json() for one in self.past]}
+        """As JSON values; what is past by its addresses, which are short."""
+        return {"state": self.state.to_json(), "past": [to_address(one) for one in self.past]}
 
     @classmethod
     def from_json(cls, given: Any) -> "Session":
         """A session as a tab sends it. Raises InterpError for what is none."""
         if not isinstance(given, Mapping) or not isinstance(given.get("past", []), list):
             raise InterpError(f"{WHO}: what was sent is no session. Reload the page.")
-        past = tuple(State.from_json(one) for one in given.get("past", [])[-MOST_PAST:])
-        return cls(State.from_json(given.get("state")), past)
+        past = given.get("past", [])[-MOST_PAST:]
+        if not all(isinstance(one, str) for one in past):
+            raise InterpError(f"{WHO}: what was sent is no session. Reload the page.")
+        return cls(State.from_json(given.get("state")), tuple(map(from_address, past)))
 
 
 def same_run(one: State, other: State) -> bool:

@@ -27,16 +27,30 @@
   let doseAt = -1;
   const matches = (part) => part && Object.keys(part).length > 0 && Object.entries(part).every(([name, one]) => session.state[name] === one);
 
-  function marks(cells, dark) {
-    const row = cells.rows.findIndex(matches), column = cells.columns.findIndex(matches);
-    if (row < 0 && column < 0) return [];
-    const line = { color: dark ? "#ffd166" : "#111111", width: 2.5 };
-    return cells.axes.map(([x, y]) => ({
-      type: "rect", xref: column < 0 ? x + " domain" : x, yref: row < 0 ? y + " domain" : y, line, name: "selection",
-      x0: column < 0 ? 0 : column - 0.5, x1: column < 0 ? 1 : column + 0.5,
-      y0: row < 0 ? 0 : row + cells.first - 0.5, y1: row < 0 ? 1 : row + cells.first + 0.5,
-    }));
+  // The selection is a frame above a figure, which need not be drawn again for it.
+  function mark(name) {
+    const raw = shown[name] && shown[name].raw, plot = plotOf(name), place = document.getElementById("marks-" + name);
+    if (!place) return;
+    const frames = [];
+    const row = raw ? raw.cells.rows.findIndex(matches) : -1, column = raw ? raw.cells.columns.findIndex(matches) : -1;
+    if (plot && plot._fullLayout && (row >= 0 || column >= 0)) {
+      for (const [x, y] of raw.cells.axes) {
+        const across = plot._fullLayout[x.replace("x", "xaxis")], up = plot._fullLayout[y.replace("y", "yaxis")];
+        if (!across || !up) continue;
+        const ends = (axis, at) => at < 0 ? [0, axis._length] : [axis.d2p(at - 0.5), axis.d2p(at + 0.5)].sort((a, b) => a - b);
+        const [left, right] = ends(across, column), [top, bottom] = ends(up, row < 0 ? row : row + raw.cells.first);
+        const frame = document.createElement("i");
+        Object.assign(frame.style, {
+          left: across._offset + left + "px", width: right - left + "px", top: up._offset + top + "px", height: bottom - top + "px",
+        });
+        frames.push(frame);
+      }
+    }
+    place.replaceChildren(...frames);
+    if (frames.length) reach(name, raw);
   }
+  const markAll = () => Object.keys(shown).forEach(mark);
+  addEventListener("resize", () => setTimeout(markAll, 400));
 
   const plotOf = (name) => document.getElementById("figure-" + name);
   const CONFIG = { displayModeBar: false, displaylogo: false, responsive: true, scrollZoom: false, doubleClick: false };
@@ -65,33 +79,25 @@
     return { figure, less: top - kept };
   }
 
-  function drawn(raw, sent, scheme, id) {
-    session = sent;
-    const name = id.replace("figure-", ""), before = shown[name] || {};
+  function drawn(raw, scheme, id) {
+    const name = id.replace("figure-", ""), before = shown[name] || {}, dark = scheme === "dark";
     const same = [nothing(), nothing(), nothing(), nothing(), nothing()];
     if (!raw || raw.problem !== undefined) {
       const said = raw ? raw.problem : "";
       if (!before.raw && before.problem === said) return same;
       shown[name] = { problem: said };
+      mark(name);
       return [said, true, nothing(), "", true];
     }
-    const dark = scheme === "dark", shapes = marks(raw.cells, dark), key = JSON.stringify([shapes, dark]);
-    if (before.raw === raw && before.key === key) return same;
-    shown[name] = { raw, key, dark };
-    if (before.raw === raw && before.dark === dark && plotOf(name)._fullLayout) {
-      window.Plotly.relayout(plotOf(name), { shapes: [...own(raw), ...shapes] });
-      reach(name, raw);
-      return same;
-    }
+    if (!scheme || (before.raw === raw && before.dark === dark)) return same;
+    shown[name] = { raw, dark };
     const { figure, less } = laid(raw, dark);
-    figure.layout.shapes = [...own(raw), ...shapes];
     setTimeout(() => {  // once its place is on the page
       if (shown[name].raw !== raw) return;
-      window.Plotly.react(plotOf(name), figure.data, figure.layout, CONFIG).then(() => { listen(name); reach(name, raw); });
+      window.Plotly.react(plotOf(name), figure.data, figure.layout, CONFIG).then(() => { listen(name); mark(name); });
     }, 0);
     return [raw.said, false, { "--w": raw.width + "px", "--h": raw.height - less + "px" }, raw.words, false];
   }
-  const own = (raw) => raw.figure.layout.shapes || [];
   // On a narrow page the selected column is brought into view.
   function reach(name, raw) {
     const wide = document.getElementById("wide-" + name), column = raw.cells.columns.findIndex(matches);
@@ -121,6 +127,7 @@
     };
     setTimeout(next, 0);
     return window.dash_clientside.callback_context.outputs_list.map(({ id }) => {
+      if (id === "now") return sent.state;
       const name = id.replace("need-", ""), key = JSON.stringify(told[name]);
       if (remembered[name] === key) return nothing();
       remembered[name] = key;
@@ -129,12 +136,19 @@
   }
 
   const FIELDS = ["model", "clean", "corrupt", "answer", "wrong", "changed", "site", "shown", "lens", "temperature"];
+  // Fields show the state, but for the one that is being written in; what is as it was is not set again.
+  const filledWith = {};
   function filled(sent) {
     const at = sent.state, active = document.activeElement && document.activeElement.id;
-    const values = FIELDS.map((name) => (name === active && value(name) !== at[name] && !sent.message ? nothing() : at[name]));
+    const told = (name, now) => {
+      if (filledWith[name] === now && !sent.message) return nothing();
+      filledWith[name] = now;
+      return now;
+    };
+    const values = FIELDS.map((name) => (name === active && value(name) !== at[name] && !sent.message ? nothing() : told(name, at[name])));
     const place = "Layer " + at.layer + ", position " + at.position + ", head " + at.head;
-    return [...values, sent.dose === null || sent.dose === undefined ? nothing() : Math.log10(sent.dose), sent.message || "",
-      place + ". Arrow keys move it on tokens and figures, with Shift the head; Escape goes back to the last token."];
+    return [...values, sent.dose === null || sent.dose === undefined ? nothing() : told("dose", Math.log10(sent.dose)), told("message", sent.message || ""),
+      told("place", place + ". Arrow keys move it on tokens and figures, with Shift the head; Escape goes back to the last token.")];
   }
 
   function changed(...given) {
@@ -142,6 +156,7 @@
     if (!sent) return nothing();
     for (const { prop_id: from, value: now } of context.triggered) {
       const name = from.split(".")[0];
+      filledWith[name] = now;
       if (name === "dose") {
         doseAt = now;
         const said = document.getElementById("dose-said");
@@ -161,6 +176,7 @@
   function marked(sent) {
     session = sent;
     requestAnimationFrame(() => {
+      markAll();
       for (const token of document.querySelectorAll(".keys [data-position]")) {
         const own = Number(token.dataset.position) === session.state.position;
         token.classList.toggle("chosen", own);
