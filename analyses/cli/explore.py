@@ -13,7 +13,9 @@ def explore(
     prompt: Annotated[str | None, typer.Argument(help="The clean text. Default: a prompt pair made for smalltown.")] = None,
     corrupt: Annotated[str, typer.Option(help="A text that differs in what matters.")] = "",
     model: Annotated[str, typer.Option(help="To begin with; the page offers every model that `interp models` lists.")] = "smalltown",
-    host: Annotated[str, typer.Option(help="Where to listen. Other machines reach the page only with another than this, and a token.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Where to listen; with another than this, other machines reach the page by its token.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes one that is free.", min=0, max=65535)] = 8050,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in the browser.")] = True,
 ) -> None:  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, no_update
 
@@ -168,10 +169,8 @@ def _saved(app: Dash, desk: Desk) -> None:
         if name == "live":
             steps = told.get("steps", 0) if isinstance(told, dict) else 0
             texts = desk.lives.to(state, int(steps), 5.0)
-            rows = zip(range(len(texts.kl)), *texts.tokens, texts.kl, texts.h, strict=True)
-            frame = xr.Dataset({
-                key: ("time", list(column)) for key, column in zip(("time", "clean", "corrupt", "kl", "h"), zip(*rows, strict=True), strict=True)
-            }).to_dataframe()  # fmt: skip
+            told_apart = dict(zip(("clean", "corrupt"), texts.tokens, strict=True))
+            frame = pd.DataFrame({"time": range(len(texts.kl)), **told_apart, "kl": texts.kl, "h": texts.h})
         elif name == "circuit":
             found = desk.circuit(state)
             if found is None:
@@ -287,7 +286,8 @@ def _in_browser(app: Dash) -> None:
         )  # fmt: skip
     fields = ("model", "clean", "corrupt", "answer", "wrong", "changed", "site", "shown", "lens", "temperature")
     app.clientside_callback(
-        named("filled"), [*[Output(name, "value") for name in (*fields, "dose")], Output("message", "children"), Output("selection", "children")],
+        named("filled"), [*[Output(name, "value") for name in (*fields, "dose")], Output("message", "children"),
+         Output("selection", "children")],
         Input("session", "data"), prevent_initial_call=True,
     )  # fmt: skip
     app.clientside_callback(
@@ -299,6 +299,7 @@ def _in_browser(app: Dash) -> None:
         prevent_initial_call=True,
     )  # fmt: skip
     app.clientside_callback(
-        named("lived"), Output("live-said", "children"), Output("live-go", "children"), Input("live-told", "data"), Input("need-live", "data"),
+        named("lived"), Output("live-said", "children"), Output("live-go", "children"),
+        Input("live-told", "data"), Input("need-live", "data"),
         Input("live-go", "n_clicks"), Input("live-seed", "n_clicks"), State("session", "data"), prevent_initial_call=True,
     )  # fmt: skip

@@ -47,7 +47,8 @@ class Guard:
         policy = (
             f"default-src 'self'; script-src {sources}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
         )
-        policy += "font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        policy += "font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
+        policy += "frame-ancestors 'none'"
         self._headers = [*HEADERS, ("Content-Security-Policy", policy)]
 
     def __call__(self, environment: Environment, start: Start) -> Iterable[bytes]:

@@ -135,7 +135,9 @@ def _controls() -> list[Component]:
         for one, label in (("select", "select"), ("patch", "patch"), ("ablate", "ablate"), ("inject", "disturb"))
     ]
     return [
-        html.Div([html.Label("A click", htmlFor="how"), dmc.SegmentedControl(id="how", data=click, value="select", size="xs")], className="line"),
+        html.Div([html.Label("A click", htmlFor="how"), dmc.SegmentedControl(id="how", data=click, value="select", size="xs")],
+            className="line",
+        ),
         html.Div(
             [html.Label("Changed run"), dmc.SegmentedControl(id="changed", data=["corrupt", "clean"], value="corrupt", size="xs")],
             className="line",
@@ -174,7 +176,8 @@ def _views() -> list[Component]:
         _panel("lens", [which], whole=True),
         _panel("patching", [site]),
         html.Section(
-            [html.H2("Attention over the text"), html.P(id="attended-said", className="soft"), html.Div(id="attended", className="keys tokens")],
+            [html.H2("Attention over the text"), html.P(id="attended-said", className="soft"),
+             html.Div(id="attended", className="keys tokens")],
             className="panel", **{"aria-label": "Attention over the text"},
         ),
         _panel("head"),

@@ -16,6 +16,9 @@ from analyses.explorer.session import Session, called
 from analyses.explorer.state import State
 from analyses.plots.labels import visible
 
+MOST_RUNS = 12
+"""Runs that are listed."""
+
 STRONGEST = 62
 """Per cent of the accent colour behind a token with all attention, so that its text keeps a contrast of 4.5 to 1."""
 
@@ -140,14 +143,10 @@ def runs(session: Session) -> list[Component]:
     """The runs before this one, the latest first."""
     if not session.past:
         return [html.P("Runs before this one will stand here.", className="soft")]
+    latest = list(enumerate(session.past))[: -MOST_RUNS - 1 : -1]
     return [
-        html.Ol(
-            [
-                html.Li(html.Button(called(one), className="run", **{"data-do": "back", "data-number": str(number)}))
-                for number, one in reversed(list(enumerate(session.past)))
-            ],
-            reversed=True,
-        )
+        html.Button(called(one), className="run", **{"data-do": "back", "data-number": str(number)})
+        for number, one in latest
     ]
 
 

@@ -58,7 +58,6 @@ class Server:
             raise InterpError(
                 f"explore: {host} port {port} cannot be listened at: {error or 'it is taken'}. Choose another with --port."
             ) from error
-        self._server.daemon_threads = True
         self.port = int(self._server.server_port)
         self._server.app = Guard(self.app.server.wsgi_app, self.port, self.token, self.app.csp_hashes())
         shown = f"[{host}]" if ":" in host else host
