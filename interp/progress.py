@@ -47,3 +47,13 @@ def progress_bar(shown: bool) -> Iterator[Progress]:
             yield bar
         finally:
             _OUTER.reset(token)
+
+
+@contextmanager
+def watched(progress: Progress) -> Iterator[None]:
+    """Within the block, of this context, long work tells its steps to a bar of one's own, such as one that only keeps the share."""
+    token = _OUTER.set(progress)
+    try:
+        yield
+    finally:
+        _OUTER.reset(token)

@@ -1,5 +1,7 @@
 """Gain: how a disturbance injected into the residual stream grows or shrinks, layer by layer."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import xarray as xr
@@ -16,7 +18,7 @@ from interp.sweep import MAX_BYTES
 from interp.whole_numbers import takes_whole
 
 
-@takes_whole("layer", "n_directions", "seed")
+@takes_whole("layer", "n_directions", "seed", several=["positions"])
 def gain(
     model: Transformer,
     prompts: Prompt,
@@ -26,6 +28,7 @@ def gain(
     directions: Directions = "isotropic",
     n_directions: int = 8,
     seed: int = 0,
+    positions: Sequence[int] | None = None,
     bos: bool | None = None,
     max_bytes: int = MAX_BYTES,
     progress: bool = False,
@@ -46,6 +49,7 @@ def gain(
             `analyses.cascade.directions`; or vectors of one's own [direction, d_model].
         n_directions: at each position; of one's own vectors, all are taken.
         seed: of the directions.
+        positions: inject at these only, counted from the end where negative; None is every one that is not set apart.
         bos: see `Transformer.to_tokens`.
         max_bytes: bound on the sweep's memory; see `interp.sweep`.
         progress: show a progress bar on standard error.
@@ -73,8 +77,8 @@ def gain(
         TokenError: a prompt that the model cannot take.
     """
     found = inject(
-        model, prompts, dose=dose, layer=layer, directions=directions, n_directions=n_directions, seed=seed, bos=bos,
-        max_bytes=max_bytes, progress=progress, who="cascade.gain",
+        model, prompts, dose=dose, layer=layer, directions=directions, n_directions=n_directions, seed=seed,
+        positions=positions, bos=bos, max_bytes=max_bytes, progress=progress, who="cascade.gain",
     )  # fmt: skip
     return describe_gain(model, found, seed)
 

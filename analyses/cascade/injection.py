@@ -1,5 +1,6 @@
 """A disturbance injected into the stream, and its size at every layer and position, through the sweep."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
@@ -38,8 +39,9 @@ class Injected:
 
     Args:
         tokens: [prompt, position].
-        places: [place, (prompt, position)], every position of every prompt that is not set apart (`analyses.set_apart`).
-        counted: [prompt, position], the positions whose energy counts: those.
+        places: [place, (prompt, position)], every position of every prompt that is not set apart (`analyses.set_apart`), or those asked
+            for.
+        counted: [prompt, position], the positions whose energy counts: all that are not set apart.
         sizes: [layer, prompt, position], |x| of the stream as its readers see it (`interp.geometry`), from the injection's layer on.
         energies: [place, direction, layer, position], |delta|^2; NaN beyond a prompt's end.
         rounding: [place, layer], |delta|^2 over the counted positions of the same run with dose 0, computed again.
@@ -104,6 +106,7 @@ def inject(
     directions: Directions = "isotropic",
     n_directions: int,
     seed: int,
+    positions: Sequence[int] | None = None,
     bos: bool | None = None,
     max_bytes: int = MAX_BYTES,
     progress: bool = False,
@@ -113,6 +116,7 @@ def inject(
     """Inject at every position that is not set apart, by itself, and check the controls; arguments and errors are those of `gain`.
 
     Args:
+        positions: only at these.
         dose: None is infinitely small: derivatives, in units of the stream's own size.
         frozen: hold the scales of all norms at what they are in the clean run.
     """
@@ -125,12 +129,13 @@ def inject(
         "layer": layer,
         "directions": directions if isinstance(directions, str) else "given",
         "n_directions": n_directions,
+        **({} if positions is None else {"positions": list(positions)}),
         "bos": bos,
         "set_apart": clean.apart.about(),
     }
     real, counted, config = tokens != PAD, clean.kept, model.config
     sizes = torch.stack([seen(config, stream).norm(dim=-1) for stream in clean.entering[layer:]])
-    places = counted.nonzero()
+    places = counted.nonzero() if positions is None else _asked(clean, positions, who)
     prompt, position = places.T
     if bool((sizes[0, prompt, position] == 0).any()):
         raise InterpError(f"{who}: the stream is zero at a position, so a dose relative to it means nothing.")
@@ -168,6 +173,18 @@ def inject(
     of_counted = _counted(energies, counted, places)
     check_controls(of_counted, layer, who)
     return Injected(tokens, places, counted, sizes, energies[:, 2:], of_counted[:, 1].nansum(-1), parameters)
+
+
+def _asked(clean: Clean, positions: Sequence[int], who: str) -> Int[Tensor, "place 2"]:
+    """The places of these positions in each prompt. Raises InterpError where there are none, or one may not be disturbed."""
+    if not positions:
+        raise InterpError(f"{who}: the list of positions is empty. Pass None for all of them.")
+    asked = [
+        (prompt, at)
+        for prompt in range(len(clean.tokens))
+        for at in sorted({clean.position(prompt, position, who) for position in positions})
+    ]
+    return torch.tensor(asked, device=clean.tokens.device)
 
 
 def _counted(

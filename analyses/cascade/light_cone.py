@@ -1,5 +1,7 @@
 """The light cone: how a disturbance spreads over positions as it goes up the layers."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import xarray as xr
@@ -16,7 +18,7 @@ from interp.sweep import MAX_BYTES
 from interp.whole_numbers import takes_whole
 
 
-@takes_whole("layer", "n_directions", "seed")
+@takes_whole("layer", "n_directions", "seed", several=["positions"])
 def light_cone(
     model: Transformer,
     prompts: Prompt,
@@ -26,6 +28,7 @@ def light_cone(
     directions: Directions = "isotropic",
     n_directions: int = 8,
     seed: int = 0,
+    positions: Sequence[int] | None = None,
     bos: bool | None = None,
     max_bytes: int = MAX_BYTES,
     progress: bool = False,
@@ -49,8 +52,8 @@ def light_cone(
         As `gain`.
     """
     found = inject(
-        model, prompts, dose=dose, layer=layer, directions=directions, n_directions=n_directions, seed=seed, bos=bos,
-        max_bytes=max_bytes, progress=progress, who="cascade.light_cone",
+        model, prompts, dose=dose, layer=layer, directions=directions, n_directions=n_directions, seed=seed,
+        positions=positions, bos=bos, max_bytes=max_bytes, progress=progress, who="cascade.light_cone",
     )  # fmt: skip
     return describe_cone(model, found, seed)
 

@@ -15,6 +15,7 @@ from analyses.cli import (  # noqa: F401
     card,
     cascade,
     circuit,
+    explore,
     export,
     generate,
     get,

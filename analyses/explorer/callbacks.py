@@ -1,0 +1,305 @@
+"""What the page asks of the server. Each callback reads the tab's own session; the server keeps nothing of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, no_update
+
+from analyses.explorer import figures, parts
+from analyses.explorer.address import from_address, to_address
+from analyses.explorer.desk import Desk
+from analyses.explorer.events import act, settled
+from analyses.explorer.page import PANELS
+from analyses.explorer.session import Session
+from analyses.explorer.state import State as Looked
+from analyses.report.export import table
+from interp.errors import InterpError
+
+Json = dict[str, Any]
+
+LIVE_SECONDS = 0.15
+"""For which texts are continued before the page is told."""
+
+FIGURES: dict[str, tuple[Callable[[Looked], str], Callable[[xr.Dataset, Looked], Json]]] = {
+    "lens": (lambda at: ("tuned" if at.lens == "tuned" else "lens") + at.suffix, figures.lens),
+    "patching": (lambda at: "patching", figures.patching),
+    "head": (lambda at: f"attention{at.suffix}", figures.head),
+    "heads": (lambda at: f"attention{at.suffix}", figures.heads),
+    "cone": (lambda at: "cone", figures.cone),
+    "gain": (lambda at: "gain", figures.gain),
+    "attribution": (lambda at: "attribution", figures.attribution),
+}
+"""The result that each figure is of, and what draws it."""
+
+
+def register(app: Dash, desk: Desk, start: Looked) -> None:
+    """Give the page what it needs; `start` is shown where the address names nothing."""
+    _sessions(app, desk, start)
+    _texts(app, desk)
+    for name in FIGURES:
+        _figure(app, desk, name)
+    _saved(app, desk)
+    _work(app, desk)
+    _live(app, desk)
+    _in_browser(app)
+
+
+def _sent(desk: Desk, session: Session, number: int, message: str = "") -> Json:
+    """A session as the tab keeps it."""
+    length = max(tokens.shape[1] for tokens in desk.asked(session.state).tokens.values()) if not message else 0
+    spread = [one for one in session.state.changes if one.kind in ("inject", "steer")]
+    return session.to_json() | {
+        "number": number, "message": message, "address": to_address(session.state), "length": length,
+        "dose": spread[-1].amount if spread else None,
+    }  # fmt: skip
+
+
+def _sessions(app: Dash, desk: Desk, start: Looked) -> None:
+    @app.callback(Output("session", "data"), Input("address", "search"))
+    def begin(search: str | None) -> Json:
+        query, message = search or "", ""
+        try:
+            state = from_address(query, start)
+            state = settled(desk, state, last="position=" not in query)
+        except InterpError as error:
+            message, state = str(error), settled(desk, start, last=True)
+        return _sent(desk, Session(state), 0) | {"message": message}
+
+    @app.callback(
+        Output("session", "data", allow_duplicate=True),
+        Input("event", "data"),
+        State("session", "data"),
+        prevent_initial_call=True,
+    )
+    def happen(event: Any, given: Any) -> Json:
+        number = given.get("number", 0) + 1 if isinstance(given, dict) else 1
+        try:
+            return _sent(desk, act(desk, Session.from_json(given), event), number)
+        except InterpError as error:
+            return {**given, "number": number, "message": str(error)}
+
+
+def _texts(app: Dash, desk: Desk) -> None:
+    @app.callback(
+        Output("tokens", "children"), Input("need-texts", "data"), State("now", "data"), prevent_initial_call=True
+    )
+    def tokens(need: Any, given: Any) -> Any:
+        state = Looked.from_json(given)
+        try:
+            asked = desk.asked(state)
+            with desk.models.use(state.model) as model:
+                pieces = model.need_tokenizer().pieces
+            return parts.texts(asked, {which: pieces(rows[0].tolist()) for which, rows in asked.tokens.items()}, state)
+        except InterpError as error:
+            return parts.problem(str(error))
+
+    @app.callback(
+        Output("predictions", "children"), Output("changes", "children"), Input("need-runs", "data"), State("now", "data"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+    def predictions(need: Any, given: Any) -> Any:
+        state = Looked.from_json(given)
+        try:
+            found = desk.effects(state)
+        except InterpError as error:
+            return no_update, parts.problem(str(error))
+        return parts.predictions(found), parts.changes(found, state)
+
+    @app.callback(
+        Output("runs", "children"), Input("need-past", "data"), State("session", "data"), prevent_initial_call=True
+    )
+    def runs(need: Any, given: Any) -> Any:
+        return parts.runs(Session.from_json(given))
+
+    @app.callback(
+        Output("attended", "children"), Input("need-look", "data"), State("now", "data"), prevent_initial_call=True
+    )
+    def attended(need: Any, given: Any) -> Any:
+        state = Looked.from_json(given)
+        try:
+            return parts.attended(desk.result(f"attention{state.suffix}", state), state)
+        except InterpError as error:
+            return parts.problem(str(error))
+
+    @app.callback(
+        Output("code", "children"), Output("code-shown", "opened"), Input("show-code", "n_clicks"), State("now", "data"),
+        State("live-told", "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    def code(clicks: int | None, given: Any, told: Any) -> Any:
+        steps = told.get("steps", 0) if isinstance(told, dict) else 0
+        try:
+            return desk.python(Looked.from_json(given), steps if isinstance(steps, int) else 0), True
+        except InterpError as error:
+            return f"# {error}", True
+
+
+def _figure(app: Dash, desk: Desk, name: str) -> None:
+    result, draw = FIGURES[name]
+
+    @app.callback(
+        Output(f"raw-{name}", "data"),
+        Input(f"need-{name}", "data"),
+        State("now", "data"),
+        prevent_initial_call=True,
+    )
+    def view(need: Any, given: Any) -> Any:
+        if need is None:
+            return None
+        state = Looked.from_json(given)
+        try:
+            return draw(desk.result(result(state), state), state)
+        except InterpError as error:
+            return {"problem": str(error)}
+
+
+def _saved(app: Dash, desk: Desk) -> None:
+    @app.callback(
+        Output("csv", "data"),
+        Input("wanted", "data"),
+        State("now", "data"),
+        State("live-told", "data"),
+        prevent_initial_call=True,
+    )
+    def data(wanted: Any, given: Any, told: Any) -> Any:
+        """The numbers of a figure as CSV."""
+        name = str(wanted.get("view")) if isinstance(wanted, dict) else ""
+        state = Looked.from_json(given)
+        if name == "live":
+            steps = told.get("steps", 0) if isinstance(told, dict) else 0
+            texts = desk.lives.to(state, int(steps), 5.0)
+            told_apart = dict(zip(("clean", "corrupt"), texts.tokens, strict=True))
+            frame = pd.DataFrame({"time": range(len(texts.kl)), **told_apart, "kl": texts.kl, "h": texts.h})
+        elif name == "circuit":
+            found = desk.circuit(state)
+            if found is None:
+                return no_update
+            frame = table(found)
+        elif name in FIGURES:
+            frame = table(desk.result(FIGURES[name][0](state), state))
+        else:
+            return no_update
+        return dcc.send_string(frame.to_csv(index=False), f"{name}.csv")
+
+
+def _work(app: Dash, desk: Desk) -> None:
+    @app.callback(
+        Output("job", "data"), Output("watch", "disabled"), Output("message", "children", allow_duplicate=True),
+        Input("start-report", "n_clicks"), Input("start-circuit", "n_clicks"), State("now", "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    def start(report: int | None, circuit: int | None, given: Any) -> Any:
+        state = Looked.from_json(given)
+        kind = "report" if ctx.triggered_id == "start-report" else "circuit"
+        begin = desk.start_report if kind == "report" else desk.start_circuit
+        try:
+            return {"key": begin(state), "kind": kind}, False, ""
+        except InterpError as error:
+            return no_update, no_update, str(error)
+
+    @app.callback(
+        Output("job-said", "children"), Output("job-share", "value"), Output("job-line", "hidden"),
+        Output("watch", "disabled", allow_duplicate=True), Output("report", "data"), Output("raw-circuit", "data"),
+        Output("message", "children", allow_duplicate=True),
+        Input("watch", "n_intervals"), Input("job-stop", "n_clicks"), State("job", "data"), State("now", "data"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+    def watch(ticks: int | None, stop: int | None, given_job: Any, given: Any) -> Any:
+        kept = [no_update] * 7
+        try:
+            job = desk.jobs.get(str(given_job["key"]) if isinstance(given_job, dict) else "")
+        except InterpError as error:
+            return ["", 0, True, True, no_update, no_update, str(error)]
+        if ctx.triggered_id == "job-stop":
+            job.stop()
+        if job.running:
+            kept[:3] = [f"{job.name}, {round(100 * job.steps.share)} %: {job.steps.said}", 100 * job.steps.share, False]
+            return kept
+        kept[:4] = ["", 0, True, True]
+        kept[6] = f"{job.name}: {job.problem}" if job.problem else f"{job.name}: done"
+        if not job.problem and given_job.get("kind") == "report":
+            kept[4] = dcc.send_string(job.result, "report.html")
+        if not job.problem and given_job.get("kind") == "circuit":
+            kept[5] = _circuit(desk, given)
+        return kept
+
+    @app.callback(
+        Output("raw-circuit", "data", allow_duplicate=True), Input("need-circuit", "data"), State("now", "data"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+    def circuit(need: Any, given: Any) -> Any:
+        return _circuit(desk, given)
+
+
+def _circuit(desk: Desk, given: Any) -> Json:
+    state = Looked.from_json(given)
+    found = desk.circuit(state)
+    if found is None:
+        return {
+            "problem": "None was computed of these texts: the button patches every edge, which takes a while on a large model."
+        }
+    return figures.circuit(found, state)
+
+
+def _live(app: Dash, desk: Desk) -> None:
+    @app.callback(
+        Output("live-told", "data"), Output("written", "children"), Output("raw-live", "data"), Input("live-ask", "data"),
+        State("now", "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    def go_on(ask: Any, given: Any) -> Any:
+        steps = ask.get("steps") if isinstance(ask, dict) else None
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            return {"steps": 0, "most": 0, "ask": None, "problem": ""}, [], None
+        state = Looked.from_json(given)
+        try:
+            texts = desk.lives.to(state, steps, LIVE_SECONDS)
+        except InterpError as error:
+            return {"steps": 0, "most": 0, "ask": ask.get("ask"), "problem": str(error)}, [], None
+        told = {
+            "steps": len(texts.kl),
+            "most": texts.most,
+            "ask": ask.get("ask"),
+            "problem": "",
+            "kl": texts.kl,
+            "h": texts.h,
+        }
+        return told, parts.written(texts), figures.live(texts)
+
+
+def _in_browser(app: Dash) -> None:
+    """What needs no server: which view needs what, figures in light and dark with the selection marked, fields and the address."""
+
+    def named(function: str) -> ClientsideFunction:
+        return ClientsideFunction(namespace="explorer", function_name=function)
+
+    needs = ["texts", "runs", "past", "look", "live", *PANELS]
+    app.clientside_callback(
+        named("needs"), [Output("now", "data"), *[Output(f"need-{name}", "data") for name in dict.fromkeys(needs)]],
+        Input("session", "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    for name in PANELS:
+        app.clientside_callback(
+            named("drawn"),
+            Output(f"said-{name}", "children"), Output(f"wide-{name}", "hidden"), Output(f"wide-{name}", "style"),
+            Output(f"wide-{name}", "aria-label"), Output(f"save-{name}", "hidden"),
+            Input(f"raw-{name}", "data"), Input("scheme", "data"), State(f"figure-{name}", "id"), prevent_initial_call=True,
+        )  # fmt: skip
+    fields = ("model", "clean", "corrupt", "answer", "wrong", "changed", "site", "shown", "lens", "temperature")
+    app.clientside_callback(
+        named("filled"), [*[Output(name, "value") for name in (*fields, "dose")], Output("message", "children"),
+         Output("selection", "children")],
+        Input("session", "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    app.clientside_callback(
+        named("changed"), Output("nowhere", "children"), [Input(name, "value") for name in (*fields, "task", "dose")],
+        State("session", "data"), prevent_initial_call=True,
+    )  # fmt: skip
+    app.clientside_callback(
+        named("marked"), Output("nowhere", "title"), Input("session", "data"), Input("tokens", "children"), Input("attended", "children"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+    app.clientside_callback(
+        named("lived"), Output("live-said", "children"), Output("live-go", "children"),
+        Input("live-told", "data"), Input("need-live", "data"),
+        Input("live-go", "n_clicks"), Input("live-seed", "n_clicks"), State("session", "data"), prevent_initial_call=True,
+    )  # fmt: skip

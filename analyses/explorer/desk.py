@@ -1,0 +1,144 @@
+"""What the server has: models, and what was made of them. Everything else is in the tabs."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import xarray as xr
+
+from analyses.circuits import edge_patching
+from analyses.explorer.asked import Asked, read
+from analyses.explorer.code import as_python
+from analyses.explorer.effects import Effects, effects
+from analyses.explorer.kept import KeptResults
+from analyses.explorer.live import Lives
+from analyses.explorer.measures import MEASURES, key_of
+from analyses.explorer.models import Models
+from analyses.explorer.state import State
+from analyses.explorer.work import Jobs
+from analyses.lenses.translators import is_shipped
+from analyses.report.collect import collect
+from analyses.report.html import render
+from interp.config import ModelConfig
+from interp.model import Transformer
+from interp.zoo import task
+
+MOST_ASKED = 16
+"""Pairs of prompts whose reading is kept."""
+
+
+class Desk:
+    """The models and everything measured of them.
+
+    Args:
+        given: models that are loaded already, by name.
+    """
+
+    def __init__(self, given: Mapping[str, Transformer] | None = None) -> None:
+        self.models, self.kept, self.jobs = Models(given), KeptResults(), Jobs()
+        self.lives = Lives(self.models)
+        self._asked: OrderedDict[tuple[str, ...], Asked] = OrderedDict()
+        self._configs: dict[str, ModelConfig] = {}
+        self._lock = threading.Lock()
+
+    def asked(self, state: State) -> Asked:
+        """A state's prompts and answers. Raises InterpError for what the model cannot take."""
+        found = self._asked.get(_texts(state))
+        if found is not None:  # without waiting for a turn
+            return found
+        with self.models.use(state.model) as model:
+            return self._read(model, state)
+
+    def config(self, name: str) -> ModelConfig:
+        """The shape of a model. Raises InterpError for a name that is not in the list."""
+        if name not in self._configs:
+            with self.models.use(name) as model:
+                self._configs[name] = model.config
+        return self._configs[name]
+
+    def _read(self, model: Transformer, state: State) -> Asked:
+        found = self._asked.get(_texts(state))
+        if found is None:
+            found = read(model, state)
+            with self._lock:
+                self._asked[_texts(state)] = found
+                while len(self._asked) > MOST_ASKED:
+                    self._asked.popitem(last=False)
+        return found
+
+    def result(self, name: str, state: State) -> xr.Dataset:
+        """The result of a view. Raises InterpError where it cannot be had, with the reason."""
+        key = key_of(name, state)
+        found = self.kept.get(key)
+        if found is not None:
+            return found
+        with self.models.use(state.model) as model:
+            return self.kept.of(key, lambda: MEASURES[name](model, state, self._read(model, state)))
+
+    def effects(self, state: State) -> Effects:
+        """Predictions, and what the changes do to them. Raises InterpError for a change that cannot be made."""
+        with self.models.use(state.model) as model:
+            return effects(model, self._read(model, state), state)
+
+    def python(self, state: State, steps: int = 0) -> str:
+        """The state as code."""
+        with self.models.use(state.model) as model:
+            return as_python(model, self._read(model, state), state, shipped=is_shipped(model), steps=steps)
+
+    def example(self, state: State, name: str, seed: int) -> State:
+        """A pair of a task in the place of the prompts. Raises InterpError for a task that is none, or that does not suit the model."""
+        with self.models.use(state.model) as model:
+            pair = task(name).sample(1, seed, model.tokenizer)[0]
+        return state.but(
+            clean=pair.clean,
+            corrupt=pair.corrupt,
+            answer=pair.answer,
+            wrong=pair.wrong,
+            changes=(),
+            layer=0,
+            head=0,
+            position=0,
+        )
+
+    def circuit(self, state: State) -> xr.Dataset | None:
+        """What every edge of the model does, where it was measured."""
+        return self.kept.get(_circuit_key(state))
+
+    def start_circuit(self, state: State) -> str:
+        """Patch every edge in the background; the name of the work."""
+        asked = self.asked(state)
+        answer, wrong = asked.pair()
+
+        def compute() -> None:
+            model = self.models.loaded(state.model)
+            found = edge_patching(model, state.clean, state.corrupt, answer=answer, wrong=wrong)
+            self.kept.put(_circuit_key(state), found)
+
+        return self.jobs.start("Patching every edge", compute, self.models.turns(state.model))
+
+    def start_report(self, state: State) -> str:
+        """Write the page of `interp report` in the background; the name of the work, whose result is the page."""
+        asked = self.asked(state)
+        if state.corrupt:
+            asked.pair()
+
+        def compute() -> str:
+            model = self.models.loaded(state.model)
+            found = collect(
+                model,
+                state.clean,
+                corrupt=state.corrupt or None,
+                answer=state.answer or None,
+                wrong=state.wrong or None,
+            )
+            return render(found)
+
+        return self.jobs.start("Writing the report", compute, self.models.turns(state.model))
+
+
+def _texts(state: State) -> tuple[str, ...]:
+    return (state.model, state.clean, state.corrupt, state.answer, state.wrong)
+
+
+def _circuit_key(state: State) -> tuple[str, ...]:
+    return ("circuit", *_texts(state))

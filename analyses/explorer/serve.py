@@ -1,0 +1,122 @@
+"""The page served from this machine."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from analyses.explorer.state import State
+from interp.errors import InterpError
+from interp.model import Transformer
+
+INSTALL = "python -m pip install 'criticalpile[explore]'"
+KINDS = ("heatmap", "scatter", "bar")
+"""Traces of the page's figures."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Server:
+    """The page, ready to be served.
+
+    Args:
+        start: what is shown where the address names nothing.
+        given: models that are loaded already, beside those that are installed.
+        host: to listen at; anything but this machine itself needs the token that is made here.
+        port: 0 takes one that is free.
+
+    Attributes:
+        address: of the page, with the token where there is one.
+
+    Raises:
+        InterpError: Dash is not installed; the port is taken; a model that is not here.
+    """
+
+    def __init__(
+        self, start: State, *, given: Mapping[str, Transformer] | None = None, host: str = "127.0.0.1", port: int = 8050
+    ) -> None:
+        check_installed()
+        from werkzeug.serving import WSGIRequestHandler, make_server
+
+        from analyses.explorer.desk import Desk
+        from analyses.explorer.guard import Guard
+
+        class Quiet(WSGIRequestHandler):
+            protocol_version = "HTTP/1.1"  # one connection for many questions
+
+            def log_request(self, *given: Any) -> None:
+                """Nothing: addresses hold prompts."""
+
+        self.desk = Desk(given)
+        self.desk.models.turns(start.model)  # whether it is here
+        self.token = None if host in LOOPBACK else secrets.token_urlsafe(24)
+        self.app = application(self.desk, start)
+        try:
+            self._server = make_server(host, port, _nothing, threaded=True, request_handler=Quiet)
+        except (OSError, SystemExit) as error:
+            raise InterpError(
+                f"explore: {host} port {port} cannot be listened at: {error or 'it is taken'}. Choose another with --port."
+            ) from error
+        self.port = int(self._server.server_port)
+        self._server.app = Guard(self.app.server.wsgi_app, self.port, self.token, self.app.csp_hashes())
+        shown = f"[{host}]" if ":" in host else host
+        self.address = f"http://{shown}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+
+    def serve(self) -> None:
+        """Answer until the process is told to end."""
+        try:
+            self._server.serve_forever()
+        finally:
+            self.desk.jobs.stop_all()
+
+    def stop(self) -> None:
+        """From another thread: end `serve`."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def application(desk: Any, start: State) -> Any:
+    """The Dash application: nothing of it comes from outside, and nothing of it debugs."""
+    from dash import Dash
+
+    from analyses.explorer.callbacks import register
+    from analyses.explorer.page import page
+    from analyses.report.bundle import drawing
+
+    app = Dash(
+        "analyses.explorer", assets_folder=str(Path(str(files("analyses.explorer"))) / "assets"), serve_locally=True, title="explore",
+        update_title="", eager_loading=False, suppress_callback_exceptions=False, compress=False, enable_mcp=False,
+        external_scripts=["/plotly.js", "/dark.js"], add_log_handler=False,
+    )  # fmt: skip
+    app.layout = page(desk.models.names)
+    register(app, desk, start)
+    dark = files("analyses.report").joinpath("templates", "dark.js").read_bytes()
+    _script(app.server, "/dark.js", dark)
+    _script(app.server, "/plotly.js", drawing(KINDS), packed=True)
+    return app
+
+
+def _script(server: Any, path: str, content: bytes, *, packed: bool = False) -> None:
+    from flask import Response
+
+    headers = {"Cache-Control": "private, max-age=86400"} | ({"Content-Encoding": "gzip"} if packed else {})
+    server.add_url_rule(path, path, lambda: Response(content, mimetype="text/javascript", headers=headers))
+
+
+def check_installed() -> None:
+    """Raise InterpError, with the command that installs it, where Dash is not here."""
+    try:
+        import dash
+        import dash_mantine_components  # noqa: F401
+    except ImportError as error:
+        raise InterpError(
+            f"explore: the page is made with Dash, which is not installed ({error.name}): {INSTALL}."
+        ) from error
+    del dash
+
+
+def _nothing(environment: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+    """Stands in until the port is known."""
+    start("503 Service Unavailable", [("Content-Length", "0")])
+    return []

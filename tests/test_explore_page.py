@@ -1,0 +1,421 @@
+"""The live page in a browser: what it shows is what the library measures, and nothing of it comes from elsewhere."""
+
+import http.client
+import io
+import json
+import re
+import threading
+import time
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import sync_playwright
+
+import analyses
+from analyses.explorer.address import from_address, to_address
+from analyses.explorer.serve import Server
+from analyses.explorer.state import Change, State
+from analyses.plots.browser import browser
+from interp.zoo import DEFAULT_PAIR
+
+START = State(clean=DEFAULT_PAIR.clean, corrupt=DEFAULT_PAIR.corrupt)
+HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> & Mary"
+
+
+@pytest.fixture(scope="session")
+def server(smalltown):
+    made = Server(START, given={"smalltown": smalltown}, port=0)
+    thread = threading.Thread(target=made.serve, daemon=True)
+    thread.start()
+    yield made
+    made.stop()
+    thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+class Tab:
+    """A tab of the page, with all that went wrong in it."""
+
+    def __init__(self, page, server):
+        self.page, self.server, self.wrong = page, server, []
+        page.set_default_timeout(30_000)
+        page.on("console", lambda said: self.wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        page.on("response", lambda answer: self.wrong.append(answer.url) if answer.status >= 400 else None)
+        own = (server.address, "data:", "blob:")
+        page.on("request", lambda asked: None if asked.url.startswith(own) else self.wrong.append(asked.url))
+
+    def open(self, state=None):
+        self.page.goto(self.server.address + ("" if state is None else to_address(state)))
+        self.page.locator("#tokens .token").first.wait_for()
+        self.page.locator("#predictions table").first.wait_for()
+        return self
+
+    @property
+    def state(self):
+        """As the address has it, once every event is answered."""
+        self.until("!document.body.dataset.waiting")
+        return from_address(self.page.url.partition("?")[2])
+
+    def until(self, condition, seconds=30.0):
+        """Wait for a condition. Playwright's own waiting evaluates text in the page, which the page's policy forbids."""
+        end = time.monotonic() + seconds
+        while not self.page.evaluate(
+            f"(() => {{ try {{ return Boolean({condition}); }} catch {{ return false; }} }})()"
+        ):
+            assert time.monotonic() < end, condition
+            self.page.wait_for_timeout(25)
+
+    def draws(self, name):
+        """Wait until a figure is drawn; its first heatmap."""
+        self.until(f"(document.querySelector('#figure-{name}') || {{}})._fullData?.length")
+        return self.page.evaluate(
+            f"(() => {{ const one = document.querySelector('#figure-{name}')._fullData[0];"
+            "return Array.from(one.z, row => Array.from(row)); })()"
+        )
+
+    def cell(self, name, column, row):
+        """Click on a cell of a figure."""
+        self.draws(name)
+        self.page.locator(f"#panel-{name}").scroll_into_view_if_needed()
+        self.until(f"document.querySelector('#figure-{name}').dataset.listens")
+        at = self.page.evaluate(
+            f"""(() => {{ const plot = document.querySelector('#figure-{name}'), box = plot.getBoundingClientRect();
+            const x = plot._fullLayout.xaxis, y = plot._fullLayout.yaxis;
+            return [box.left + x._offset + x.d2p({column}), box.top + y._offset + y.d2p({row})]; }})()"""
+        )
+        self.page.mouse.move(*at)
+        self.page.mouse.click(*at)
+
+    def moved(self):
+        """The numbers of the list of changes: moved, share and KL of each."""
+        return self.page.locator("#changes tbody tr").evaluate_all(
+            "rows => rows.map(row => [...row.querySelectorAll('.number')].map(one => one.textContent))"
+        )
+
+
+@pytest.fixture(scope="session")
+def context(chromium):
+    """One for all tabs, so that what the page consists of is fetched once."""
+    return chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+
+
+@pytest.fixture
+def tab(server, context):
+    made = Tab(context.new_page(), server)
+    yield made
+    made.page.close()
+    assert made.wrong == []
+
+
+@pytest.mark.browser
+def test_the_numbers_of_the_page_are_the_librarys(tab, smalltown):
+    tab.open()
+    page = tab.page
+    assert page.locator("#tokens .row").count() == 2
+    ids = smalltown.to_tokens(START.clean)[0].tolist()
+    titles = page.locator("#tokens .row").first.locator(".token").evaluate_all("all => all.map(one => one.title)")
+    assert [int(re.search(r"id (\d+)", one)[1]) for one in titles] == ids
+    assert page.locator("#tokens .differs").all_inner_texts() == ["·John", "·Mary"]
+    p = smalltown(smalltown.to_tokens(START.clean))[0, -1].softmax(-1)
+    first = page.locator("#predictions table").first.locator(".number").all_inner_texts()
+    assert first == [f"{value:.4f}" for value in p.topk(8).values.tolist()]
+    lens = analyses.logit_lens(smalltown, START.clean)
+    np.testing.assert_allclose(tab.draws("lens"), lens["top_probability"][0, :, :, 0], atol=1e-6)
+    grid = analyses.activation_patching(smalltown, START.clean, START.corrupt, answer=" Mary", wrong=" John")
+    np.testing.assert_allclose(tab.draws("patching"), grid["effect"][0], atol=1e-5)
+    pattern = analyses.attention_patterns(smalltown, START.clean)["pattern"][0]
+    tab.cell("lens", 11, 4)  # the stream that enters layer 2
+    tab.until("document.querySelector('#attended .chosen')?.dataset.position === '11'")
+    assert (tab.state.layer, tab.state.position) == (2, 11)
+    tab.until("document.querySelector('#wide-head').ariaLabel.includes('head 2.0')")
+    shares = page.locator("#attended .token").evaluate_all("all => all.map(one => Number(one.dataset.share))")
+    np.testing.assert_allclose(shares, pattern[2, 0, 11], atol=2e-6)
+
+
+@pytest.mark.browser
+def test_patch_by_click_switch_undo_and_reload(tab, smalltown):
+    tab.open()
+    page = tab.page
+    page.locator("#how").get_by_text("patch", exact=True).click()
+    tab.cell("patching", 10, 2)
+    tab.until("document.querySelectorAll('#changes tbody tr').length === 2")
+    grid = analyses.activation_patching(smalltown, START.clean, START.corrupt, answer=" Mary", wrong=" John")
+    assert tab.state.changes == (Change("patch", 2, 10),)
+    assert [row[1] for row in tab.moved()] == [f"{float(grid['effect'][0, 2, 10]):.3f}"] * 2
+    page.locator("#do-ablate").click()
+    tab.until("document.querySelectorAll('#changes tbody tr').length === 3")
+    assert tab.state.changes[1] == Change("ablate", 2, None, 0)
+    found = tab.server.desk.effects(tab.state)
+    assert [row[0] for row in tab.moved()] == [f"{one.moved:+.4f}" for one in (*found.alone, found.together)]
+    page.locator(".switch").nth(1).click()
+    tab.until("document.querySelectorAll('.switch')[1].getAttribute('aria-checked') === 'false'")
+    state, seen = tab.state, tab.moved()
+    page.reload()
+    tab.until("document.querySelectorAll('#changes tbody tr').length === 3")
+    assert (tab.state, tab.moved()) == (state, seen)
+    page.locator(".switch").nth(1).click()
+    tab.until("document.querySelectorAll('.switch')[1].getAttribute('aria-checked') === 'true'")
+    page.locator("#do-undo").click()
+    tab.until("document.querySelectorAll('.switch')[1].getAttribute('aria-checked') === 'false'")
+    page.locator("#do-undo").click()
+    tab.until("document.querySelector('#message').textContent.includes('nothing to undo')")
+
+
+@pytest.mark.browser
+def test_keys_drags_and_fields(tab):
+    tab.open(START.but(position=14))
+    page = tab.page
+    page.locator("#tokens .chosen").first.focus()
+    for key in ("ArrowLeft", "ArrowUp", "ArrowUp", "Shift+ArrowUp", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    tab.until("document.querySelector('#selection').textContent.startsWith('Layer 2, position 13, head 2')")
+    assert page.evaluate("document.activeElement.classList.contains('chosen')")
+    page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Escape")
+    tab.until("document.querySelector('#selection').textContent.startsWith('Layer 0, position 14, head 0')")
+    page.locator("[data-run='other'] [data-position='10']").first.drag_to(page.locator(".row[data-run='changed']"))
+    tab.until("document.querySelectorAll('#changes tbody tr').length === 2")
+    assert tab.state.changes == (Change("patch", 0, 10),)
+    page.locator("#clean").fill("Then Anna and Tom met at the park, and Anna sent a ring to")
+    tab.until("document.querySelector('#tokens').textContent.includes('Anna')")
+    tab.until(
+        "document.querySelector('#changes').textContent.includes('token by token') || document.querySelector('#changes tbody')"
+    )
+    assert tab.state.clean.startswith("Then Anna")
+    page.locator("#task").click()
+    page.get_by_role("option", name="capitals").click()
+    tab.until("document.querySelector('#clean').value.includes('capital')")
+    assert tab.state.answer != tab.state.wrong
+
+
+@pytest.mark.browser
+def test_a_disturbance_spreads_with_its_dose(tab, smalltown):
+    tab.open(START.but(layer=1, position=5))
+    page = tab.page
+    page.locator("#do-inject").click()
+    first = np.array(tab.draws("cone"), dtype=float)
+    state = tab.state
+    assert state.changes == (Change("inject", 1, 5, amount=0.1),)
+    cone = tab.server.desk.result("cone", state)["share"][0, 0].to_numpy()
+    there = cone > 1e-4
+    np.testing.assert_allclose(first[there], np.log10(cone[there]), atol=1e-5)
+    tab.until("document.querySelector('#figure-gain')?._fullData?.length")
+    page.locator("#dose [role=slider]").focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    tab.until("document.querySelector('#changes').textContent.includes('dose 0.1585')")
+    assert tab.state.changes[0].amount == pytest.approx(10**-0.8, abs=1e-4)
+    found = tab.server.desk.effects(tab.state)
+    tab.until(f"document.querySelector('#changes .number').textContent === '{found.alone[0].moved:+.4f}'")
+    page.locator("#do-undo").click()  # however far the slider went
+    tab.until("document.querySelector('#changes').textContent.includes('dose 0.1,')")
+
+
+@pytest.mark.browser
+def test_two_texts_are_written_live_and_the_code_gives_them(tab):
+    tab.open(START.but(temperature=0.5))
+    page = tab.page
+    page.locator("#live-go").click()
+    tab.until("document.querySelectorAll('#written .token').length > 20")
+    page.locator("#live-go").click()
+    tab.until("document.querySelector('#live-go').textContent === 'Go on'")
+    page.wait_for_timeout(600)
+    texts = page.locator("#written .tokens").evaluate_all(
+        "rows => rows.map(row => [...row.querySelectorAll('.token')].map(one => one.textContent))"
+    )
+    steps = len(texts[0])
+    page.locator("#show-code").click()
+    page.locator("#code").wait_for()
+    space: dict[str, object] = {}
+    exec(page.locator("#code").inner_text(), space)
+    coupled = space["texts"]
+    assert coupled.sizes["time"] == steps
+    for name, shown in zip(("token", "other_token"), texts, strict=True):
+        assert [one.replace(" ", "·") for one in coupled[name][0, 0].to_numpy()] == shown
+    page.keyboard.press("Escape")
+    curve = page.evaluate("Array.from(document.querySelector('#figure-live')._fullData[0].y)")
+    np.testing.assert_allclose(curve, coupled["kl"][0, 0], rtol=1e-6, atol=1e-9)
+    page.locator("#live-seed").click()
+    tab.until("document.querySelector('#live-said').textContent.startsWith('Seed 1')")
+
+
+@pytest.mark.browser
+def test_figures_their_data_and_a_circuit_are_kept(tab):
+    tab.open()
+    page = tab.page
+    tab.draws("patching")
+    kept = {}
+    for kind in ("png", "svg", "data"):
+        with page.expect_download() as begun:
+            page.locator(f"#save-patching [data-save={kind}]").click()
+        kept[kind] = begun.value.path().read_bytes()
+    assert kept["png"][1:4] == b"PNG"
+    assert kept["svg"].startswith(b"<svg")
+    frame = pd.read_csv(io.BytesIO(kept["data"]))
+    effect = tab.server.desk.result("patching", tab.state)["effect"]
+    np.testing.assert_allclose(frame[frame["variable"] == "effect"]["value"], effect.to_numpy().ravel(), rtol=1e-6)
+    page.locator("#start-circuit").click()
+    tab.until("document.querySelector('#figure-circuit')?._fullData?.length")
+    assert tab.server.desk.circuit(tab.state) is not None
+    page.locator("#open-attribution summary").click()
+    tab.until("document.querySelector('#figure-attribution')?._fullData?.length")
+
+
+@pytest.mark.browser
+def test_long_work_shows_how_far_it_is_and_stops_while_the_page_answers(tab):
+    tab.open()
+    page = tab.page
+    page.locator("#start-report").click()
+    tab.until("/Writing the report, [1-9]/.test(document.querySelector('#job-said').textContent)")
+    page.locator("#tokens [data-position='3']").first.click()
+    tab.until("document.querySelector('#selection').textContent.includes('position 3')")
+    page.locator("#job-stop").click()
+    tab.until("document.querySelector('#message').textContent.includes('stopped')")
+    assert page.locator("#job-line").is_hidden()
+
+
+@pytest.mark.browser
+def test_hostile_text_is_text(tab):
+    tab.open(START.but(clean=HOSTILE, corrupt=HOSTILE + " John", changes=(Change("ablate", 0, None, 0),)))
+    page = tab.page
+    tab.draws("lens")
+    tab.draws("head")
+    assert page.locator("#clean").input_value() == HOSTILE
+    page.locator("#show-code").click()
+    page.locator("#code").wait_for()
+    page.keyboard.press("Escape")
+    assert page.title() == "explore"
+    assert page.locator("img[src=x]").count() == 0
+    page.locator("#clean").fill("word " * 400)
+    tab.until("document.querySelector('#message').textContent.includes('takes at most 256')")
+    page.goto(tab.server.address + "?clean=a&changes=" + quote(json.dumps([{"kind": "<b>"}])))
+    tab.until("document.querySelector('#message').textContent.includes('a change has a layer')")
+
+
+@pytest.mark.browser
+def test_two_tabs_do_not_disturb_each_other_dark_and_narrow(tab, chromium, server):
+    tab.open()
+    context = chromium.new_context(viewport={"width": 400, "height": 800}, color_scheme="dark")
+    other = Tab(context.new_page(), server).open()
+    tab.page.locator("#do-patch").click()
+    tab.until("document.querySelectorAll('#changes tbody tr').length === 2")
+    other.page.locator("#do-inject").click()
+    other.until("document.querySelectorAll('#changes tbody tr').length === 2")
+    assert [one.state.changes[0].kind for one in (tab, other)] == ["patch", "inject"]
+    other.draws("lens")
+    other.page.wait_for_timeout(300)
+    assert other.page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert other.page.evaluate("document.documentElement.dataset.mantineColorScheme") == "dark"
+    paper = other.page.evaluate("document.querySelector('#figure-lens')._fullLayout.paper_bgcolor")
+    assert paper == "#171b1f"
+    context.close()
+    assert other.wrong == []
+
+
+# Who may ask
+
+
+def ask(server, path="/", method="GET", body=None, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body=body, headers={"Host": f"127.0.0.1:{server.port}", **headers})
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode("utf-8", "replace"), answer.headers
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ({}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example:80"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"method": "POST", "path": "/_dash-update-component", "Origin": "http://evil.example"}, 403),
+        ({"method": "POST", "path": "/_dash-update-component", "Sec_Fetch_Site": "cross-site"}, 403),
+        ({"method": "POST", "path": "/_dash-update-component", "Content_Length": "9000000"}, 413),
+        ({"method": "POST", "path": "/_dash-update-component", "Transfer_Encoding": "chunked"}, 411),
+        ({"path": "/assets/../serve.py"}, 404),
+        ({"path": "/assets/%2e%2e/serve.py"}, 404),
+        ({"path": "/_mcp"}, 404),
+    ],
+)  # fmt: skip
+def test_who_asks_from_elsewhere_is_refused(server, asked, status):
+    found = ask(server, **asked)
+    if status == 404 and found[0] == 200:  # Dash answers unknown paths with the page itself
+        assert "_dash-config" in found[1]
+    else:
+        assert found[0] == status
+    assert "Traceback" not in found[1]
+    assert "'self'" in found[2]["Content-Security-Policy"]
+    assert "unsafe-eval" not in found[2]["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    "body", ["", "[]", "{", '{"output": "x"}', json.dumps({"output": "session.data", "inputs": [], "state": []})]
+)
+def test_a_question_that_is_none_gives_no_trace(server, body):
+    status, said, _ = ask(server, "/_dash-update-component", "POST", body, Content_Type="application/json")
+    assert status >= 400
+    assert "Traceback" not in said
+    assert "site-packages" not in said
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None, 3, {}, {"do": "exec"}, {"do": "set", "name": "model", "value": "/etc/passwd"}, {"do": "set", "name": "changes", "value": []},
+        {"do": "set", "name": "clean", "value": {"a": 1}}, {"do": "set", "name": "temperature", "value": "hot"},
+        {"do": "switch", "number": 9}, {"do": "select", "layer": -3}, {"do": "select", "layer": "x"}, {"do": "key", "key": "<b>"}, {"do": "cell", "how": "exec"},
+        {"do": "steer"}, {"do": "dose", "amount": 3}, {"do": "patch", "site": "../x"}, {"do": "example", "task": "ioi", "seed": -1},
+        {"do": "back", "number": True}, {"do": "set", "name": "clean", "value": "word " * 1500}, {"do": "undo"},
+    ],
+)  # fmt: skip
+def test_an_event_that_cannot_be_gets_a_message(server, event):
+    """Through the page's own callback, as a browser would send it."""
+    session = {"state": START.to_json(), "past": [], "number": 3}
+    output = next(one for one in server.app.callback_map if one.startswith("session.data@"))
+    body = {
+        "output": output,
+        "outputs": {"id": "session", "property": output.split(".")[1]},
+        "inputs": [{"id": "event", "property": "data", "value": event}],
+        "state": [{"id": "session", "property": "data", "value": session}],
+        "changedPropIds": ["event.data"],
+    }
+    status, said, _ = ask(server, "/_dash-update-component", "POST", json.dumps(body), Content_Type="application/json")
+    assert status == 200
+    found = json.loads(said)["response"]["session"]["data"]
+    assert found["message"]
+    assert (found["number"], found["state"]) == (4, START.to_json() | {"changes": []})
+
+
+def test_with_another_host_the_token_is_needed(smalltown):
+    made = Server(START, given={"smalltown": smalltown}, host="0.0.0.0", port=0)
+    thread = threading.Thread(target=made.serve, daemon=True)
+    thread.start()
+    try:
+        query = made.address.partition("/?")[2]
+        assert query.startswith("token=")
+        assert ask(made)[0] == 403
+        assert ask(made, "/?token=guess")[0] == 403
+        assert ask(made, "/_dash-layout")[0] == 403
+        status, _, headers = ask(made, f"/?{query}")
+        cookie = headers["Set-Cookie"]
+        assert (status, "HttpOnly" in cookie, "SameSite=Strict" in cookie) == (200, True, True)
+        assert ask(made, "/_dash-layout", Cookie=cookie.partition(";")[0])[0] == 200
+        assert ask(made, "/_dash-layout", Cookie="explore=x; =;")[0] == 403
+    finally:
+        made.stop()
+        thread.join(10)

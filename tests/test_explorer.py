@@ -1,0 +1,440 @@
+"""What the live page knows, without a browser: states, changes and their effects, code, work in the background."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import analyses
+import interp
+from analyses.cascade import Replace, coupled
+from analyses.explorer.address import from_address, to_address
+from analyses.explorer.desk import Desk
+from analyses.explorer.kept import KeptResults
+from analyses.explorer.session import MOST_PAST, Session, called
+from analyses.explorer.state import Change, State
+from analyses.explorer.turns import Turns
+from analyses.explorer.work import Job, Jobs
+from interp.errors import InterpError, TokenError
+from interp.progress import progress_bar
+from interp.zoo import DEFAULT_PAIR
+
+HOSTILE = "<script>alert(1)</script> & \"quotes\" 'and' \\ \n end"
+
+CHANGES = (
+    Change("patch", 1, 10),
+    Change("patch", 0, 10, 1, site="z"),
+    Change("ablate", 2, None, 1),
+    Change("steer", 1, 3, amount=0.5, toward=" Mary", away=" John"),
+    Change("inject", 0, 5, amount=0.2, seed=3),
+    Change("steer", 2, None, amount=0.3, toward=" he", on=False),
+)
+
+
+@pytest.fixture(scope="module")
+def desk(small_checkpoint) -> Desk:
+    return Desk({str(small_checkpoint): interp.load(small_checkpoint)})
+
+
+@pytest.fixture(scope="module")
+def apart(desk, small_checkpoint) -> tuple[str, str]:
+    """The answers that a random model tells the two texts apart by most."""
+    with desk.models.use(str(small_checkpoint)) as model:
+        clean, corrupt = (model(model.to_tokens(text))[0, -1] for text in (DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt))
+        pieces = model.tokenizer.pieces((clean - corrupt).argsort().tolist())
+    words = [piece for piece in pieces if piece.startswith(" ") and piece[1:].isalpha()]
+    return words[-1], words[0]
+
+
+@pytest.fixture
+def state(small_checkpoint, apart) -> State:
+    return State(str(small_checkpoint), DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt, *apart)
+
+
+# States, addresses, sessions
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        State(),
+        State("gpt2", HOSTILE, "x" + HOSTILE, " a", " b", "clean", 3, 4, 5, "z", "corrupt", "tuned", CHANGES, 0.3, 17),
+        State(clean="When", temperature=0.0),
+    ],
+)
+def test_an_address_gives_its_state_back(state):
+    address = to_address(state)
+    assert from_address(address) == state
+    assert not set("<>\"' \n") & set(address)
+    assert State.from_json(state.to_json()) == state
+
+
+def test_an_address_that_names_no_prompt_takes_another():
+    assert from_address("?layer=2", State(clean="So", seed=4)) == State(clean="So", seed=4, layer=2)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("?clean=a&layer=x", "holds no state"),
+        ("?clean=a&layer=-1", "layer must be a whole number from 0"),
+        ("?clean=a&temperature=nan", "temperature must be a number"),
+        ("?clean=a&temperature=1e9", "between 0 and 100"),
+        ("?clean=a&changes=[1]", "no change"),
+        ("?clean=a&changes={}", "changes are a list"),
+        ("?clean=a&changes=" + "[" * 5000, "holds no state"),
+        ('?clean=a&changes=[{"kind":"patch"}]', "a change has a layer"),
+        ('?clean=a&changes=[{"kind":"burn","layer":1}]', "a change cannot be 'burn'"),
+        ('?clean=a&changes=[{"kind":"ablate","layer":1}]', "say which head"),
+        ('?clean=a&changes=[{"kind":"inject","layer":1}]', "one position"),
+        ('?clean=a&changes=[{"kind":"steer","layer":1}]', "name a token"),
+        ('?clean=a&changes=[{"kind":"patch","layer":1,"path":"x"}]', "no 'path'"),
+        ('?clean=a&changes=[{"kind":"patch","layer":true}]', "layer must be"),
+        ("?clean=" + "a" * 9000, "9,000 characters"),
+        ("?clean=" + "a" * 70_000, "address is too long"),
+        ("?clean=a&site=/etc/passwd", "what is patched cannot be"),
+        ("?clean=%ff", "holds no state"),
+    ],
+)
+def test_an_address_that_is_none_is_named(address, said):
+    with pytest.raises(InterpError, match=said.replace("(", r"\(")):
+        from_address(address)
+
+
+def test_more_changes_than_may_be_are_refused():
+    with pytest.raises(InterpError, match="at most 24"):
+        State.from_json({"changes": [{"kind": "patch", "layer": 0}] * 100})
+
+
+def test_undo_takes_back_what_was_run_and_stays_at_its_place():
+    first = Session(State(clean="a"))
+    patched = first.to(first.state.but(changes=CHANGES[:1]))
+    moved = patched.to(patched.state.but(layer=2, position=1))
+    assert len(moved.past) == 1
+    assert moved.undone().state == State(clean="a", layer=2, position=1)
+    with pytest.raises(InterpError, match="nothing to undo"):
+        moved.undone().undone()
+    other = moved.to(moved.state.but(clean="b"))
+    assert other.back(0).state.clean == "a"
+    assert len(other.back(0).past) == 3
+    with pytest.raises(InterpError, match="run 7"):
+        other.back(7)
+    assert Session.from_json(other.to_json()) == other
+    assert called(patched.state) == "smalltown: 'a', 1 change"
+
+
+def test_a_session_forgets_what_is_long_past():
+    session = Session(State())
+    for number in range(100):
+        session = session.to(session.state.but(clean=str(number)))
+    assert len(session.past) == MOST_PAST
+    for given in ({}, [], {"state": 1}, {"state": {"clean": 3}}, {"state": {}, "past": {}}):
+        with pytest.raises(InterpError):
+            Session.from_json(given)
+
+
+# Changes and what they do
+
+
+def test_effects_equal_runs_with_hooks(desk, state):
+    """Each change by itself and those that are on together, against plain forward passes."""
+    state = state.but(changes=CHANGES)
+    found, asked = desk.effects(state), desk.asked(state)
+    with desk.models.use(state.model) as model:
+        clean, corrupt = (model.to_tokens(text) for text in (state.clean, state.corrupt))
+        cache, own = model.run_with_cache(clean)[1], model.run_with_cache(corrupt)[1]
+
+        def patch(name, at, head=None):
+            def hook(value, hook):
+                where = (0, at) if head is None else (0, at, head)
+                value[where] = cache[name][where]
+                return value
+
+            return {name: hook}
+
+        def add(name, vector, size, at):
+            vector = vector - vector.mean()
+            stream = own[name][0] - own[name][0].mean(-1, keepdim=True)
+            added = size * stream.norm(dim=-1, keepdim=True) * vector / vector.norm()
+
+            def hook(value, hook):
+                value[0, at] += added[at]
+                return value
+
+            return {name: hook}
+
+        def ablate(value, hook):
+            value[:, :, 1] = 0
+            return value
+
+        mary, john, he = (model.W_U[:, model.to_single_token(one)] for one in (" Mary", " John", " he"))
+        random = torch.randn(1, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float64)[0].float()
+        hooks = [
+            patch("blocks.1.hook_resid_pre", 10),
+            patch("blocks.0.attn.hook_z", 10, 1),
+            {"blocks.2.attn.hook_z": ablate},
+            add("blocks.1.hook_resid_pre", mary - john, 0.5, [3]),
+            add("blocks.0.hook_resid_pre", random, 0.2, [5]),
+            add("blocks.2.hook_resid_pre", he, 0.3, slice(None)),
+        ]
+
+        def difference(*chosen):
+            with torch.no_grad():
+                contexts = [model.hooks(one) for one in chosen]
+                for context in contexts:
+                    context.__enter__()
+                logits = model(corrupt)[0, -1]
+                for context in reversed(contexts):
+                    context.__exit__(None, None, None)
+            return float(logits[asked.answer] - logits[asked.wrong])
+
+        expected = [difference(one) for one in hooks]
+        together = difference(*hooks[:5])
+    assert [one.metric for one in found.alone] == pytest.approx(expected, abs=2e-5)
+    assert found.together.metric == pytest.approx(together, abs=2e-5)
+    base = found.runs["corrupt"].metric
+    assert [one.moved for one in found.alone] == pytest.approx([value - base for value in expected], abs=4e-5)
+    assert len({round(value, 4) for value in expected}) == 6
+
+
+def test_a_patch_of_the_whole_stream_gives_the_other_run(desk, state):
+    found = desk.effects(state.but(changes=(Change("patch", 0),)))
+    assert found.together.share == pytest.approx(1.0, abs=1e-5)
+    assert found.runs["changed"].tokens[0][0] == found.runs["clean"].tokens[0][0]
+    back = desk.effects(state.but(changed="clean", changes=(Change("patch", 0),)))
+    assert back.runs["changed"].metric == pytest.approx(found.runs["corrupt"].metric, abs=1e-5)
+
+
+def test_predictions_without_changes_are_the_models(desk, state):
+    found = desk.effects(state)
+    assert (found.alone, found.together, set(found.runs)) == ((), None, {"clean", "corrupt"})
+    with desk.models.use(state.model) as model:
+        p = model(model.to_tokens(state.corrupt))[0, -1].softmax(-1)
+    assert [value for _, value in found.runs["corrupt"].tokens] == pytest.approx(p.topk(8).values.tolist(), rel=1e-5)
+
+
+def test_one_text_alone_has_views_too(desk, state):
+    alone = state.but(corrupt="", wrong="", changes=(Change("ablate", 0, None, 0),))
+    found = desk.effects(alone)
+    assert set(found.runs) == {"clean", "changed"}
+    assert found.together.share is None
+    assert desk.result("lens", alone)["token"].shape == (1, 15)
+    for name, said in (
+        ("patching", "write a corrupt one"),
+        ("lens_corrupt", "no corrupt text"),
+        ("cone", "No disturbance"),
+    ):
+        with pytest.raises(InterpError, match=said):
+            desk.result(name, alone)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (Change("patch", 7, 0), "layers 0 to 2"),
+        (Change("ablate", 0, None, 9), "heads 0 to 1"),
+        (Change("patch", 0, 40), "positions 0 to 14"),
+        (Change("steer", 0, 0, toward=" several tokens"), "several tokens"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_named(desk, state, change, said):
+    with pytest.raises(InterpError, match=said):
+        desk.effects(state.but(changes=(change,)))
+
+
+def test_texts_of_unequal_length_can_be_read_and_not_patched(desk, state):
+    longer = state.but(corrupt=state.corrupt + " the")
+    assert set(desk.effects(longer).runs) == {"clean", "corrupt"}
+    assert desk.asked(longer).differing() == [10, 15]
+    with pytest.raises(InterpError, match="15 tokens and the corrupt one 16"):
+        desk.effects(longer.but(changes=(Change("patch", 0, 0),)))
+
+
+def test_what_cannot_be_read_is_said(desk, state):
+    with pytest.raises(InterpError, match="501 tokens; small takes at most 256"):
+        desk.asked(state.but(clean=" the" * 500))
+    with pytest.raises(InterpError, match="clean text is empty"):
+        desk.asked(State(state.model))
+    with pytest.raises(TokenError):
+        desk.asked(state.but(answer=" several tokens here"))
+    with pytest.raises(InterpError, match="no model '/etc/passwd' here"):
+        desk.asked(state.but(model="/etc/passwd"))
+    with pytest.raises(InterpError, match="no view 'secrets'"):
+        desk.result("secrets", state)
+    same = state.but(answer=" Mary", wrong=" Mary")
+    with pytest.raises(InterpError, match="both ' Mary'"):
+        desk.result("patching", same)
+
+
+# Views and code
+
+
+def test_copied_code_gives_the_numbers_of_the_page(desk, state):
+    state = state.but(changes=CHANGES, layer=1, head=1)
+    space: dict[str, object] = {}
+    exec(desk.python(state, steps=6), space)
+    found = desk.effects(state)
+    values = [one.metric for one in (*found.alone, found.together)]
+    np.testing.assert_allclose(space["metric"].numpy(), values, rtol=1e-6)
+    np.testing.assert_allclose(
+        space["kl"].numpy(), [one.kl for one in (*found.alone, found.together)], rtol=1e-3, atol=1e-9
+    )
+    for name in ("lens", "lens_corrupt", "attention", "attention_corrupt", "patching", "attribution", "cone", "gain"):
+        xr.testing.assert_identical(space[name].drop_attrs(), desk.result(name, state).drop_attrs())
+    np.testing.assert_array_equal(space["pattern"], desk.result("attention", state)["pattern"][0, 1, 1])
+    live = desk.lives.to(state, 6, 60.0)
+    assert space["texts"]["token"][0, 0].to_numpy().tolist() == live.tokens[0]
+    np.testing.assert_allclose(space["texts"]["kl"][0, 0], live.kl, rtol=1e-9)
+
+
+def test_hostile_text_stays_text_in_copied_code(desk, state):
+    state = state.but(
+        clean=HOSTILE, corrupt=HOSTILE + " a", changes=(Change("ablate", 0, None, 0),), answer="", wrong=""
+    )
+    space: dict[str, object] = {}
+    exec(desk.python(state), space)
+    assert (space["clean"], space["corrupt"]) == (state.clean, state.corrupt)
+
+
+def test_the_light_cone_at_one_place_is_that_of_all(desk, state):
+    with desk.models.use(state.model) as model:
+        direction = torch.randn(1, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        whole = analyses.cascade.light_cone(model, state.corrupt, dose=0.2, directions=direction, n_directions=1)
+        one = analyses.cascade.light_cone(
+            model, state.corrupt, dose=0.2, directions=direction, n_directions=1, positions=[-10]
+        )
+    shown = desk.result("cone", state.but(changes=CHANGES))
+    xr.testing.assert_allclose(one["share"].sel(injection=5), whole["share"].sel(injection=5))
+    xr.testing.assert_identical(one.drop_attrs(), shown.drop_attrs())
+    assert one["injection"].to_numpy()[0] == 5
+    assert bool(one["share"].sel(injection=6).isnull().all())
+    with (
+        desk.models.use(state.model) as model,
+        pytest.raises(InterpError, match="list of positions is empty"),
+    ):
+        analyses.cascade.gain(model, state.corrupt, positions=[])
+
+
+def test_results_are_kept_by_what_they_depend_on(desk, state):
+    assert desk.result("lens", state) is desk.result("lens", state.but(layer=2, corrupt="Other", changes=()))
+    assert desk.result("patching", state) is not desk.result("patching", state.but(site="z"))
+    cone = desk.result("cone", state.but(changes=CHANGES))
+    assert cone is desk.result("cone", state.but(changes=CHANGES[4:]))
+
+
+def test_kept_results_make_room():
+    kept = KeptResults(most=2000)
+    for number in range(10):
+        kept.put(number, xr.Dataset({"x": ("a", np.zeros(100))}))
+    assert kept.nbytes <= 2000
+    assert kept.get(9) is not None
+    assert kept.get(0) is None
+
+
+# Texts side by side
+
+
+def test_texts_are_those_of_coupled_however_they_are_asked_for(desk, state):
+    state = state.but(temperature=0.8, seed=5)
+    for steps in (1, 4, 9):
+        live = desk.lives.to(state, steps, 60.0)
+    with desk.models.use(state.model) as model:
+        whole = coupled(model, state.clean, Replace([state.corrupt]), seeds=1, steps=9, temperature=0.8, seed=5)
+    assert [whole[name][0, 0].to_numpy().tolist() for name in ("token", "other_token")] == list(live.tokens)
+    for name in ("kl", "h"):
+        np.testing.assert_allclose(whole[name][0, 0], getattr(live, name), rtol=1e-9)
+    assert desk.lives.to(state.but(seed=6), 9, 60.0).tokens != live.tokens
+    assert len(desk.lives.to(state.but(seed=7), 9, 0.0).kl) == 1
+
+
+def test_texts_end_with_the_context(desk, state):
+    live = desk.lives.to(state, 10_000, 60.0)
+    assert len(live.kl) == live.most
+    with pytest.raises(InterpError, match="as long as they can be"):
+        live.step()
+    with pytest.raises(InterpError, match="corrupt one too"):
+        desk.lives.to(state.but(corrupt=""), 1, 1.0)
+
+
+# Taking turns, and work in the background
+
+
+def test_turns_are_taken_in_order():
+    turns, order = Turns(), []
+
+    def wait(number):
+        with turns:
+            order.append(number)
+
+    with turns:
+        threads = [threading.Thread(target=wait, args=(number,)) for number in range(5)]
+        for number, thread in enumerate(threads, start=1):
+            thread.start()
+            while len(turns._waiting) < number:
+                time.sleep(0.001)
+        turns.give_way()
+        order.append("back")
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2, 3, 4, "back"]
+
+
+def test_work_gives_way_says_how_far_it_is_and_stops():
+    turns, started = Turns(), threading.Event()
+
+    def compute():
+        with progress_bar(False) as bar:
+            task = bar.add_task("counting", total=4000)
+            for _ in range(4000):
+                started.set()
+                time.sleep(0.002)
+                bar.advance(task)
+
+    job = Job("count", compute, turns)
+    started.wait(10.0)
+    with turns:  # though the work holds it from its beginning to its end
+        done = job.steps.share
+    assert job.running
+    while job.steps.share <= done:
+        time.sleep(0.001)
+    assert job.steps.said.startswith("counting ")
+    assert job.steps.said.endswith(" of 4,000")
+    assert 0 < job.steps.share < 1
+    job.stop()
+    job.wait(10.0)
+    assert (job.running, job.problem, job.result) == (False, "stopped", None)
+
+
+def test_work_that_fails_says_why_and_frees_its_turn(caplog):
+    turns, jobs = Turns(), Jobs()
+
+    def refuse():
+        raise InterpError("no")
+
+    for compute, said in ((refuse, "no"), (lambda: 1 / 0, "terminal")):
+        job = jobs.get(jobs.start("x", compute, turns))
+        job.wait(10.0)
+        assert said in job.problem
+    with turns:
+        pass
+    with pytest.raises(InterpError, match="no longer here"):
+        jobs.get("unknown")
+
+
+def test_a_circuit_is_there_when_its_work_is_done(desk, state):
+    assert desk.circuit(state) is None
+    desk.jobs.get(desk.start_circuit(state)).wait(60.0)
+    with desk.models.use(state.model) as model:
+        whole = analyses.edge_patching(model, state.clean, state.corrupt, answer=state.answer, wrong=state.wrong)
+    xr.testing.assert_identical(desk.circuit(state).drop_attrs(), whole.drop_attrs())
+
+
+def test_examples_are_pairs_of_tasks(desk, state):
+    shown = desk.example(state, "ioi", 3)
+    assert shown.clean != shown.corrupt
+    assert desk.asked(shown).aligned
+    with pytest.raises(InterpError, match="unknown task"):
+        desk.example(state, "<b>", 0)
