@@ -4,6 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 from textwrap import dedent
 
 import gallery
@@ -81,6 +82,8 @@ class _Inline(ast.NodeTransformer):
 def _formatted(code: list[str]) -> list[str]:
     """Laid out in lines that stand on a page."""
     mark = "\n# next\n"
-    command = [sys.executable, "-m", "ruff", "format", "--line-length", "100", "-"]
-    done = subprocess.run(command, input=mark.join(code), capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "ruff", "format", "-"]
+    done = subprocess.run(
+        command, input=mark.join(code), capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+    )
     return [one.strip() for one in done.stdout.split(mark.strip())]
