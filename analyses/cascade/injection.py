@@ -39,8 +39,7 @@ class Injected:
 
     Args:
         tokens: [prompt, position].
-        places: [place, (prompt, position)], every position of every prompt that is not set apart (`analyses.set_apart`), or those asked
-            for.
+        places: [place, (prompt, position)], those asked for, or every position that is not set apart (`analyses.set_apart`).
         counted: [prompt, position], the positions whose energy counts: all that are not set apart.
         sizes: [layer, prompt, position], |x| of the stream as its readers see it (`interp.geometry`), from the injection's layer on.
         energies: [place, direction, layer, position], |delta|^2; NaN beyond a prompt's end.

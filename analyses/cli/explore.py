@@ -19,7 +19,7 @@ def explore(
     port: Annotated[int, typer.Option(help="The port; 0 takes one that is free.", min=0, max=65535)] = 8050,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Show the page in the browser.")] = True,
 ) -> None:  # fmt: skip
-    """Open a page on which a model answers at once: click a cell and see what changes. Needs criticalpile[explore]; Ctrl-C ends it."""
+    """Open a page on which a model answers at once: click a cell and see what changes. Needs the extra `explore`; Ctrl-C ends it."""
     import webbrowser
 
     from analyses.explorer.serve import Server, check_installed

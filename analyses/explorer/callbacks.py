@@ -81,47 +81,44 @@ def _sessions(app: Dash, desk: Desk, start: Looked) -> None:
             return {**given, "number": number, "message": str(error)}
 
 
+def _told(tell: Callable[[Any], Json]) -> Callable[[Any, Any], Json]:
+    """A callback that tells something of a state, or why it cannot."""
+
+    def told(need: Any, given: Any) -> Json:
+        try:
+            return tell(given)
+        except InterpError as error:
+            return {"problem": str(error)}
+
+    return told
+
+
 def _texts(app: Dash, desk: Desk) -> None:
-    @app.callback(
-        Output("tokens", "children"), Input("need-texts", "data"), State("now", "data"), prevent_initial_call=True
-    )
-    def tokens(need: Any, given: Any) -> Any:
+    def tokens(given: Any) -> Json:
         state = Looked.from_json(given)
-        try:
-            asked = desk.asked(state)
-            with desk.models.use(state.model) as model:
-                pieces = model.need_tokenizer().pieces
-            return parts.texts(asked, {which: pieces(rows[0].tolist()) for which, rows in asked.tokens.items()}, state)
-        except InterpError as error:
-            return parts.problem(str(error))
+        asked = desk.asked(state)
+        with desk.models.use(state.model) as model:
+            pieces = model.need_tokenizer().pieces
+        return parts.texts(asked, {which: pieces(rows[0].tolist()) for which, rows in asked.tokens.items()}, state)
 
-    @app.callback(
-        Output("predictions", "children"), Output("changes", "children"), Input("need-runs", "data"), State("now", "data"),
-        prevent_initial_call=True,
-    )  # fmt: skip
-    def predictions(need: Any, given: Any) -> Any:
+    def effects(given: Any) -> Json:
         state = Looked.from_json(given)
-        try:
-            found = desk.effects(state)
-        except InterpError as error:
-            return no_update, parts.problem(str(error))
-        return parts.predictions(found), parts.changes(found, state)
+        return parts.effects(desk.effects(state), state)
 
-    @app.callback(
-        Output("runs", "children"), Input("need-past", "data"), State("session", "data"), prevent_initial_call=True
-    )
-    def runs(need: Any, given: Any) -> Any:
-        return parts.runs(Session.from_json(given))
-
-    @app.callback(
-        Output("attended", "children"), Input("need-look", "data"), State("now", "data"), prevent_initial_call=True
-    )
-    def attended(need: Any, given: Any) -> Any:
+    def attended(given: Any) -> Json:
         state = Looked.from_json(given)
-        try:
-            return parts.attended(desk.result(f"attention{state.suffix}", state), state)
-        except InterpError as error:
-            return parts.problem(str(error))
+        return parts.attended(desk.result(f"attention{state.suffix}", state), state)
+
+    for name, tell in {"texts": tokens, "runs": effects, "look": attended}.items():
+        app.callback(
+            Output(f"told-{name}", "data"),
+            Input(f"need-{name}", "data"),
+            State("now", "data"),
+            prevent_initial_call=True,
+        )(_told(tell))
+    app.callback(
+        Output("told-past", "data"), Input("need-past", "data"), State("session", "data"), prevent_initial_call=True
+    )(_told(lambda given: parts.runs(Session.from_json(given))))
 
     @app.callback(
         Output("code", "children"), Output("code-shown", "opened"), Input("show-code", "n_clicks"), State("now", "data"),
@@ -243,18 +240,18 @@ def _circuit(desk: Desk, given: Any) -> Json:
 
 def _live(app: Dash, desk: Desk) -> None:
     @app.callback(
-        Output("live-told", "data"), Output("written", "children"), Output("raw-live", "data"), Input("live-ask", "data"),
+        Output("live-told", "data"), Output("raw-live", "data"), Input("live-ask", "data"),
         State("now", "data"), prevent_initial_call=True,
     )  # fmt: skip
     def go_on(ask: Any, given: Any) -> Any:
         steps = ask.get("steps") if isinstance(ask, dict) else None
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            return {"steps": 0, "most": 0, "ask": None, "problem": ""}, [], None
+            return {"steps": 0, "most": 0, "ask": None, "problem": ""}, None
         state = Looked.from_json(given)
         try:
             texts = desk.lives.to(state, steps, LIVE_SECONDS)
         except InterpError as error:
-            return {"steps": 0, "most": 0, "ask": ask.get("ask"), "problem": str(error)}, [], None
+            return {"steps": 0, "most": 0, "ask": ask.get("ask"), "problem": str(error)}, None
         told = {
             "steps": len(texts.kl),
             "most": texts.most,
@@ -263,7 +260,7 @@ def _live(app: Dash, desk: Desk) -> None:
             "kl": texts.kl,
             "h": texts.h,
         }
-        return told, parts.written(texts), figures.live(texts)
+        return told | {"texts": parts.written(texts)}, figures.live(texts)
 
 
 def _in_browser(app: Dash) -> None:
@@ -295,9 +292,16 @@ def _in_browser(app: Dash) -> None:
         State("session", "data"), prevent_initial_call=True,
     )  # fmt: skip
     app.clientside_callback(
-        named("marked"), Output("nowhere", "title"), Input("session", "data"), Input("tokens", "children"), Input("attended", "children"),
+        named("marked"), Output("nowhere", "title"), Input("session", "data"),
         prevent_initial_call=True,
     )  # fmt: skip
+    for name in ("texts", "runs", "look", "past"):
+        app.clientside_callback(
+            named(f"show_{name}"),
+            Output(f"told-{name}", "storage_type"),
+            Input(f"told-{name}", "data"),
+            prevent_initial_call=True,
+        )
     app.clientside_callback(
         named("lived"), Output("live-said", "children"), Output("live-go", "children"),
         Input("live-told", "data"), Input("need-live", "data"),

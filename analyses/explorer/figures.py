@@ -94,7 +94,8 @@ def cone(result: xr.Dataset, state: State) -> dict[str, Any]:
     columns = [{"position": at} for at in range(result.sizes["position"])]
     figure = plot(result)
     figure.data = figure.data[:1]  # the curves beside it are means over places, of which there is one here
-    figure.update_layout(annotations=[], xaxis={"domain": [0, 1]}, width=max(560, 180 + 44 * len(columns)), height=480)
+    figure.layout.annotations = []
+    figure.update_layout(xaxis={"domain": [0, 1]}, width=max(560, 180 + 44 * len(columns)), height=480)
     figure.data[0].colorbar.x = None
     return shown(figure, Cells(rows, columns, first=layers[0]))
 

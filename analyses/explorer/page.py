@@ -55,7 +55,8 @@ def page(models: Sequence[str]) -> Component:
 
 
 STORES = (
-    "session", "now", "event", "scheme", "need-texts", "need-runs", "need-past", "need-look", "wanted", "job", "live-ask", "live-told",
+    "session", "now", "event", "scheme", "need-texts", "need-runs", "need-past", "need-look", 
+    "told-texts", "told-runs", "told-past", "told-look", "wanted", "job", "live-ask", "live-told",
     *(f"{kind}-{name}" for name in PANELS for kind in ("need", "raw")),
 )  # fmt: skip
 

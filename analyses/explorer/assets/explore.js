@@ -107,7 +107,8 @@
     if (at < wide.scrollLeft + 20 || at > wide.scrollLeft + wide.clientWidth - 20) wide.scrollLeft = at - wide.clientWidth / 2;
   }
 
-  const remembered = {};
+  const remembered = {}, later = {};
+  const LATER = ["cone", "gain"];  // after the numbers, which are there sooner
   function needs(sent) {
     session = sent;
     waiting = false;
@@ -131,7 +132,10 @@
       const name = id.replace("need-", ""), key = JSON.stringify(told[name]);
       if (remembered[name] === key) return nothing();
       remembered[name] = key;
-      return told[name] === null ? null : { of: key };
+      const need = told[name] === null ? null : { of: key };
+      if (!LATER.includes(name)) return need;
+      later[name] = need;
+      return nothing();
     });
   }
 
@@ -173,19 +177,87 @@
   }
   let examples = 0;
 
+  // Rows of the page, each text put in as text.
+  function made(tag, named, ...inner) {
+    const element = document.createElement(tag);
+    for (const [name, one] of Object.entries(named || {})) element.setAttribute(name, one);
+    element.append(...inner);
+    return element;
+  }
+  const put = (id, ...inner) => { const place = document.getElementById(id); if (place) place.replaceChildren(...inner); };
+  const soft = (said) => made("p", { class: "soft" }, said);
+  function chip(one, run) {
+    const token = made("button", { class: "token" + (one.differs ? " differs" : ""), title: one.title, "data-position": one.position }, one.text);
+    if (run) Object.assign(token.dataset, { run });
+    token.draggable = run === "other";
+    if (one.share !== undefined) { token.dataset.share = one.share.toFixed(6); token.style.setProperty("--share", one.dark); }
+    return token;
+  }
+  function show_texts(told) {
+    if (!told) return nothing();
+    put("tokens", ...(told.problem ? [soft(told.problem)] : told.rows.map((row) => made("div", { class: "tokens", role: "group", "aria-label": "Tokens of the " + row.which + " text" },
+      made("b", {}, row.label), made("span", { class: "row", "data-run": row.run }, ...row.tokens.map((one) => chip(one, row.run)))))));
+    markTokens();
+    return nothing();
+  }
+  function show_look(told) {
+    if (!told) return nothing();
+    put("attended", ...(told.problem ? [soft(told.problem)] : told.tokens.map((one) => chip(one))));
+    markTokens();
+    return nothing();
+  }
+  function show_past(told) {
+    if (!told) return nothing();
+    const listed = (told.runs || []).map((one) => made("button", { class: "run", "data-do": "back", "data-number": one.number }, one.called));
+    put("runs", ...(listed.length ? listed : [soft(told.problem || "Runs before this one will stand here.")]));
+    return nothing();
+  }
+  function show_runs(told) {
+    if (!told) return nothing();
+    for (const name of Object.keys(later)) {
+      set("need-" + name, { data: later[name] });
+      delete later[name];
+    }
+    if (told.problem) { put("changes", soft(told.problem)); return nothing(); }
+    put("predictions", ...told.runs.map((run) => made("table", { "data-run": run.run },
+      made("caption", {}, run.run, made("span", { class: "soft" }, run.metric)),
+      made("tbody", {}, ...run.tokens.map(([token, p, wide]) => made("tr", {}, made("td", { class: "mono" }, token), made("td", { class: "number" }, p),
+        made("td", { class: "bar", "aria-hidden": "true" }, made("i", { style: "width: " + wide }))))))));
+    if (!told.changes.length) {
+      put("changes", soft("Nothing is changed. Select a cell and press a button above, or have a click do it."));
+      return nothing();
+    }
+    const numbers = (found) => found.map((one) => made("td", { class: "number" }, one));
+    const rows = told.changes.map((one, number) => made("tr", one.on ? {} : { class: "off" },
+      made("td", {}, made("button", { class: "switch", role: "switch", "aria-checked": one.on, "aria-label": one.named, "data-do": "switch", "data-number": number }, one.on ? "on" : "off")),
+      made("td", {}, one.named), ...numbers(one.numbers),
+      made("td", {}, made("button", { class: "remove", title: "Remove", "aria-label": "Remove: " + one.named, "data-do": "remove", "data-number": number }, "×"))));
+    if (told.together) rows.push(made("tr", { class: "together" }, made("td"), made("th", { scope: "row" }, "together"), ...numbers(told.together), made("td")));
+    const heads = ["", "change", "moved", "share", "KL", ""].map((one) => made("th", { scope: "col" }, one));
+    const focus = document.activeElement && document.activeElement.closest("#changes") ? document.activeElement.getAttribute("aria-label") : null;
+    put("changes", made("div", { class: "wide" }, made("table", {}, made("thead", {}, made("tr", {}, ...heads)), made("tbody", {}, ...rows))), soft(told.read));
+    if (focus) [...document.querySelectorAll("#changes button")].find((one) => one.getAttribute("aria-label") === focus)?.focus();
+    return nothing();
+  }
+  function show_written(texts) {
+    put("written", ...Object.entries(texts || {}).map(([which, text]) => made("div", { class: "tokens", "data-text": which }, made("b", {}, which),
+      made("span", { class: "row" }, ...text.map((token, at) => made("span", { class: "token" + (texts.clean[at] === texts.corrupt[at] ? "" : " differs") }, token))))));
+  }
+
+  function markTokens() {
+    if (!session) return;
+    for (const token of document.querySelectorAll(".keys [data-position]")) {
+      const own = Number(token.dataset.position) === session.state.position;
+      token.classList.toggle("chosen", own);
+      token.setAttribute("aria-pressed", String(own));
+      token.tabIndex = own ? 0 : -1;
+    }
+    const at = session.state;
+    put("attended-said", "Head " + at.layer + "." + at.head + " from position " + at.position + ": the darker, the more attention.");
+  }
   function marked(sent) {
     session = sent;
-    requestAnimationFrame(() => {
-      markAll();
-      for (const token of document.querySelectorAll(".keys [data-position]")) {
-        const own = Number(token.dataset.position) === session.state.position;
-        token.classList.toggle("chosen", own);
-        token.setAttribute("aria-pressed", String(own));
-        token.tabIndex = own ? 0 : -1;
-      }
-      const said = document.getElementById("attended-said");
-      if (said) said.textContent = "Head " + session.state.layer + "." + session.state.head + " from position " + session.state.position + ": the darker, the more attention.";
-    });
+    requestAnimationFrame(() => { markAll(); markTokens(); });
     return nothing();
   }
 
@@ -206,13 +278,14 @@
       if (told.problem || told.steps >= told.most) running = false;
       else if (running) setTimeout(() => running && ask(told.steps), 40);
     }
+    if (from.includes("live-told")) show_written(current ? told.texts : {});
     const steps = current ? told.steps : 0;
     const said = current && told.problem ? told.problem : "Seed " + (sent ? sent.state.seed : 0) + (steps ? ", " + steps + " tokens" : "");
     return [said, running ? "Stop" : steps ? "Go on" : "Start"];
   }
   const ask = (steps) => set("live-ask", { data: { steps: steps + 4, ask: texts, count: ++asked } });
 
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { explorer: { needs, drawn, filled, changed, marked, lived } });
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { explorer: { needs, drawn, filled, changed, marked, lived, show_texts, show_runs, show_past, show_look } });
 
   // Clicks, keys and drags on what the server has made.
   document.addEventListener("click", (event) => {
