@@ -1,7 +1,7 @@
 """The activations of a run with TransformerLens' names, and the sums that are made of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 
 import torch
 from einops import einsum
@@ -351,8 +351,8 @@ class ActivationCache(Mapping[str, Tensor]):
     def logit_attrs(
         self,
         residual_stack: Stack,
-        tokens: str | int | Sequence[str] | Ids,
-        incorrect_tokens: str | int | Sequence[str] | Ids | None = None,
+        tokens: str | SupportsIndex | Sequence[str | SupportsIndex] | Ids,
+        incorrect_tokens: str | SupportsIndex | Sequence[str | SupportsIndex] | Ids | None = None,
         pos_slice: SliceInput = None,
         batch_slice: SliceInput = None,
         has_batch_dim: bool = True,

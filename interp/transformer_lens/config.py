@@ -81,7 +81,7 @@ class HookedTransformerConfig:
     attn_types: list[str] | None = None
     init_mode: str = "gpt2"
     normalization_type: str | None = "LN"
-    device: str | None = None
+    device: torch.device | str | None = None
     n_devices: int = 1
     attention_dir: str = "causal"
     attn_only: bool = False
@@ -98,7 +98,7 @@ class HookedTransformerConfig:
     use_hook_tokens: bool = False
     gated_mlp: bool = False
     default_prepend_bos: bool = True
-    dtype: torch.dtype = torch.float32
+    dtype: Any = torch.float32
     tokenizer_prepends_bos: bool | None = None
     n_key_value_heads: int | None = None
     post_embedding_ln: bool = False

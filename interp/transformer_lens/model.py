@@ -95,7 +95,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         fold_value_biases: bool = True,
         default_prepend_bos: bool | None = None,
         default_padding_side: Side = "right",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
         revision: str | None = None,
         **others: Any,
     ) -> "HookedTransformer":

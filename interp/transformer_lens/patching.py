@@ -92,7 +92,7 @@ def make_df_from_ranges(column_max_ranges: Sequence[int], column_names: Sequence
 @torch.no_grad()
 def generic_activation_patch(
     model: HookedTransformer,
-    corrupted_tokens: Int[Tensor, "batch position"],
+    corrupted_tokens: Int[Tensor, "*batch position"],
     clean_cache: Mapping[str, Tensor],
     patching_metric: Metric,
     patch_setter: Setter,

@@ -1,7 +1,7 @@
 """Text in and out by TransformerLens' names and defaults: BOS is prepended, shorter rows are filled with the end-of-text token."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, SupportsIndex, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from interp.whole_numbers import whole_numbers
 
 Side = Literal["left", "right"]
 Texts = str | list[str]
-Ids = Tensor | np.ndarray | Sequence[int]
+Ids = Tensor | np.ndarray | Sequence[int] | Sequence[Sequence[int]]
 
 
 class WithTexts(nn.Module):
@@ -114,7 +114,7 @@ class WithTexts(nn.Module):
         return self.core.need_tokenizer().decode([token])
 
     def to_str_tokens(
-        self, input: Texts | Ids, prepend_bos: bool | None = None, padding_side: Side | None = None
+        self, input: Texts | Ids | int, prepend_bos: bool | None = None, padding_side: Side | None = None
     ) -> list[str] | list[list[str]]:
         """The text of each token: of a text or one row of ids a list, of a list of texts a list for each."""
         if isinstance(input, list) and input and all(isinstance(one, str) for one in input):
@@ -130,7 +130,7 @@ class WithTexts(nn.Module):
             raise TokenError(f"to_str_tokens: give one row of ids, got shape {tuple(ids.shape)}.")
         return self._pieces(row)
 
-    def _pieces(self, row: Ids) -> list[str]:
+    def _pieces(self, row: Ids | int) -> list[str]:
         return [self.tokenizer_text(i) for i in whole_numbers(row, "to_str_tokens: a token id")]
 
     def to_single_token(self, string: str) -> int:
@@ -146,7 +146,7 @@ class WithTexts(nn.Module):
 
     def get_token_position(
         self,
-        single_token: str | int | Tensor,
+        single_token: str | SupportsIndex | Tensor,
         input: str | Ids,
         mode: Literal["first", "last"] = "first",
         prepend_bos: bool | None = None,
@@ -166,7 +166,7 @@ class WithTexts(nn.Module):
         return int(places[0] if mode == "first" else places[-1])
 
     def tokens_to_residual_directions(
-        self, tokens: str | int | Ids | Sequence[str]
+        self, tokens: str | SupportsIndex | Ids | Sequence[str | SupportsIndex]
     ) -> Float[Tensor, "*tokens d_model"]:
         """The unembedding vectors of a token given as text or id, or of several [*tokens, d_model].
 
