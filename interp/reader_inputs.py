@@ -45,9 +45,7 @@ class Inputs:
         """How far hooks move what the MLP reads, after its norm; None where nobody listens."""
         if not self._of_mlp.active:
             return None
-        own = x.view_as(
-            x
-        )  # a value of its own: the gradient that comes to it is that of this reader, not of the whole stream
+        own = x.view_as(x)  # a value of its own: its gradient is that of this reader, not of the whole stream
         return self.moved(x, self._of_mlp(own), late=True)
 
     def moved(self, before: Tensor, after: Tensor, *, late: bool) -> Tensor:
