@@ -43,7 +43,10 @@ class Inputs:
 
     def of_mlp(self, x: Float[Tensor, "batch position d_model"]) -> Float[Tensor, "batch position d_model"] | None:
         """How far hooks move what the MLP reads, after its norm; None where nobody listens."""
-        return self.moved(x, self._of_mlp(x), late=True) if self._of_mlp.active else None
+        if not self._of_mlp.active:
+            return None
+        own = x.view_as(x)  # a value of its own: its gradient is that of this reader, not of the whole stream
+        return self.moved(x, self._of_mlp(own), late=True)
 
     def moved(self, before: Tensor, after: Tensor, *, late: bool) -> Tensor:
         """How far what a reader reads has moved, [..., d_model], where its own input has; exactly 0 where it has not.

@@ -84,6 +84,34 @@ def test_gradients_of_the_inputs_sum_to_what_the_readers_send_back():
     torch.testing.assert_close(slopes["resid_pre"], heads + slopes["resid_mid"], atol=1e-12, rtol=1e-10)
 
 
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
+def test_the_gradient_at_an_input_is_that_of_its_reader_alone(config):
+    model, tokens = opened(config), random_tokens(1)
+    push = torch.randn(TINY.d_model, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+    def read(logits):
+        return logits[:, -1, 7].sum()
+
+    for point in INPUTS:
+        name, slopes = f"blocks.1.{point}", []
+        with model.backward_hooks({name: lambda gradient, hook, to=slopes: to.append(gradient.clone())}):
+            read(model(tokens)).backward()
+        _, _, captured = gradients(model, tokens, read, [name])
+        at = (0, 3) if point == "hook_mlp_in" else (0, 3, 0)
+
+        def pushed(size, name=name, at=at):
+            def change(value, hook):
+                value[at] += size * push
+
+            with torch.no_grad(), model.hooks({name: change}):
+                return read(model(tokens))
+
+        expected = (pushed(1e-4) - pushed(-1e-4)) / 2e-4
+        assert expected.abs() > 1e-6
+        for found in (slopes[0], captured[name]):
+            torch.testing.assert_close(found[at] @ push, expected, atol=1e-10, rtol=1e-4)
+
+
 def test_they_are_no_hook_points_unasked():
     model = tiny()
     with pytest.raises(HookError, match="hook_q_input"), model.hooks({"blocks.0.hook_q_input": lambda v, h: None}):

@@ -391,7 +391,11 @@ def test_which_positions_a_metric_reads():
     for metric, read in (
         (mean_difference, [5]),
         (every_loss, [0, 1, 2, 3, 4, 5]),
-        (often_right, [2, 3]),
+        (often_right, [0, 1, 2, 3, 4, 5]),  # a largest logit, which noise may leave where it was
+        (lambda x: float(x[0, 2, 3]), [2]),
+        (lambda x: x[:, 1, 3].mean().item(), [1]),
+        (lambda x: 1.0 if x[0, 2, 3].item() > 0 else 0.0, [0, 1, 2, 3, 4, 5]),
+        (lambda x: x.detach().numpy()[:, 3].sum(), [0, 1, 2, 3, 4, 5]),
         (lambda x: 7.0, [5]),
     ):
         assert patching.positions_read(metric, logits) == read

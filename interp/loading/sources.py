@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 import torch
 
 from interp.errors import CheckpointError, nearest
 from interp.loading.bridge import from_bridge, is_bridge
 from interp.loading.checkpoint import load_directory
+from interp.loading.devices import device_there
 from interp.loading.finite import check_cast
 from interp.loading.hub import MODELS, fetch, is_hub_id
 from interp.loading.memory import from_transformers, is_transformers_model
@@ -65,7 +65,7 @@ def load(
             are infinite in the dtype asked for, or a device that this machine does not have.
     """
     dtype = torch.float32 if dtype is None else dtype
-    place = _device(device)
+    place = device_there(device)
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype} is not supported; choose one of {', '.join(sorted(map(str, DTYPES)))}.")
     if isinstance(tokenizer, (str, os.PathLike)):
@@ -104,24 +104,6 @@ def _permitted() -> Iterator[None]:
         raise CheckpointError(refused(error.filename, error)) from error
     except OSError as error:
         raise CheckpointError(f"{str(error.filename)[:80]!r} cannot be read: {error.strerror or error}.") from error
-
-
-def _device(device: object) -> torch.device:
-    """The device asked for. Raises CheckpointError, before anything is read, where this machine has none such."""
-    try:
-        found = torch.device(device)  # type: ignore[call-overload]
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise CheckpointError(f"device {device!r} is not there. {_devices()}") from error
-    if found.type == "meta":
-        raise CheckpointError(f"device 'meta' holds no weights. {_devices()}")
-    return cast(torch.device, found)
-
-
-def _devices() -> str:
-    cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    found = ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
-    return f"This machine has {', '.join(found)}."
 
 
 def _tokenizer_at(directory: Path) -> Tokenizer:

@@ -1,16 +1,19 @@
 """The activations of a run with TransformerLens' names, and the sums that are made of them."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 
 import torch
 from einops import einsum
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import ConfigError, HookError, nearest
+from interp.errors import ConfigError, HookError, TokenError, nearest
+from interp.loading.devices import device_there
 from interp.transformer_lens.slices import Slice, SliceInput
+from interp.transformer_lens.texts import Ids
 from interp.transformer_lens.utils import get_act_name
+from interp.whole_numbers import whole_number
 
 if TYPE_CHECKING:
     from interp.transformer_lens.model import HookedTransformer
@@ -34,9 +37,12 @@ class ActivationCache(Mapping[str, Tensor]):
 
     def __getitem__(self, key: Any) -> Tensor:
         if isinstance(key, tuple):
+            if not 1 <= len(key) <= 3:
+                raise HookError(f"cache: give a name, or a name with a layer and what it is of; got {key!r}.")
             point, *rest = key
-            if rest and isinstance(rest[0], int) and rest[0] < 0:
-                rest[0] += self.model.cfg.n_layers
+            if rest and rest[0] is not None and not isinstance(rest[0], str):
+                layer = whole_number(rest[0], "cache: a layer", HookError)
+                rest[0] = layer + self.model.cfg.n_layers if -self.model.cfg.n_layers <= layer < 0 else layer
             name = get_act_name(point, *rest)
         else:
             name = get_act_name(key)
@@ -50,6 +56,13 @@ class ActivationCache(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.cache_dict)
 
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value of a name, or what is to stand for it where it was not cached."""
+        try:
+            return self[key]
+        except HookError:
+            return default
+
     def __contains__(self, key: object) -> bool:
         return key in self.cache_dict
 
@@ -58,9 +71,10 @@ class ActivationCache(Mapping[str, Tensor]):
 
     def to(self, device: torch.device | str, move_model: bool = False) -> "ActivationCache":
         """The values on another device, here; with the model, where that is asked for."""
-        self.cache_dict = {name: value.to(device) for name, value in self.cache_dict.items()}
+        place = device_there(device, HookError)
+        self.cache_dict = {name: value.to(place) for name, value in self.cache_dict.items()}
         if move_model:
-            self.model.to(device)
+            self.model.to(place)
         return self
 
     def toggle_autodiff(self, mode: bool = False) -> None:
@@ -90,7 +104,8 @@ class ActivationCache(Mapping[str, Tensor]):
     def _stop(self, layer: int | None) -> int:
         """Up to which layer: None and -1 are all. Raises ConfigError for one that is not there."""
         n_layers = self.model.cfg.n_layers
-        stop = n_layers if layer is None or layer == -1 else layer
+        stop = -1 if layer is None else whole_number(layer, "cache: a layer", ConfigError)
+        stop = n_layers if stop == -1 else stop
         if not 0 <= stop <= n_layers:
             raise ConfigError(f"cache: layer {layer} is out of range: 0 to {n_layers}, or -1 for all.")
         return stop
@@ -234,13 +249,18 @@ class ActivationCache(Mapping[str, Tensor]):
     def stack_activation(
         self, activation_name: str, layer: int = -1, sublayer_type: str | None = None
     ) -> Float[Tensor, "layer ..."]:
-        """One hook point of every layer before one."""
-        return torch.stack([self[activation_name, number, sublayer_type] for number in range(self._stop(layer))])
+        """One hook point of every layer before one. Raises ConfigError for layer 0, which none comes before."""
+        stop = self._stop(layer)
+        if stop == 0:
+            raise ConfigError("stack_activation: there is no layer before 0; give a later one, or -1 for all.")
+        return torch.stack([self[activation_name, number, sublayer_type] for number in range(stop)])
 
     def get_neuron_results(
         self, layer: int, neuron_slice: SliceInput = None, pos_slice: SliceInput = None
     ) -> Float[Tensor, "*place neuron d_model"]:
-        """What each neuron of a layer wrote."""
+        """What each neuron of a layer wrote; -1 is the last layer."""
+        layer = whole_number(layer, "cache: a layer", ConfigError)
+        layer = layer + self.model.cfg.n_layers if -self.model.cfg.n_layers <= layer < 0 else layer
         at = Slice(neuron_slice)
         post = at.apply(self._sliced(f"blocks.{layer}.mlp.hook_post", Slice(pos_slice)), -1)
         return post[..., None] * at.apply(self.model.blocks[layer].mlp.W_out.detach().to(post), 0)
@@ -306,6 +326,8 @@ class ActivationCache(Mapping[str, Tensor]):
             recompute_ln: at the end of the model, norm each part by its own scale, gain and bias included.
         """
         cfg = self.model.cfg
+        if not isinstance(residual_stack, Tensor) or residual_stack.shape[-1:] != (cfg.d_model,):
+            raise HookError(f"apply_ln_to_stack: give parts of a stream, [component, *place, {cfg.d_model}].")
         if cfg.normalization_type is None:
             return residual_stack
         stop = self._stop(layer)
@@ -319,13 +341,18 @@ class ActivationCache(Mapping[str, Tensor]):
             rows = Slice(batch_slice)
             scale = rows.apply(scale, 0)
             scale = scale[0] if not has_batch_dim and not rows.drops and len(scale) == 1 else scale
+        if not _broadcasts(scale.shape[:-1], residual_stack.shape[:-1]):
+            raise HookError(
+                f"apply_ln_to_stack: the parts are of shape {tuple(residual_stack.shape)}, but at the places asked for the cache holds "
+                f"{tuple(scale.shape[:-1])}; give the same pos_slice and batch_slice as for the parts."
+            )
         return residual_stack / scale
 
     def logit_attrs(
         self,
         residual_stack: Stack,
-        tokens: str | int | Int[Tensor, ""] | Int[Tensor, " row"] | Int[Tensor, "row position"],
-        incorrect_tokens: str | int | Int[Tensor, ""] | Int[Tensor, " row"] | Int[Tensor, "row position"] | None = None,
+        tokens: str | SupportsIndex | Sequence[str | SupportsIndex] | Ids,
+        incorrect_tokens: str | SupportsIndex | Sequence[str | SupportsIndex] | Ids | None = None,
         pos_slice: SliceInput = None,
         batch_slice: SliceInput = None,
         has_batch_dim: bool = True,
@@ -333,9 +360,12 @@ class ActivationCache(Mapping[str, Tensor]):
         """What each part adds to the logit of a token, or to its difference from that of another: [component, *place].
 
         Args:
-            tokens: one, one for each row, or one for each row and position.
+            tokens: one, one for each row, or one for each row and position; ids, or texts that are one token each.
             incorrect_tokens: those that are compared with.
             pos_slice, batch_slice, has_batch_dim: see `apply_ln_to_stack`.
+
+        Raises:
+            TokenError: tokens that are none of the model's, or not one for each row (and position) of the parts.
         """
         directions = self._directions(tokens, pos_slice, batch_slice)
         if incorrect_tokens is not None:
@@ -344,18 +374,27 @@ class ActivationCache(Mapping[str, Tensor]):
         normed = self.apply_ln_to_stack(
             residual_stack, -1, pos_slice=pos_slice, batch_slice=batch_slice, has_batch_dim=has_batch_dim
         )
+        if directions.ndim > 1 and not _broadcasts(directions.shape[:-1], normed.shape[1:-1]):
+            raise TokenError(
+                f"logit_attrs: tokens of shape {tuple(directions.shape[:-1])} do not fit the parts' {tuple(normed.shape[1:-1])}."
+            )
         attributions: Tensor = (normed * directions.to(normed)).sum(-1)
         return attributions
 
     def _directions(self, tokens: Any, pos_slice: SliceInput, batch_slice: SliceInput) -> Tensor:
         """Unembedding vectors that broadcast over [*place, d_model]."""
-        token = self.model.to_single_token(tokens) if isinstance(tokens, str) else tokens
-        ids = torch.as_tensor(token, device=self.model.device)
+        ids = self.model.ids_of(tokens, self.model.cfg.d_vocab_out)
+        one_each = ids.ndim == 1
         at, rows = Slice(pos_slice), Slice(batch_slice)
         by_row = self.has_batch_dim and ids.ndim > 0
         if ids.ndim == 1 + by_row:  # positions are the last axis
             ids = at.apply(ids, -1) if ids.ndim else ids
         ids = rows.apply(ids, 0) if by_row else ids
         directions = self.model.W_U.mT.detach()[ids]
-        single = by_row and torch.as_tensor(token).ndim == 1 and not at.drops
+        single = by_row and one_each and not at.drops
         return directions[..., None, :] if single else directions
+
+
+def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
+    """Whether a shape fits another, to which it is broadcast on the left."""
+    return len(shape) <= len(to) and all(one in (1, other) for one, other in zip(shape[::-1], to[::-1], strict=False))

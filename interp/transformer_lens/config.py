@@ -1,14 +1,17 @@
 """The shape of a model in the field names of `HookedTransformerConfig`, to and from ours."""
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import torch
 
 from interp.config import Activation, MLPKind, ModelConfig, Norm, Positions
 from interp.errors import ConfigError, nearest
+from interp.loading.devices import device_there
 from interp.transformer_lens.utils import get_device
+from interp.whole_numbers import whole_number
 
 ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
@@ -30,6 +33,10 @@ ONLY: dict[str, Any] = {
     "init_mode": "gpt2",
     "scale_attn_by_inverse_layer_idx": False,
     "use_attn_in": False,
+    "ungroup_grouped_query_attention": False,
+    "use_NTK_by_parts_rope": False,
+    "relative_attention_max_distance": None,
+    "relative_attention_num_buckets": None,
     "post_embedding_ln": False,
     "rotary_adjacent_pairs": False,
     "num_experts": None,
@@ -74,7 +81,7 @@ class HookedTransformerConfig:
     attn_types: list[str] | None = None
     init_mode: str = "gpt2"
     normalization_type: str | None = "LN"
-    device: str | None = None
+    device: torch.device | str | None = None
     n_devices: int = 1
     attention_dir: str = "causal"
     attn_only: bool = False
@@ -91,7 +98,7 @@ class HookedTransformerConfig:
     use_hook_tokens: bool = False
     gated_mlp: bool = False
     default_prepend_bos: bool = True
-    dtype: torch.dtype = torch.float32
+    dtype: Any = torch.float32
     tokenizer_prepends_bos: bool | None = None
     n_key_value_heads: int | None = None
     post_embedding_ln: bool = False
@@ -106,6 +113,14 @@ class HookedTransformerConfig:
     attn_scores_soft_cap: float = -1.0
     output_logits_soft_cap: float = -1.0
     use_qk_norm: bool = False
+    ungroup_grouped_query_attention: bool = False
+    relative_attention_max_distance: int | None = None
+    relative_attention_num_buckets: int | None = None
+    decoder_start_token_id: int | None = None
+    use_NTK_by_parts_rope: bool = False  # noqa: N815  # theirs
+    NTK_by_parts_low_freq_factor: float = 1.0
+    NTK_by_parts_high_freq_factor: float = 4.0
+    NTK_by_parts_factor: float = 8.0
 
     def __post_init__(self) -> None:
         for name, value in ONLY.items():
@@ -113,6 +128,14 @@ class HookedTransformerConfig:
                 raise ConfigError(
                     f"HookedTransformerConfig.{name} can only be {value!r} here; got {getattr(self, name)!r}."
                 )
+        for name in ("d_model", "d_head"):
+            whole_number(getattr(self, name), f"HookedTransformerConfig.{name}", ConfigError, least=1)
+        self.seed = None if self.seed is None else whole_number(self.seed, "HookedTransformerConfig.seed", ConfigError)
+        self.dtype = dtype_of(self.dtype)
+        if self.attn_types is not None and len(self.attn_types) != self.n_layers:
+            raise ConfigError(
+                f"HookedTransformerConfig.attn_types must name {self.n_layers} layers 'local' or 'global'; got {self.attn_types!r}."
+            )
         if self.n_heads == -1:
             self.n_heads = self.d_model // self.d_head
         if not self.attn_only:
@@ -129,7 +152,7 @@ class HookedTransformerConfig:
             self.initializer_range = 0.8 / math.sqrt(self.d_model)
         if self.positional_embedding_type == "rotary" and self.rotary_dim is None:
             self.rotary_dim = self.d_head
-        self.device = get_device() if self.device is None else str(self.device)
+        self.device = get_device() if self.device is None else str(device_there(self.device, ConfigError))
         per_layer = 4 * self.d_model * self.d_head * self.n_heads
         per_layer += 0 if self.d_mlp is None or self.attn_only else self.d_model * self.d_mlp * (2 + self.gated_mlp)
         self.n_params = self.n_layers * per_layer
@@ -137,9 +160,14 @@ class HookedTransformerConfig:
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "HookedTransformerConfig":
         """From a dictionary of the fields. Raises ConfigError for a name that is none of them."""
+        if not isinstance(config, Mapping):
+            raise ConfigError(f"HookedTransformerConfig: give a dictionary of the fields, got {type(config).__name__}.")
         names = {field.name for field in fields(cls)}
         if wrong := [name for name in config if name not in names]:
             raise ConfigError(f"HookedTransformerConfig has no field {wrong[0]!r}. {nearest(wrong[0], names)}")
+        needed = [field.name for field in fields(cls) if field.default is MISSING and field.name not in config]
+        if needed:
+            raise ConfigError(f"HookedTransformerConfig.{needed[0]} is needed.")
         return cls(**config)
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,6 +221,14 @@ class HookedTransformerConfig:
             rotary_dims=self.rotary_dim if self.positional_embedding_type == "rotary" else None,
             init_std=self.initializer_range, **local,
         )  # fmt: skip
+
+
+def dtype_of(given: Any) -> torch.dtype:
+    """A dtype, or its name. Raises ConfigError for one that is none of numbers with a fraction."""
+    found = getattr(torch, given.removeprefix("torch."), None) if isinstance(given, str) else given
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ConfigError(f"dtype must be a floating one such as torch.float32, or its name; got {given!r}.")
+    return found
 
 
 def _one_of(field: str, value: Any, known: dict[Any, Any]) -> Any:

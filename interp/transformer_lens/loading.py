@@ -2,12 +2,13 @@
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import interp
-from interp.errors import ConfigError
+from interp.errors import ConfigError, nearest
 from interp.processing import centre_unembedding, centre_writing_weights, fold_layer_norm, fold_value_biases
 
 SHORT_NAMES = {
@@ -98,6 +99,15 @@ def freeze_fixed(model: nn.Module, names: tuple[str, ...]) -> None:
     """Let the weights of these name endings, which TransformerLens' models do not have, take no gradients."""
     for name, weight in model.named_parameters():
         weight.requires_grad_(not any(part in name for part in names))
+
+
+def only(what: str, given: dict[str, Any], **known: Any) -> None:
+    """Options of TransformerLens' that can only stay what they are. Raises ConfigError for another value, or a name that is none."""
+    for name, value in given.items():
+        if name in known and value != known[name]:
+            raise ConfigError(f"{what}: {name} can only be {known[name]!r} here; got {value!r}.")
+        if name not in known:
+            raise ConfigError(f"{what}: there is no option {name!r} here. {nearest(name, known)}")
 
 
 def source_of(name: object) -> object:

@@ -1,6 +1,6 @@
 """`HookedTransformer` on a model of ours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
@@ -10,18 +10,19 @@ from torch import Tensor
 
 import interp
 from interp.errors import ConfigError, HookError, TokenError
+from interp.loading.devices import device_there
 from interp.names import Selection
 from interp.tokenizer import PAD, Tokenizer
 from interp.transformer_lens.cache import ActivationCache
-from interp.transformer_lens.config import HookedTransformerConfig
-from interp.transformer_lens.loading import apart, freeze_fixed, initialised, processed, source_of
-from interp.transformer_lens.points import TOKENS, HookFunction, WithHooks
+from interp.transformer_lens.config import HookedTransformerConfig, dtype_of
+from interp.transformer_lens.loading import apart, freeze_fixed, initialised, only, processed, source_of
+from interp.transformer_lens.points import TOKENS, HookFunction, WithHooks, checked_pairs
 from interp.transformer_lens.slices import Slice, SliceInput
 from interp.transformer_lens.states import WithStates
 from interp.transformer_lens.texts import Side, Texts, WithTexts
 from interp.transformer_lens.utils import get_device, lm_cross_entropy_loss
 from interp.transformer_lens.weights import WithWeights
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import whole_number, whole_numbers
 
 Returned = Literal["logits", "loss", "both"]
 Input = Texts | Tensor
@@ -57,7 +58,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         move_to_device: bool = True,
         default_padding_side: Side = "right",
     ) -> None:
-        cfg = HookedTransformerConfig.from_dict(cfg) if isinstance(cfg, Mapping) else cfg
+        cfg = cfg if isinstance(cfg, HookedTransformerConfig) else HookedTransformerConfig.from_dict(cfg)
         given = None if tokenizer is None else Tokenizer.of(tokenizer)
         if cfg.d_vocab == -1:
             if given is None:
@@ -76,6 +77,8 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
     def _fill(self, core: interp.Transformer, cfg: HookedTransformerConfig, side: Side) -> None:
         super().__init__()
         self.core, self.cfg, self.default_padding_side = core, cfg, side
+        if core.tokenizer is not None:
+            self.set_tokenizer(core.tokenizer)
         self.open_points()
 
     @classmethod
@@ -92,8 +95,9 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         fold_value_biases: bool = True,
         default_prepend_bos: bool | None = None,
         default_padding_side: Side = "right",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
         revision: str | None = None,
+        **others: Any,
     ) -> "HookedTransformer":
         """A model with its weights processed, in evaluation mode; its parameters require gradients.
 
@@ -104,10 +108,23 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
             hf_model: a `transformers` model in memory, whose weights are taken instead.
             device: None is the accelerator where there is one.
             default_prepend_bos: whether texts begin with BOS; None is True.
+            dtype: of the weights, or its name.
+            others: `n_devices=1`, `move_to_device=True` and the like may be said.
 
         Raises:
-            CheckpointError: as `interp.load`. ConfigError: `refactor_factored_attn_matrices`, which is not done here.
+            CheckpointError: as `interp.load`. ConfigError: `refactor_factored_attn_matrices`, which is not done here; an option that is
+                none, or not done here; a device that is not there.
         """
+        dtype = dtype_of(others.pop("torch_dtype", dtype))
+        only(
+            "from_pretrained",
+            others,
+            n_devices=1,
+            move_to_device=True,
+            checkpoint_index=None,
+            checkpoint_value=None,
+            first_n_layers=None,
+        )
         if refactor_factored_attn_matrices:
             raise ConfigError("from_pretrained: refactor_factored_attn_matrices is not done here; leave it False.")
         source = source_of(model_name) if hf_model is None else hf_model
@@ -119,7 +136,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         if isinstance(source, interp.Transformer) and tokenizer is not None:
             found = apart(found)
             found.tokenizer = Tokenizer.of(tokenizer)
-        place = get_device() if device is None else str(device)
+        place = get_device() if device is None else str(device_there(device, ConfigError))
         core, folded = processed(
             found.float() if found.dtype in (torch.float16, torch.bfloat16) else found,
             fold_ln=fold_ln,
@@ -149,6 +166,18 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         """Where the weights are."""
         return self.core.device
 
+    def to(self, *where: Any, print_details: bool = True, **options: Any) -> "HookedTransformer":
+        """To a device, a dtype, or both, as of any module of torch's; `print_details` is taken, and nothing is printed.
+
+        Raises:
+            ConfigError: a device that is not there.
+        """
+        for place in (*where, options.get("device")):
+            if isinstance(place, (str, torch.device)):
+                device_there(place, ConfigError)
+        super().to(*where, **options)
+        return self
+
     def _apply(self, fn: Any, recurse: bool = True) -> "HookedTransformer":
         """What `to`, `cuda` and the like go through; the configuration follows."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -169,12 +198,19 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         else:
             rows = self._rows(input, prepend_bos, padding_side).to(self.core.device)
             tokens, real = rows.masked_fill(rows == PAD, self.pad_id), rows != PAD if left else None
-        real = real if attention_mask is None else attention_mask.bool().to(self.core.device)
+        real = real if attention_mask is None else self._mask(attention_mask, tokens)
         if tokens.ndim == 2 and tokens.numel() and int(tokens.max()) >= self.cfg.d_vocab:
             raise TokenError(
                 f"token id {int(tokens.max())} is out of range: the model has ids 0 to {self.cfg.d_vocab - 1}."
             )
         return tokens, None if real is None or bool(real.all()) else real
+
+    def _mask(self, given: Any, rows: Tensor) -> Bool[Tensor, "batch position"]:
+        """Where a token stands, of a mask [batch, position]. Raises TokenError for another shape."""
+        if not isinstance(given, Tensor) or given.shape != rows.shape[:2]:
+            found = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+            raise TokenError(f"attention_mask must be a tensor of shape {tuple(rows.shape[:2])}, got {found}.")
+        return given.bool().to(self.core.device)
 
     def _beyond_padding(self, tokens: Tensor, prepend_bos: bool | None) -> Tensor:
         """False at ids of padding before a row's first other one; where BOS is the same id, the last of them is BOS."""
@@ -203,6 +239,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         tokens: Tensor | None = None,
         attention_mask: Tensor | None = None,
         stop_at_layer: int | None = None,
+        **others: Any,
     ) -> Any:
         """Run the model.
 
@@ -216,8 +253,11 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
             stop_at_layer: return the stream that enters that block (after the last: the number of layers).
 
         Raises:
-            TokenError, ConfigError: what the model cannot take.
+            TokenError, ConfigError: what the model cannot take, such as `past_kv_cache`.
         """
+        only("forward", others, past_kv_cache=None, past_left_pos_offset=None, shortformer_pos_embed=None)
+        if return_type not in ("logits", "loss", "both", None):
+            raise ConfigError(f"return_type must be 'logits', 'loss', 'both' or None, got {return_type!r}.")
         real = None
         if start_at_layer is None:
             tokens, real = self._read(input, prepend_bos, padding_side, attention_mask)
@@ -226,7 +266,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
             ids = self.core.hook_points[TOKENS](ids) if self.cfg.use_hook_tokens else ids
             residual = self.core.embed(ids)
         elif isinstance(input, Tensor) and input.is_floating_point():
-            residual, real = input, None if attention_mask is None else attention_mask.bool()
+            residual, real = input, None if attention_mask is None else self._mask(attention_mask, input)
         else:
             raise TokenError(
                 "start_at_layer: the input must be the stream [batch, position, d_model] that enters that block."
@@ -248,8 +288,6 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         loss = lm_cross_entropy_loss(logits, tokens, real, loss_per_token)
         if return_type == "loss":
             return loss
-        if return_type != "both":
-            raise ConfigError(f"return_type must be 'logits', 'loss', 'both' or None, got {return_type!r}.")
         return Output(logits, loss)
 
     def loss_fn(
@@ -278,6 +316,8 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         device: torch.device | str | None = None,
         incl_bwd: bool = False,
         pos_slice: SliceInput = None,
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
         **kwargs: Any,
     ) -> tuple[Any, ActivationCache | dict[str, Tensor]]:
         """What `forward` returns, and the activations by name, detached.
@@ -289,11 +329,14 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
             device: where to keep them.
             incl_bwd: run backward from what is returned (a loss), and keep gradients as `..._grad` too.
             pos_slice: only these positions (of attention, queries).
+            reset_hooks_end: is taken: what looks for the cache always leaves, and hooks that were added stay.
+            clear_contexts: empty what hooks kept at their points.
 
         Raises:
             HookError: a filter that matches nothing; `remove_batch_dim` of several rows.
         """
         names = self.names(names_filter, "run_with_cache", self._reached(**kwargs))
+        place = None if device is None else device_there(device, HookError)
         slopes: dict[str, Tensor] = {}
 
         def keep(gradient: Tensor, hook: interp.HookPoint) -> None:
@@ -301,7 +344,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
 
         with ExitStack() as stack:
             if incl_bwd:
-                stack.enter_context(self.core.backward_hooks([(names, keep)]))
+                stack.enter_context(self.core.backward_hooks([(self.with_gradients(names), keep)]))
             with self.core.capture(names) as values:
                 out = self(*args, **kwargs)
             if incl_bwd:
@@ -313,9 +356,11 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         kept = {name: values[name].detach() for name in names if name in values} | slopes
         at = Slice(pos_slice)
         kept = {name: at.apply(value, self._position_axis(name)) for name, value in kept.items()}
-        kept = {name: value if device is None else value.to(device) for name, value in kept.items()}
+        kept = {name: value if place is None else value.to(place) for name, value in kept.items()}
         cache = ActivationCache(kept, self)
         cache = cache.remove_batch_dim() if remove_batch_dim else cache
+        if clear_contexts:
+            self.clear_contexts()
         return out, cache if return_cache_object else cache.cache_dict
 
     def _position_axis(self, name: str) -> int:
@@ -342,9 +387,13 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         """
         reached = self._reached(**kwargs)
         fwd, bwd = (
-            [(self.names(selection, "run_with_hooks", reached), function) for selection, function in pairs]
-            for pairs in (fwd_hooks, bwd_hooks)
+            [
+                (self.names(selection, "run_with_hooks", reached), function)
+                for selection, function in checked_pairs(given)
+            ]
+            for given in (fwd_hooks, bwd_hooks)
         )
+        bwd = [(self.with_gradients(names), function) for names, function in bwd]
         with self.hooks(fwd, bwd, reset_hooks_end, clear_contexts):
             return self(*args, **kwargs)
 
@@ -380,6 +429,8 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         """
         if freq_penalty:
             raise ConfigError("generate: freq_penalty is not done here; leave it 0.")
+        if return_type not in ("input", "str", "tokens"):
+            raise ConfigError(f"generate: return_type must be 'input', 'str' or 'tokens', got {return_type!r}.")
         if isinstance(input, Tensor):
             left = self._side(padding_side) == "left" and self.core.tokenizer is not None
             tokens, real = self._read(input, prepend_bos, padding_side if left else "right", None)
@@ -403,9 +454,9 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         texts = [tokenizer.decode([i for i in row if i not in special]) for row in whole.tolist()]
         return texts[0] if len(texts) == 1 and not isinstance(input, list) else texts
 
-    def _stops(self, given: int | Sequence[int] | None) -> list[int]:
+    def _stops(self, given: int | Sequence[int] | Tensor | None) -> list[int]:
         if given is not None:
-            return [given] if isinstance(given, int) else list(given)
+            return whole_numbers(given, "generate: eos_token_id")
         eos = None if self.core.tokenizer is None else self.core.tokenizer.eos
         if eos is None:
             raise TokenError(

@@ -12,14 +12,17 @@ from typing import Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 import interp
-from interp.errors import ConfigError, HookError
+from interp.errors import ConfigError, HookError, nearest
 from interp.hooks import attached_hooks
 from interp.transformer_lens.model import HookedTransformer
 from interp.transformer_lens.utils import get_act_name
+from interp.whole_numbers import whole_number
 
 Metric = Callable[[Float[Tensor, "batch position vocab"]], Any]
 Setter = Callable[[Tensor, Sequence[int], Tensor], Tensor]
@@ -89,7 +92,7 @@ def make_df_from_ranges(column_max_ranges: Sequence[int], column_names: Sequence
 @torch.no_grad()
 def generic_activation_patch(
     model: HookedTransformer,
-    corrupted_tokens: Int[Tensor, "batch position"],
+    corrupted_tokens: Int[Tensor, "*batch position"],
     clean_cache: Mapping[str, Tensor],
     patching_metric: Metric,
     patch_setter: Setter,
@@ -114,16 +117,54 @@ def generic_activation_patch(
     """
     if (index_axis_names is None) == (index_df is None):
         raise ConfigError("generic_activation_patch: give index_axis_names or index_df, one of the two.")
+    corrupted_tokens = _checked(model, corrupted_tokens, clean_cache, patching_metric, patch_setter)
     if index_df is None:
         assert index_axis_names is not None
+        index_axis_names = [index_axis_names] if isinstance(index_axis_names, str) else list(index_axis_names)
+        if not index_axis_names or index_axis_names[0] != "layer":
+            raise ConfigError("generic_activation_patch: the first axis must be 'layer'.")
         ranges = [_range(name, model, corrupted_tokens, activation_name) for name in index_axis_names]
         table, shape = make_df_from_ranges(ranges, index_axis_names), tuple(ranges)
     else:
         table, shape = index_df, (len(index_df),)
-    cells = [tuple(int(i) for i in row) for row in table.to_numpy().tolist()]
+    cells = [_index(row) for row in table.to_numpy().tolist()]
+    if (wanted := INDICES.get(patch_setter)) is not None and any(len(cell) != wanted for cell in cells):
+        raise ConfigError(
+            f"patching: an index of this setter has {wanted} numbers, the layer first; got {len(cells[0])}."
+        )
     grid = _Grid(model, corrupted_tokens, clean_cache, patching_metric, patch_setter, activation_name)
     values = torch.tensor(list(grid.values(cells)), device=model.device).reshape(shape)
     return (values, table) if return_index_df else values
+
+
+def _checked(model: Any, tokens: Any, cache: Any, metric: Any, setter: Any) -> Tensor:
+    """The corrupted prompts, with their rows. Raises ConfigError for arguments of another kind."""
+    if not isinstance(model, HookedTransformer):
+        raise ConfigError(f"patching: the model must be a HookedTransformer, got {type(model).__name__}.")
+    if not isinstance(tokens, Tensor) or tokens.ndim not in (1, 2):
+        raise ConfigError(
+            "patching: the corrupted prompts must be a tensor of ids [batch, position]; see model.to_tokens."
+        )
+    if not isinstance(cache, Mapping):
+        raise ConfigError(f"patching: the clean cache must be one of run_with_cache, got {type(cache).__name__}.")
+    if not callable(metric) or not callable(setter):
+        raise ConfigError("patching: the metric must be a function from logits to a number, the setter a function too.")
+    return tokens if tokens.ndim == 2 else tokens[None]
+
+
+def _index(row: Sequence[Any]) -> Index:
+    """A row of a table. Raises ConfigError where it is not of whole numbers."""
+    whole = [int(one) if isinstance(one, float) and one.is_integer() else one for one in row]
+    return tuple(whole_number(one, "patching: an index", ConfigError) for one in whole)
+
+
+def _number(value: Any) -> float:
+    """What a metric returned. Raises ConfigError where it is not one number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        found = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else repr(value)
+        raise ConfigError(f"patching: the metric must return one number, got {found}.") from error
 
 
 def _range(axis: str, model: HookedTransformer, tokens: Tensor, activation_name: str) -> int:
@@ -180,7 +221,7 @@ class _Grid:
             for cell, found in zip(some, swept.reshape(len(some), batch, *swept.shape[1:]), strict=True):
                 whole = logits.new_full(logits.shape, torch.nan)  # what the metric does not read
                 whole[:, read or [length - 1]] = found
-                value = float(self.metric(whole))
+                value = _number(self.metric(whole))
                 yield value if value == value else self.alone(cell)
 
     def _fits(self, cells: list[Index]) -> bool:
@@ -202,6 +243,10 @@ class _Grid:
 
     def activation(self, layer: int) -> Tensor:
         """Of the clean run, with its rows."""
+        if self.name(layer) not in self.clean:
+            raise HookError(
+                f"patching: {self.name(layer)} is not in the clean cache. {nearest(self.name(layer), self.clean)}"
+            )
         value = self.clean[self.name(layer)]
         if value.ndim < len(self.axes(layer)):
             value = value[None]
@@ -217,7 +262,7 @@ class _Grid:
         def put(value: Tensor, hook: Any) -> Tensor:
             return self.setter(value, cell, self.activation(cell[0]))
 
-        return float(self.metric(self.model.run_with_hooks(self.tokens, fwd_hooks=[(self.name(cell[0]), put)])))
+        return _number(self.metric(self.model.run_with_hooks(self.tokens, fwd_hooks=[(self.name(cell[0]), put)])))
 
     def patch(self, cell: Index, row: int, positions: list[int] | None, heads: int | None) -> interp.Intervention:
         source = self.activation(cell[0])[row]
@@ -246,21 +291,61 @@ SWEPT: dict[Setter, Callable[[_Grid, Index, int], interp.Intervention]] = {
 }
 """What a sweep does for each setter that it knows."""
 
+INDICES: dict[Setter, int] = {
+    layer_pos_patch_setter: 2,
+    layer_pos_head_vector_patch_setter: 3,
+    layer_head_vector_patch_setter: 2,
+    layer_head_pattern_patch_setter: 2,
+    layer_head_pos_pattern_patch_setter: 3,
+    layer_head_dest_src_pos_pattern_patch_setter: 4,
+}
+"""How many numbers the index of each has."""
+
+
+class _Steps(TorchFunctionMode):
+    """Notes whether numbers become truth values, places or numbers of Python's on the way to what a function returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._whole, self._left = False, list[Any]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if any(isinstance(one, Tensor) and one.is_floating_point() for one in args):
+            several = out if isinstance(out, (tuple, list)) else [out]
+            self._whole |= any(isinstance(one, Tensor) and not one.is_floating_point() for one in several)
+            if func.__name__ in LEAVES:
+                self._left.append(out)
+        return out
+
+    def taken(self, returned: Any) -> bool:
+        """Whether they do, but for the number that is returned itself."""
+        return self._whole or any(one is not returned for one in self._left)
+
+
+LEAVES = ("item", "tolist", "numpy", "__array__", "__float__", "__int__", "__bool__", "__contains__")
+"""Methods that take numbers out of tensors."""
+
 
 def positions_read(metric: Metric, logits: Float[Tensor, "batch position vocab"]) -> list[int]:
     """The positions whose logits a metric reads: where noise in their place changes it.
 
-    One that reads a position only sometimes finds NaN there, from which a whole run follows.
+    All, where it goes by steps (a largest logit, a comparison), which noise may leave where they were. One that reads a position only
+    sometimes finds NaN there, from which a whole run follows.
     """
+    with _Steps() as steps:
+        found = metric(logits)
+    if steps.taken(found):
+        return list(range(logits.shape[1]))
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, *logits.shape[-1:], generator=generator).to(logits) * (1 + logits.abs().max())
-    expected = float(metric(logits))
+    expected = _number(found)
 
     def reads(positions: list[int]) -> bool:
         for stand_in in (noise[0], -noise[0], noise[1]):
             changed = logits.clone()
             changed[:, positions] = stand_in
-            if float(metric(changed)) != expected:
+            if _number(metric(changed)) != expected:
                 return True
         return False
 
@@ -304,7 +389,7 @@ get_act_patch_attn_head_pattern_all_pos = _named(layer_head_pattern_patch_setter
 def get_act_patch_attn_head_all_pos_every(
     model: HookedTransformer, corrupted_tokens: Tensor, clean_cache: Mapping[str, Tensor], metric: Metric
 ) -> Float[Tensor, "kind layer head"]:
-    """What heads read, their queries, keys, values and patterns, in that order."""
+    """What heads write, their queries, keys, values and patterns, in that order; 0 after the last of keys and values that are shared."""
     kinds = (
         get_act_patch_attn_head_out_all_pos,
         get_act_patch_attn_head_q_all_pos,
@@ -312,7 +397,7 @@ def get_act_patch_attn_head_all_pos_every(
         get_act_patch_attn_head_v_all_pos,
         get_act_patch_attn_head_pattern_all_pos,
     )
-    return torch.stack([kind(model, corrupted_tokens, clean_cache, metric) for kind in kinds])
+    return _one_grid([kind(model, corrupted_tokens, clean_cache, metric) for kind in kinds])
 
 
 def get_act_patch_attn_head_by_pos_every(
@@ -327,7 +412,13 @@ def get_act_patch_attn_head_by_pos_every(
     )
     found = [kind(model, corrupted_tokens, clean_cache, metric) for kind in kinds]
     pattern = get_act_patch_attn_head_pattern_by_pos(model, corrupted_tokens, clean_cache, metric)
-    return torch.stack([*found, pattern.transpose(1, 2)])
+    return _one_grid([*found, pattern.transpose(1, 2)])
+
+
+def _one_grid(found: list[Tensor]) -> Tensor:
+    """Grids in one; of keys and values that heads share there are fewer, and 0 stands after them, as with TransformerLens."""
+    heads = max(one.shape[-1] for one in found)
+    return torch.stack([F.pad(one, (0, heads - one.shape[-1])) for one in found])
 
 
 def get_act_patch_block_every(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 import interp
-from interp.errors import HookError, nearest
+from interp.errors import ConfigError, HookError, nearest
 from interp.names import Selection, select
 from interp.transformer_lens.config import HookedTransformerConfig
 
@@ -58,6 +58,22 @@ class HookPoint:
         return f"HookPoint({self.name!r})"
 
 
+def checked_pairs(given: Any) -> list[tuple[Selection, HookFunction]]:
+    """Hooks as they are given to a run. Raises HookError for what is no list of pairs of names and a function."""
+    pairs = list(given) if isinstance(given, (list, tuple)) else [given]
+    for pair in pairs:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not callable(pair[1]):
+            raise HookError(
+                f"hooks: give a list of pairs, each of names (or a predicate) and a function; got {pair!r}."
+            )
+    return [(selection, function) for selection, function in pairs]
+
+
+def _check_direction(given: str, *known: str) -> None:
+    if given not in known:
+        raise HookError(f"hooks: the direction must be one of {', '.join(map(repr, known))}, got {given!r}.")
+
+
 @dataclass
 class Attached:
     """Hooks that were added together.
@@ -70,6 +86,7 @@ class Attached:
     permanent: bool
     began: int
     block: ExitStack = field(repr=False)
+    level: int | None = None
 
 
 class WithHooks(nn.Module):
@@ -93,6 +110,13 @@ class WithHooks(nn.Module):
             if self.cfg.use_attn_result or not name.endswith(RESULT)
         }
 
+    def set_ungroup_grouped_query_attention(self, ungroup_grouped_query_attention: bool) -> None:
+        """Raises ConfigError for True: points of keys and values have one head for each that there is."""
+        if ungroup_grouped_query_attention:
+            raise ConfigError(
+                "set_ungroup_grouped_query_attention is not done here: points of keys and values have one head for each that there is."
+            )
+
     def set_use_attn_result(self, use_attn_result: bool) -> None:
         """Whether what each head writes, `attn.hook_result`, is a hook point."""
         self._reopen("use_attn_result", use_attn_result)
@@ -114,40 +138,71 @@ class WithHooks(nn.Module):
             setattr(self.cfg, name, before)
             raise
 
-    def add_hook(self, name: Selection, hook: HookFunction, dir: Direction = "fwd", is_permanent: bool = False) -> None:
+    def add_hook(
+        self,
+        name: Selection,
+        hook: HookFunction,
+        dir: Direction = "fwd",
+        is_permanent: bool = False,
+        level: int | None = None,
+        prepend: bool = False,
+    ) -> None:
         """Attach a function until `reset_hooks`.
 
         Args:
             name: exact, a glob, a list or a predicate of names.
             hook: called as `hook(value, hook=point)` with a value, or a gradient where `dir` is "bwd"; returns a replacement or None.
             is_permanent: stays also then, unless permanent ones are reset too.
+            level: for `reset_hooks(level=)`, which takes away those of this level alone.
+            prepend: is False; hooks are called in the order in which they were added.
 
         Raises:
-            HookError: a name that is none, or that the model has only where it is switched on.
+            HookError: a name that is none, or that the model has only where it is switched on; `prepend`, which is not done here.
         """
-        self._attach([(name, hook)] if dir == "fwd" else [], [(name, hook)] if dir == "bwd" else [], is_permanent)
+        if prepend:
+            raise HookError("add_hook: prepend is not done here; add the hook before the others.")
+        _check_direction(dir, "fwd", "bwd")
+        added = self._attach(
+            [(name, hook)] if dir == "fwd" else [], [(name, hook)] if dir == "bwd" else [], is_permanent
+        )
+        for one in added:
+            one.level = level
 
     def add_perma_hook(self, name: Selection, hook: HookFunction, dir: Direction = "fwd") -> None:
         """As `add_hook`, permanent."""
         self.add_hook(name, hook, dir, is_permanent=True)
 
     def reset_hooks(
-        self, clear_contexts: bool = True, direction: Both = "both", including_permanent: bool = False
+        self,
+        clear_contexts: bool = True,
+        direction: Both = "both",
+        including_permanent: bool = False,
+        level: int | None = None,
     ) -> None:
         """Take away the hooks that were added.
+
+        Args:
+            level: only those that were added with it; None is all.
 
         Raises:
             HookError: after all are gone, where one was never called though the model ran since it was added.
         """
+        _check_direction(direction, "fwd", "bwd", "both")
         going = [
             one
             for one in self._attached
-            if direction in ("both", one.dir) and (including_permanent or not one.permanent)
+            if direction in ("both", one.dir)
+            and (including_permanent or not one.permanent)
+            and (level is None or one.level == level)
         ]
         self._take_away(going)
         if clear_contexts:
-            for point in self.hook_dict.values():
-                point.clear_context()
+            self.clear_contexts()
+
+    def clear_contexts(self) -> None:
+        """Empty what hooks kept at their points."""
+        for point in self.hook_dict.values():
+            point.clear_context()
 
     @contextmanager
     def hooks(
@@ -174,8 +229,7 @@ class WithHooks(nn.Module):
         if reset_hooks_end:
             self._take_away(added, always=True)
         if clear_contexts:
-            for point in self.hook_dict.values():
-                point.clear_context()
+            self.clear_contexts()
 
     def names(self, selection: Selection, purpose: str, among: Sequence[str] | None = None) -> list[str]:
         """The hook names that a selection chooses, in forward order. Raises HookError where it misses."""
@@ -185,6 +239,13 @@ class WithHooks(nn.Module):
             if among is not None and one in self.hook_dict and one not in among:
                 raise HookError(f"{purpose}: {one} is not reached by a run that starts or stops at that layer.")
         return select(selection, available, purpose)
+
+    def with_gradients(self, names: list[str]) -> list[str]:
+        """Those of some points to whose values a gradient can come: all but the ids. Raises HookError where none is left."""
+        kept = [name for name in names if name != TOKENS]
+        if names and not kept:
+            raise HookError(f"backward: {TOKENS} holds ids, to which no gradient comes.")
+        return kept
 
     def _check_open(self, name: Any, purpose: str) -> None:
         switches = {
@@ -208,13 +269,16 @@ class WithHooks(nn.Module):
         among: Sequence[str] | None = None,
     ) -> list[Attached]:
         added: list[Attached] = []
+        fwd, bwd = checked_pairs(fwd), checked_pairs(bwd)
         try:
             for selection, function in fwd:
                 named = [(self.names(selection, "hooks", among), self._called(function))]
                 added.append(self._opened("fwd", permanent, self.core.hooks(named)))
             for selection, function in bwd:
-                named = [(self.names(selection, "hooks", among), self._called(function))]
-                added.append(self._opened("bwd", permanent, self.core.backward_hooks(named)))
+                names = self.with_gradients(self.names(selection, "hooks", among))
+                added.append(
+                    self._opened("bwd", permanent, self.core.backward_hooks([(names, self._called(function))]))
+                )
         except BaseException:
             self._take_away(added, check=False)
             raise

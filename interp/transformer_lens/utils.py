@@ -48,6 +48,8 @@ def get_act_name(name: str, layer: int | str | None = None, layer_type: str | No
     Raises:
         HookError: a point of a norm in a layer, without which norm.
     """
+    if not isinstance(name, str) or not name:
+        raise HookError(f"get_act_name: a hook point is named by text; got {name!r}.")
     if name.startswith("hook_") or ("." in name and layer is None and layer_type is None):
         return name
     if found := re.fullmatch(r"([a-z_]+)(\d+)([a-z]?.*)", name):
@@ -76,7 +78,10 @@ def get_device() -> str:
 
 def to_numpy(tensor: Any) -> np.ndarray:
     """A tensor, array, list or number as an array, detached and on the CPU."""
-    return tensor.detach().cpu().numpy() if isinstance(tensor, Tensor) else np.array(tensor)
+    if not isinstance(tensor, Tensor):
+        return np.array(tensor)
+    kept = tensor.detach().cpu()
+    return (kept.float() if kept.dtype == torch.bfloat16 else kept).numpy()  # numpy has no bfloat16
 
 
 def lm_cross_entropy_loss(
@@ -90,6 +95,11 @@ def lm_cross_entropy_loss(
     Args:
         attention_mask: 0 at padding; what is predicted from or at it counts nothing, and is 0 by token.
     """
+    _check_fit(logits, tokens)
+    if attention_mask is not None and attention_mask.shape != tokens.shape:
+        raise TokenError(
+            f"attention_mask of shape {tuple(attention_mask.shape)} does not fit tokens of {tuple(tokens.shape)}."
+        )
     losses = -pick(log_probabilities(logits[:, :-1]), tokens[:, 1:])
     if attention_mask is None:
         return losses if per_token else losses.mean()
@@ -103,8 +113,22 @@ def lm_accuracy(
     logits: Float[Tensor, "batch position vocab"], tokens: Integer[Tensor, "batch position"], per_token: bool = False
 ) -> Tensor:
     """Whether each next token is the most probable one: the share, or [batch, position - 1] of truth values."""
+    _check_fit(logits, tokens)
     right = logits[:, :-1].argmax(-1) == tokens[:, 1:]
     return right if per_token else right.float().mean()
+
+
+def _check_fit(logits: Any, tokens: Any) -> None:
+    """Raise TokenError where tokens are not the ones that logits [batch, position, vocab] were computed from."""
+    if not isinstance(logits, Tensor) or logits.ndim != 3:
+        raise TokenError("logits must be a tensor [batch, position, vocab].")
+    if not isinstance(tokens, Tensor) or tokens.shape != logits.shape[:2] or tokens.is_floating_point():
+        found = (
+            f"{tokens.dtype} of shape {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
+        )
+        raise TokenError(f"tokens must be ids of shape {tuple(logits.shape[:2])}, as the logits; got {found}.")
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < logits.shape[-1]:
+        raise TokenError(f"tokens must be ids from 0 to {logits.shape[-1] - 1}, of which there are logits.")
 
 
 def test_prompt(
@@ -126,7 +150,9 @@ def test_prompt(
         TokenError: an answer without tokens.
     """
     console = Console(highlight=False, markup=False, width=120)
-    answers = [answer] if isinstance(answer, str) else list(answer)
+    answers: list[Any] = [answer] if isinstance(answer, str) or not isinstance(answer, Sequence) else list(answer)
+    if not isinstance(prompt, str) or not all(isinstance(one, str) for one in answers):
+        raise TokenError("test_prompt: give one prompt, and an answer or several, as text.")
     spaced = [f" {one}" if prepend_space_to_answer and not one.startswith(" ") else one for one in answers]
     asked = model.to_tokens(prompt, prepend_bos=prepend_bos)
     ids = [model.to_tokens(one, prepend_bos=False)[0] for one in spaced]

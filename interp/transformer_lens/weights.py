@@ -14,6 +14,7 @@ from interp.norms import Norm
 from interp.transformer_lens.config import HookedTransformerConfig
 from interp.transformer_lens.factored import FactoredMatrix
 from interp.transformer_lens.points import HookPoint
+from interp.whole_numbers import whole_number
 
 
 class Part:
@@ -351,7 +352,13 @@ class WithWeights(nn.Module):
 
         Args:
             mlp_input: with that of the layer's own attention.
+
+        Raises:
+            ConfigError: a layer that is not there.
         """
+        layer = whole_number(layer, "accumulated_bias: a layer", ConfigError, least=0)
+        if layer > self.cfg.n_layers - mlp_input:
+            raise ConfigError(f"accumulated_bias: layer {layer} is out of range: 0 to {self.cfg.n_layers - mlp_input}.")
         attention = self.blocks[: layer + mlp_input]
         total = sum((block.attn.b_O for block in attention), start=self.core.W_E.new_zeros(self.cfg.d_model))
         if include_mlp_biases and not self.cfg.attn_only:
