@@ -41,6 +41,11 @@ def ask(folder: Path, request: Mapping[str, Any]) -> None:
     write_whole(about, lambda temporary: temporary.write_text(asked, encoding="utf-8"))
 
 
+def begun(folder: Path) -> bool:
+    """Whether a survey has been begun in a folder."""
+    return (folder / REQUEST).exists()
+
+
 def asked_in(folder: Path) -> dict[str, Any]:
     """The request of a survey. Raises ResultError where there is none."""
     try:

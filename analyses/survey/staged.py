@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from analyses.survey.extra import need, write_parquet
+from analyses.extra import need, write_parquet
 from analyses.survey.sources import Source, digest
 from interp.errors import InterpError
 from interp.files import regular, write_whole
@@ -62,6 +62,8 @@ def _alike(pieces: Iterator[Any]) -> Iterator[Any]:
     for piece in pieces:
         if first is None:
             first = piece.schema
+            if twice := [name for name in first.names if first.names.count(name) > 1]:
+                raise InterpError(f"survey: the data set has two columns {twice[0]!r}; give each its own name.")
         if unknown := [name for name in piece.column_names if name not in first.names]:
             raise InterpError(
                 f"survey: a row after {row} has a column {unknown[0]!r}, which the first rows have not; give every row the same columns."
