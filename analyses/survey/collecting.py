@@ -22,7 +22,7 @@ from analyses.survey.rejected import MOST_REJECTED, check_most, write_reasons
 from analyses.survey.rows import prompt_ids, reason_of
 from analyses.survey.sources import Source
 from interp.errors import InterpError, ResultError, TokenError, is_known
-from interp.files import make_folder, write_whole
+from interp.files import make_folder, sweep, temporary_folder, write_whole
 from interp.hooks import check_unhooked
 from interp.model import Transformer
 from interp.names import Selection, select
@@ -106,7 +106,7 @@ def collect(
             for name, values in _run(
                 model, tokens[block.start : block.stop], places[block.start : block.stop], points
             ).items():
-                array = values.to(getattr(torch, kept)).numpy()
+                array = _cast(values, kept, name).numpy()
                 if name not in group:
                     _make(group, name, model.hook_points[name].axes, (len(tokens), *array.shape[1:]), DTYPES[kept])
                 group[name][block.start : block.stop] = array
@@ -121,7 +121,7 @@ def _tokens(
 ) -> tuple[Tensor, list[int], dict[int, str]]:
     """Ids [prompt, token], padded at the end; the row of each prompt; and why each other row was put aside."""
     if isinstance(texts, (str, Path)) and Path(texts).suffix == ".txt":
-        tokens = rows_of_text(model, Path(texts), min(128, model.config.n_ctx) if length is None else length)
+        tokens = rows_of_text(model, Path(texts), min(128, model.config.n_ctx) if length is None else length, "collect")
         return tokens, list(range(len(tokens))), {}
     if length is not None:
         raise InterpError(
@@ -189,6 +189,17 @@ def _run(model: Transformer, tokens: Tensor, places: Tensor, points: Sequence[st
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
+def _cast(values: Tensor, dtype: str, name: str) -> Tensor:
+    """In the dtype that is kept. Raises ResultError where that has no room for a value."""
+    cast = values.to(getattr(torch, dtype))
+    if bool((torch.isinf(cast) & ~torch.isinf(values)).any()):
+        largest = float(values[torch.isfinite(values)].abs().max())
+        raise ResultError(
+            f"collect: {name} has values up to {largest:.3g}, which {dtype} cannot hold; give dtype float32."
+        )
+    return cast
+
+
 def _of_blocks(points: Sequence[str]) -> bool:
     """Whether no value behind the blocks is asked for, so that nothing need be unembedded."""
     return all(name.startswith(("blocks.", "hook_embed", "hook_pos_embed")) for name in points)
@@ -212,11 +223,13 @@ def _begun(
     rejected: Mapping[int, str],
 ) -> tuple[Any, int]:
     """The Zarr group, and how many rows are in it already. Raises InterpError for a folder of something else."""
-    if folder.exists():
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         try:
             group = zarr.open_group(str(folder), mode="r+")
             before = {name: group.attrs.get(name) for name in about}
             done = int(parse((folder / DONE).read_text(encoding="utf-8"))["rows"])
+            if not 0 <= done <= len(arrays["row"][0]):
+                raise ValueError(f"{done} rows are not of this collection")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InterpError(
                 f"collect: {folder} holds no collection that can go on; name another folder, or delete it."
@@ -226,8 +239,22 @@ def _begun(
                 f"collect: {folder} holds another collection: its {', '.join(different)} differ. Name another folder, or delete it."
             )
         return group, done
-    make_folder(folder)
-    group = zarr.open_group(str(folder), mode="a", zarr_format=3)
+    make_folder(folder.parent)
+    sweep(folder.parent)
+    with temporary_folder(folder.parent) as place:  # so that a kill leaves no folder that cannot go on
+        _begin(zarr, place / folder.name, about, arrays, rejected)
+        (place / folder.name).rename(folder)
+    return zarr.open_group(str(folder), mode="r+"), 0
+
+
+def _begin(
+    zarr: Any,
+    folder: Path,
+    about: dict[str, Any],
+    arrays: Mapping[str, tuple[Tensor, str | None]],
+    rejected: Mapping[int, str],
+) -> None:
+    group = zarr.open_group(str(folder), mode="w", zarr_format=3)
     group.attrs.update(about)
     for name, (values, along) in arrays.items():
         group.create_array(
@@ -236,7 +263,6 @@ def _begun(
     if rejected:
         write_reasons(folder / f"{REJECTED}.parquet", rejected)
     _keep(folder, 0)
-    return group, 0
 
 
 DONE = "done.json"

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ FEWEST = 100
 
 def check_most(share: float, who: str) -> None:
     """Raise InterpError for what is no share."""
-    if not 0 <= share <= 1:
+    if not isinstance(share, Real) or not 0 <= share <= 1:
         raise InterpError(f"{who}: most_rejected is a share from 0 to 1, got {share!r}.")
 
 

@@ -43,6 +43,8 @@ class Source:
         """From a path, or `task:NAME:COUNT` with an optional `:SEED`. Raises InterpError for what is none of them."""
         if isinstance(given, str) and given.startswith("task:"):
             return cls("task", drawn=_task(given))
+        if not isinstance(given, str | Path):
+            raise InterpError(f"survey: {given!r} is no data set; give a path, or task:NAME:COUNT.")
         path = Path(given)
         if path.is_dir():
             _check_saved(path)
@@ -63,8 +65,9 @@ class Source:
             name, count, seed = self.drawn
             return {"form": "task", "task": name, "pairs": count, "seed": seed}
         assert self.place is not None
-        files = sorted(p for p in self.place.rglob("*") if p.is_file()) if self.place.is_dir() else [self.place]
-        return {"form": self.form, "files": {file.name: digest(file) for file in files}}
+        folder = self.place if self.place.is_dir() else self.place.parent
+        files = sorted(p for p in folder.rglob("*") if p.is_file()) if self.place.is_dir() else [self.place]
+        return {"form": self.form, "files": {file.relative_to(folder).as_posix(): digest(file) for file in files}}
 
     def pieces(self, tokenizer: Tokenizer | None) -> Iterator[Any]:
         """The rows as Arrow tables of some thousand rows, in order.

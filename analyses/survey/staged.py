@@ -23,17 +23,16 @@ def shard_file(number: int) -> str:
 def stage(
     source: Source, folder: Path, rows: int, tokenizer: Tokenizer | None, told: Callable[[int], Any]
 ) -> dict[str, Any]:
-    """Write the shards of a data set into `input/`, unless they are there: {"rows", "shards": [{"rows", "xxh3"}], "columns"}.
+    """Write the shards of a data set into `input/`, unless they are there and whole: {"rows", "shards": [{"rows", "xxh3"}], "columns"}.
 
     Args:
         rows: of a shard.
         told: is called with the number of rows so far.
     """
     about = folder / f"{INPUT}.json"
-    if about.exists():
-        found: dict[str, Any] = parse(regular(about).read_text(encoding="utf-8"))
-        return found
     place = folder / INPUT
+    if (there := _staged(about, place)) is not None:
+        return there
     shards: list[dict[str, Any]] = []
     columns: list[str] = []
     total = 0
@@ -48,6 +47,17 @@ def stage(
     staged = {"rows": total, "columns": columns, "shards": shards}
     write_whole(about, lambda temporary: temporary.write_text(json.dumps(staged), encoding="utf-8"))
     return staged
+
+
+def _staged(about: Path, place: Path) -> dict[str, Any] | None:
+    """What was written before; None where it is not there, or not whole."""
+    try:
+        found: dict[str, Any] = parse(regular(about).read_text(encoding="utf-8"))
+        sums = [shard["xxh3"] for shard in found["shards"]]
+        whole = all(digest(regular(place / shard_file(number))) == known for number, known in enumerate(sums))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if whole and {"rows", "columns"} <= found.keys() else None
 
 
 def read_shard(folder: Path, number: int) -> Any:

@@ -47,10 +47,12 @@ def summarise(folder: str | Path, *, by: str | Sequence[str] | None = None) -> x
     """
     place = Path(folder)
     about, reports = surveyed(asked_in(place)["analysis"]), _reports(place)
-    labels = [by] if isinstance(by, str) else list(by or ())
+    labels = [by] if isinstance(by, str) else list(by or ()) if isinstance(by, Sequence | None) else [str(by)]
     lengths = [report["lengths"] for report in reports if report["lengths"]]
     if not lengths:
         raise ResultError(f"summarise: not one row of {place} could be measured.")
+    if not (place / TEMPLATE).exists():
+        raise ResultError(f"summarise: {place} has no {TEMPLATE}; run the survey again, which makes it.")
     template = load(place / TEMPLATE)
     bounds = (min(low for low, _ in lengths), max(high for _, high in lengths))
     axes = Axes.of(template, *bounds)
@@ -83,11 +85,11 @@ def summarise(folder: str | Path, *, by: str | Sequence[str] | None = None) -> x
 def _reports(folder: Path) -> list[dict[str, Any]]:
     try:
         manifest = parse(regular(folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        shards: list[dict[str, Any]] = list(manifest["shards"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultError(
             f"summarise: the survey in {folder} is not finished; the same call or command goes on with it."
         ) from error
-    shards: list[dict[str, Any]] = manifest["shards"]
     return shards
 
 
