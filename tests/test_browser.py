@@ -99,6 +99,8 @@ def test_the_suite_skips_what_needs_one_and_counts_it(tmp_path, required, status
         "-o",
         "addopts=",
         "-p",
+        "no:dash",
+        "-p",
         "no:cacheprovider",
         "-m",
         "browser",

@@ -378,9 +378,11 @@ def test_a_question_that_is_none_gives_no_trace(server, body):
     [
         None, 3, {}, {"do": "exec"}, {"do": "set", "name": "model", "value": "/etc/passwd"}, {"do": "set", "name": "changes", "value": []},
         {"do": "set", "name": "clean", "value": {"a": 1}}, {"do": "set", "name": "temperature", "value": "hot"},
-        {"do": "switch", "number": 9}, {"do": "select", "layer": -3}, {"do": "select", "layer": "x"}, {"do": "key", "key": "<b>"}, {"do": "cell", "how": "exec"},
-        {"do": "steer"}, {"do": "dose", "amount": 3}, {"do": "patch", "site": "../x"}, {"do": "example", "task": "ioi", "seed": -1},
-        {"do": "back", "number": True}, {"do": "set", "name": "clean", "value": "word " * 1500}, {"do": "undo"},
+        {"do": "switch", "number": 9},
+        {"do": "select", "layer": -3}, {"do": "select", "layer": "x"}, {"do": "key", "key": "<b>"}, {"do": "cell", "how": "exec"},
+        {"do": "steer"}, {"do": "dose", "amount": 3}, {"do": "undo"},
+        {"do": "patch", "site": "../x"}, {"do": "example", "task": "ioi", "seed": -1},
+        {"do": "back", "number": True}, {"do": "set", "name": "clean", "value": "word " * 1500},
     ],
 )  # fmt: skip
 def test_an_event_that_cannot_be_gets_a_message(server, event):

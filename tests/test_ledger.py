@@ -78,7 +78,7 @@ def test_a_norm_on_what_is_written_has_a_part_and_scales_the_bias():
     assert (ledger(tiny(), random_tokens(1, 6), dose=0.3)["bias_entry"] == 0).all()
     figure = analyses.plot(result)
     assert [note.text for note in figure.layout.annotations][-1] == "so does the norm behind"
-    heights = sum(trace.y[0] for trace in figure.data if trace.x is not None and list(trace.x) == ["total"])
+    heights = sum(trace.y[0] for trace in figure.data if trace.name == "ln of the growth")
     assert heights == pytest.approx(float(result["log_k"].sum()))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from analyses.survey.surveyed import Surveyed
 from interp.errors import InterpError, TokenError
 from interp.model import Transformer
+from interp.whole_numbers import whole_number
 
 PADDING = 8
 """A batch's shortest prompt lacks at most an eighth of its longest's tokens."""
@@ -57,7 +58,8 @@ def ready(model: Transformer, row: Mapping[str, Any], number: int, roles: Mappin
             raise TokenError(f"{column} is missing.")
         if role in ("answer", "wrong"):
             whole = isinstance(value, float) and value.is_integer()  # ids of a column in which some are missing
-            ids[role] = model.to_single_token(int(value) if whole else value)
+            value = int(value) if whole else value
+            ids[role] = model.to_single_token(value if isinstance(value, str) else whole_number(value, column))
         else:
             ids[role] = prompt_ids(model, value, column, bos)
     prompts = [role for role in ids if role not in ("answer", "wrong")]
