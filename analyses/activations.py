@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analyses.extra import need
 from interp.errors import ResultError
 from interp.model import Transformer
 
@@ -30,12 +31,7 @@ class Activations:
     """
 
     def __init__(self, path: str | Path) -> None:
-        try:
-            import zarr
-        except ModuleNotFoundError as error:
-            raise ResultError(
-                f'{path}: collected activations need the package zarr, which is not installed: pip install "criticalpile[scale]".'
-            ) from error
+        zarr = need("zarr")
         try:
             self._group = zarr.open_group(str(path), mode="r")
             about = dict(self._group.attrs)

@@ -1,9 +1,11 @@
 """Activations of a data set: what is in the file is what a run computes, and a lens trained on it is the lens trained on the runs."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -13,7 +15,7 @@ from survey_data import pairs, written
 import analyses
 from analyses.activations import Activations
 from analyses.survey import collecting
-from interp.errors import HookError, InterpError, ResultError, TokenError
+from interp.errors import HookError, InterpError, ResultError
 
 pytest.importorskip("zarr", reason="Zarr is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:zarr")
@@ -28,7 +30,7 @@ def test_xarray_opens_what_the_model_computes(tmp_path, model):
     place = written(tmp_path / "rows.jsonl", rows)
     names = ["blocks.1.hook_resid_post", "blocks.2.attn.hook_z", "ln_final.hook_normalized"]
     found = opened(analyses.collect(model, place, names=names, out=tmp_path / "acts.zarr"))
-    assert sorted(found.data_vars) == sorted([*names, "token_id", "place"])
+    assert sorted(found.data_vars) == sorted([*names, "token_id", "place", "row"])
     assert found[names[0]].dims == ("prompt", "position", "d_model")
     assert found[names[1]].dims == ("prompt", "position", "head", "d_head")
     assert json.loads((tmp_path / "acts.zarr" / "zarr.json").read_text())["zarr_format"] == 3
@@ -111,7 +113,7 @@ def test_a_lens_trained_on_chosen_positions_of_unequal_prompts(tmp_path, model):
         ({"out": "acts"}, "end in .zarr", InterpError),
         ({"dtype": "int8"}, "float16, float32, float64", InterpError),
         ({"names": "blocks.*.hook_resid_past"}, "hook_resid_post", HookError),
-        ({"positions": [-7]}, "position -7 is out of range", TokenError),
+        ({"positions": [-7]}, "first is row 0: position -7 is out of range", ResultError),
         ({"length": 4}, "text file", InterpError),
     ],
 )
@@ -121,3 +123,59 @@ def test_what_cannot_be_collected_is_named(tmp_path, model, options, says, error
     with pytest.raises(error, match=says):
         analyses.collect(model, place, **{**given, "out": tmp_path / given["out"]})
     assert not (tmp_path / given["out"]).exists()
+
+
+def test_rows_that_cannot_be_taken_are_put_aside(tmp_path, model):
+    rows = pairs([8, 5, 9, 30, 8])
+    rows[4]["clean"] = None
+    place, name = written(tmp_path / "rows.jsonl", rows), "blocks.0.hook_resid_post"
+    with pytest.raises(ResultError, match=r"3 of 5 rows .* more than 10%; the first is row 1: position 6"):
+        analyses.collect(model, place, names=name, out=tmp_path / "a.zarr", positions=[6])
+    assert not (tmp_path / "a.zarr").exists()
+    found = opened(
+        analyses.collect(model, place, names=name, out=tmp_path / "a.zarr", positions=[6], most_rejected=0.6)
+    )
+    aside = pd.read_parquet(tmp_path / "a.zarr" / "rejected.parquet")
+    assert aside["row"].tolist() == [1, 3, 4]
+    assert ["5 tokens" in aside["reason"][0], "30 tokens" in aside["reason"][1], "missing" in aside["reason"][2]] == [
+        True
+    ] * 3
+    assert found["row"].to_numpy().tolist() == [0, 2]
+    for at, number in enumerate((0, 2)):
+        _, cache = model.run_with_cache(torch.tensor([rows[number]["clean"]]), names=[name])
+        np.testing.assert_allclose(found[name][at, 0], cache[name][0, 6], atol=1e-10)
+
+
+def test_killed_while_it_begins_it_can_begin_again(tmp_path, model, monkeypatch):
+    place = written(tmp_path / "rows.jsonl", pairs([6, 6]))
+    with monkeypatch.context() as patch:
+        patch.setattr(collecting, "_keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            analyses.collect(model, place, out=tmp_path / "a.zarr")
+    assert not (tmp_path / "a.zarr").exists()
+    (tmp_path / "a.zarr").mkdir()
+    analyses.collect(model, place, out=tmp_path / "a.zarr")
+    (tmp_path / "a.zarr" / "done.json").write_text('{"rows": -5}')
+    with pytest.raises(InterpError, match="no collection that can go on"):
+        analyses.collect(model, place, out=tmp_path / "a.zarr")
+
+
+def test_values_beyond_half_precision_are_named(tmp_path, model):
+    with torch.no_grad():
+        model.W_E *= 1e7
+    with pytest.raises(ResultError, match="which float16 cannot hold; give dtype float32"):
+        analyses.collect(
+            model,
+            written(tmp_path / "rows.jsonl", pairs([6])),
+            names="hook_embed",
+            out=tmp_path / "a.zarr",
+            dtype="float16",
+        )
+
+
+def test_no_rows_and_no_zarr_are_named(tmp_path, model, monkeypatch):
+    with pytest.raises(ResultError, match="no row to collect"):
+        analyses.collect(model, [], out=tmp_path / "a.zarr")
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(InterpError, match=r'need the package zarr.*pip install "criticalpile\[scale\]"'):
+        Activations(tmp_path / "a.zarr")

@@ -72,6 +72,10 @@ def detect_heads(
     tokens = (
         _sequences(model, length, count, seed) if prompt is None else left_aligned(model.to_tokens(prompt, bos=bos))
     )
+    if masks is not None and not (
+        isinstance(masks, Mapping) and all(isinstance(mask, Tensor) for mask in masks.values())
+    ):
+        raise InterpError(f"detect_heads: masks must be tensors of truth values by name, got {str(masks)[:60]}.")
     own = dict(masks or {})
     for name, mask in own.items():
         if name in (*MASKS, *SHAPE) or tuple(mask.shape) != (tokens.shape[1],) * 2:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,8 @@ def ledger(
         ResultError: entries that do not sum, a disturbance that vanishes, or a stream that is not finite.
     """
     check_sum(model, WHO)
+    if isinstance(dose, bool) or not isinstance(dose, Real) or not 0 < dose < float("inf"):
+        raise InterpError(f"{WHO}: dose must be a positive number, got {dose!r}.")
     if model.dtype not in LARGEST_RESIDUAL:
         raise InterpError(f"{WHO}: {model.dtype} is too coarse for a ledger; load in float32 or float64.")
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))

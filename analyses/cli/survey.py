@@ -81,6 +81,7 @@ def collect(
     )] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of a row of a text file. Default: 128.", min=2)] = None,
     dtype: Annotated[str | None, typer.Option(help="float16, float32 or float64. Default: the model's.")] = None,
+    most_rejected: Annotated[float, typer.Option(help="Share of rows put aside beyond which it stops.", min=0, max=1)] = 0.1,
 ) -> None:  # fmt: skip
     """Keep activations of a data set, for probes, tuned lenses and SAEs. Killed, the same command goes on."""
     import analyses
@@ -88,6 +89,6 @@ def collect(
 
     analyses.collect(
         load(model), texts, names=names or "blocks.*.hook_resid_post", out=out, positions=positions, length=length, dtype=dtype,
-        progress=True,
+        most_rejected=most_rejected, progress=True,
     )  # fmt: skip
     Console(highlight=False).print(f"Activations: {escape(str(out))}", soft_wrap=True)

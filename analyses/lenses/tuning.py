@@ -190,12 +190,14 @@ def _rows(model: Transformer, source: Any, length: int) -> Int[Tensor, "row posi
     return tokens.to(model.device, torch.long)
 
 
-def rows_of_text(model: Transformer, given: str | Path | Sequence[str], length: int) -> Int[Tensor, "row position"]:
+def rows_of_text(
+    model: Transformer, given: str | Path | Sequence[str], length: int, who: str = "train_tuned_lens"
+) -> Int[Tensor, "row position"]:
     """Text, or texts one after the other, cut into full rows of so many tokens, each beginning as a prompt does. Raises TokenError for a
     length that the model does not take."""
     if not 2 <= length <= model.config.n_ctx:
-        raise TokenError(f"train_tuned_lens: length {length} is outside 2 to {model.config.n_ctx}, the context.")
-    texts = [text_of(given)] if isinstance(given, (str, Path)) else given
+        raise TokenError(f"{who}: length {length} is outside 2 to {model.config.n_ctx}, the context.")
+    texts = [text_of(given, who)] if isinstance(given, (str, Path)) else given
     tokenizer = model.need_tokenizer()
     end, begin = tokenizer.eos, [] if tokenizer.bos is None else [tokenizer.bos]
     stream = [i for text in texts if text for i in (*tokenizer.encode(text), end) if i is not None]
@@ -206,14 +208,14 @@ def rows_of_text(model: Transformer, given: str | Path | Sequence[str], length: 
     ).reshape(-1, length)
 
 
-def text_of(source: str | Path) -> str:
+def text_of(source: str | Path, who: str = "train_tuned_lens") -> str:
     """The text itself, or what a file holds. Raises TokenError for a file that is no text in UTF-8."""
     if isinstance(source, str):
         return source
     try:
         return regular(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TokenError(f"train_tuned_lens: {source} cannot be read as text in UTF-8: {error}.") from error
+        raise TokenError(f"{who}: {source} cannot be read as text in UTF-8: {error}.") from error
 
 
 def _batch(rows: Sequence[int], count: int, step: int, seed: int) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from analyses.survey.extra import need
+from analyses.extra import need
 from analyses.survey.sources import ROW, TOKENS
 
 PROMPTS = "prompts"

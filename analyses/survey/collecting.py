@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import xxhash
 from torch import Tensor
 
 from analyses.activations import KIND, SUFFIX
+from analyses.extra import need
 from analyses.lenses.reading import chosen_positions
 from analyses.lenses.tuning import rows_of_text
 from analyses.results import as_json, storable
-from analyses.survey.extra import need
+from analyses.survey.manifest import REJECTED
+from analyses.survey.rejected import MOST_REJECTED, check_most, write_reasons
+from analyses.survey.rows import prompt_ids, reason_of
 from analyses.survey.sources import Source
-from interp.errors import InterpError, TokenError, is_known
-from interp.files import make_folder, write_whole
+from interp.errors import InterpError, ResultError, TokenError, is_known
+from interp.files import make_folder, sweep, temporary_folder, write_whole
 from interp.hooks import check_unhooked
 from interp.model import Transformer
 from interp.names import Selection, select
@@ -47,6 +51,7 @@ def collect(
     length: int | None = None,
     dtype: str | None = None,
     bos: bool | None = None,
+    most_rejected: float = MOST_REJECTED,
     progress: bool = False,
 ) -> Path:
     """Run a data set once and keep values of hook points in a Zarr folder (format 3, in shards), which xarray opens with dims and names.
@@ -61,14 +66,16 @@ def collect(
         positions: only these of each row, counted from its end where negative; None is all. Of attention the rows of these queries.
         length: tokens of a row of a text file; None is 128, or the context where that is shorter.
         dtype: float16, float32 or float64; None is the model's own (of bfloat16, which Zarr does not have, float32).
+        most_rejected: share of rows that may be put aside, such as prompts beyond the context or without a chosen position.
 
     Returns:
         The path of the folder: an array for each hook point, [prompt, position, ...], and `token_id` [prompt, token] and `place` [prompt,
-        position], which token of its prompt a position is. Padding is NaN, or -1 of ids.
+        position], which token of its prompt a position is, and `row` [prompt], its row in the data set. Padding is NaN, or -1 of ids.
+        `rejected.parquet` in it has the rows that were put aside, with the reason.
 
     Raises:
         InterpError: a name that is no .zarr folder, one of another collection, a data set without texts, or a package that is not
-            installed. TokenError: a prompt that the model cannot take, or a position that one does not have. HookError: an unknown hook
+            installed. ResultError: more rows than `most_rejected` would be put aside; the first is named. HookError: an unknown hook
             point, or hooks that are attached.
     """
     zarr = need("zarr")
@@ -79,57 +86,92 @@ def collect(
         raise InterpError(f"collect: dtype {dtype!r} is none of {', '.join(DTYPES)}.")
     check_unhooked(model, "collect")
     points = select(names, list(model.hook_points), "collect")
-    tokens = _tokens(model, texts, length, bos)
+    check_most(most_rejected, "collect")
     chosen = None if positions is None else whole_numbers(positions, "collect: a position")
+    tokens, rows, rejected = _tokens(model, texts, length, bos, chosen or ())
+    if len(rejected) > most_rejected * (len(rows) + len(rejected)) or not rows:
+        raise _too_many(rejected, len(rows) + len(rejected), most_rejected)
     places = chosen_positions(tokens, chosen, "collect").cpu()
     kept = dtype or {torch.bfloat16: "float32"}.get(model.dtype, str(model.dtype).removeprefix("torch."))
     about = {
         "kind": KIND, "model": storable(model.name), "weight_hash": model.weight_hash(), "names": json.dumps(points), "dtype": kept,
         "positions": as_json(chosen), "tokens": xxhash.xxh3_128(tokens.cpu().numpy().tobytes()).hexdigest(),
     }  # fmt: skip
-    group, done = _begun(zarr, folder, about, tokens, places)
+    arrays = {"token_id": (tokens, "token"), "place": (places, "position"), "row": (torch.tensor(rows), None)}
+    group, done = _begun(zarr, folder, about, arrays, rejected)
     with progress_bar(progress) as bar:
         task = bar.add_task("collecting", total=len(tokens) - done)
         for start in range(done, len(tokens), BLOCK):
-            rows = range(start, min(start + BLOCK, len(tokens)))
+            block = range(start, min(start + BLOCK, len(tokens)))
             for name, values in _run(
-                model, tokens[rows.start : rows.stop], places[rows.start : rows.stop], points
+                model, tokens[block.start : block.stop], places[block.start : block.stop], points
             ).items():
-                array = values.to(getattr(torch, kept)).numpy()
+                array = _cast(values, kept, name).numpy()
                 if name not in group:
                     _make(group, name, model.hook_points[name].axes, (len(tokens), *array.shape[1:]), DTYPES[kept])
-                group[name][rows.start : rows.stop] = array
-            _keep(folder, rows.stop)
-            bar.update(task, completed=rows.stop - done)
+                group[name][block.start : block.stop] = array
+            _keep(folder, block.stop)
+            bar.update(task, completed=block.stop - done)
     group.attrs["finished"] = True
     return folder
 
 
-def _tokens(model: Transformer, texts: Any, length: int | None, bos: bool | None) -> Tensor:
-    """[prompt, token], padded at the end."""
+def _tokens(
+    model: Transformer, texts: Any, length: int | None, bos: bool | None, positions: Sequence[int]
+) -> tuple[Tensor, list[int], dict[int, str]]:
+    """Ids [prompt, token], padded at the end; the row of each prompt; and why each other row was put aside."""
     if isinstance(texts, (str, Path)) and Path(texts).suffix == ".txt":
-        return rows_of_text(model, Path(texts), min(128, model.config.n_ctx) if length is None else length)
+        tokens = rows_of_text(model, Path(texts), min(128, model.config.n_ctx) if length is None else length, "collect")
+        return tokens, list(range(len(tokens))), {}
     if length is not None:
         raise InterpError(
             "collect: length is of rows that are cut from a text file (.txt); prompts of a data set keep theirs."
         )
+    found: dict[int, list[int]] = {}
+    rejected: dict[int, str] = {}
+    for row, (column, value) in enumerate(_prompts(model, texts)):
+        try:
+            found[row] = prompt_ids(model, value, column, bos)
+            _check_there(len(found[row]), positions)
+        except TokenError as error:
+            found.pop(row, None)
+            rejected[row] = reason_of(error)
+    ids = rows_of_ids(list(found.values())).to(model.device) if found else torch.empty(0, 0, dtype=torch.long)
+    return ids, list(found), rejected
+
+
+def _prompts(model: Transformer, texts: Any) -> Iterator[tuple[str, Any]]:
+    """The column and the value of each row."""
     if not isinstance(texts, (str, Path)):
-        return model.to_tokens(list(texts), bos=bos)
-    rows: list[list[int]] = []
+        yield from (("text", text) for text in texts)
+        return
     for piece in Source.of(texts).pieces(model.tokenizer):
         column = next((name for name in ("text", "prompt", "clean") if name in piece.column_names), None)
         if column is None:
             raise InterpError(
                 f"collect: the data set has no column text, prompt or clean; it has {', '.join(piece.column_names)}."
             )
-        for value in piece.column(column).to_pylist():
-            try:
-                rows.append(
-                    model.to_tokens(value if isinstance(value, str) else list(value or []), bos=bos)[0].tolist()
-                )
-            except TokenError as error:
-                raise TokenError(f"collect: row {len(rows)}: {error}") from error
-    return rows_of_ids(rows).to(model.device)
+        yield from ((column, value) for value in piece.column(column).to_pylist())
+
+
+def _check_there(length: int, positions: Sequence[int]) -> None:
+    for position in positions:
+        if not -length <= position < length:
+            raise TokenError(f"position {position} is out of range; the prompt has {length} tokens.")
+
+
+def _too_many(rejected: Mapping[int, str], rows: int, most: float) -> ResultError:
+    if not rows:
+        return ResultError(
+            "collect: there is no row to collect: the data set is empty, or the text shorter than one row."
+        )
+    first, why = next(iter(rejected.items()))
+    reason, often = Counter(rejected.values()).most_common(1)[0]
+    also = "" if reason == why else f" {often} because: {reason}"
+    return ResultError(
+        f"collect: {len(rejected)} of {rows} rows cannot be taken, more than {most:.0%}; the first is row {first}: {why}{also} Mend them, "
+        "or allow more (most_rejected=, --most-rejected)."
+    )
 
 
 def _run(model: Transformer, tokens: Tensor, places: Tensor, points: Sequence[str]) -> dict[str, Tensor]:
@@ -147,6 +189,17 @@ def _run(model: Transformer, tokens: Tensor, places: Tensor, points: Sequence[st
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
+def _cast(values: Tensor, dtype: str, name: str) -> Tensor:
+    """In the dtype that is kept. Raises ResultError where that has no room for a value."""
+    cast = values.to(getattr(torch, dtype))
+    if bool((torch.isinf(cast) & ~torch.isinf(values)).any()):
+        largest = float(values[torch.isfinite(values)].abs().max())
+        raise ResultError(
+            f"collect: {name} has values up to {largest:.3g}, which {dtype} cannot hold; give dtype float32."
+        )
+    return cast
+
+
 def _of_blocks(points: Sequence[str]) -> bool:
     """Whether no value behind the blocks is asked for, so that nothing need be unembedded."""
     return all(name.startswith(("blocks.", "hook_embed", "hook_pos_embed")) for name in points)
@@ -162,13 +215,21 @@ def _at(value: Tensor, axes: tuple[str, ...], places: Tensor) -> Tensor:
     return taken.masked_fill(~there.reshape(index.shape), math.nan)
 
 
-def _begun(zarr: Any, folder: Path, about: dict[str, Any], tokens: Tensor, places: Tensor) -> tuple[Any, int]:
+def _begun(
+    zarr: Any,
+    folder: Path,
+    about: dict[str, Any],
+    arrays: Mapping[str, tuple[Tensor, str | None]],
+    rejected: Mapping[int, str],
+) -> tuple[Any, int]:
     """The Zarr group, and how many rows are in it already. Raises InterpError for a folder of something else."""
-    if folder.exists():
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         try:
             group = zarr.open_group(str(folder), mode="r+")
             before = {name: group.attrs.get(name) for name in about}
             done = int(parse((folder / DONE).read_text(encoding="utf-8"))["rows"])
+            if not 0 <= done <= len(arrays["row"][0]):
+                raise ValueError(f"{done} rows are not of this collection")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InterpError(
                 f"collect: {folder} holds no collection that can go on; name another folder, or delete it."
@@ -178,13 +239,30 @@ def _begun(zarr: Any, folder: Path, about: dict[str, Any], tokens: Tensor, place
                 f"collect: {folder} holds another collection: its {', '.join(different)} differ. Name another folder, or delete it."
             )
         return group, done
-    make_folder(folder)
-    group = zarr.open_group(str(folder), mode="a", zarr_format=3)
+    make_folder(folder.parent)
+    sweep(folder.parent)
+    with temporary_folder(folder.parent) as place:  # so that a kill leaves no folder that cannot go on
+        _begin(zarr, place / folder.name, about, arrays, rejected)
+        (place / folder.name).rename(folder)
+    return zarr.open_group(str(folder), mode="r+"), 0
+
+
+def _begin(
+    zarr: Any,
+    folder: Path,
+    about: dict[str, Any],
+    arrays: Mapping[str, tuple[Tensor, str | None]],
+    rejected: Mapping[int, str],
+) -> None:
+    group = zarr.open_group(str(folder), mode="w", zarr_format=3)
     group.attrs.update(about)
-    for name, values, dims in (("token_id", tokens, ("prompt", "token")), ("place", places, ("prompt", "position"))):
-        group.create_array(name, data=values.cpu().numpy(), dimension_names=dims)
+    for name, (values, along) in arrays.items():
+        group.create_array(
+            name, data=values.cpu().numpy(), dimension_names=("prompt",) if along is None else ("prompt", along)
+        )
+    if rejected:
+        write_reasons(folder / f"{REJECTED}.parquet", rejected)
     _keep(folder, 0)
-    return group, 0
 
 
 DONE = "done.json"

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from analyses.extra import need
 from analyses.survey.cells import POSITIONAL, groups, table_name
-from analyses.survey.extra import need
+from analyses.survey.rows import is_missing
 from analyses.survey.sources import ROW, TOKENS
 from analyses.survey.staged import shard_file
 from interp.errors import ResultError
+
+Key = tuple[str | None, ...]
+"""Of a group of prompts: the text of each label, None where it is missing."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,12 @@ class Dense:
 
     Args:
         rows: of the data set, [prompt].
-        groups: what each prompt belongs to, [prompt].
+        groups: what each prompt belongs to, [prompt]: each label as text, None where it is missing.
         values: by variable, [prompt, ...] in the order of the axes in the template, NaN where a prompt has no such cell.
     """
 
     rows: np.ndarray
-    groups: np.ndarray
+    groups: Sequence[Key]
     values: Mapping[str, np.ndarray]
 
 
@@ -78,9 +82,7 @@ def read_dense(folder: Path, number: int, template: xr.Dataset, axes: Axes, by: 
         raise ResultError(f"summarise: there is no label {lacking[0]!r}; there are {', '.join(prompts.column_names)}.")
     rows, lengths = prompts.column(ROW).to_numpy(), prompts.column(TOKENS).to_numpy()
     labels = [prompts.column(name).to_pylist() for name in by]
-    keys = np.array(
-        [", ".join(map(str, key)) for key in zip(*labels, strict=True)] if by else [""] * len(rows), dtype=object
-    )
+    keys = [tuple(None if is_missing(value) else str(value) for value in key) for key in zip(*labels, strict=True)]
     values: dict[str, np.ndarray] = {}
     for dims, names in groups(template).items():
         measured = [name for name in names if template[name].dtype.kind in "fbiu"]
@@ -99,7 +101,15 @@ def read_dense(folder: Path, number: int, template: xr.Dataset, axes: Axes, by: 
         for name in measured:
             values[name] = np.full((len(rows), *(len(axes.coords[dim]) for dim in dims)), np.nan)
             values[name][place] = table.column(name).to_numpy()[there]
-    return Dense(rows, keys, values)
+    return Dense(rows, keys if by else [()] * len(rows), values)
+
+
+def group_names(keys: Sequence[Key]) -> dict[Key, str]:
+    """The name of each group, in the order of the names: its labels, in quotes where two groups had one name without."""
+    names = {key: ", ".join(map(str, key)) for key in keys}
+    if len(set(names.values())) < len(names):
+        names = {key: ", ".join(map(repr, key)) for key in keys}
+    return dict(sorted(names.items(), key=lambda item: item[1]))
 
 
 def _read(path: Path, columns: list[str] | None) -> Any:

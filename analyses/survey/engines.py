@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from analyses.survey.extra import need
+from analyses.extra import need
 from analyses.survey.manifest import done
 from analyses.survey.shard import Worker
 from interp.errors import InterpError

@@ -1,6 +1,7 @@
 """What a survey's folder says of itself: what was asked, which shards are done and whole, and all of it together at the end."""
 
 import json
+import os
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,9 @@ from interp.files import make_folder, regular, write_whole
 from interp.strict_json import parse
 
 REQUEST, SHARDS, MANIFEST, REJECTED, TEMPLATE = "request.json", "shards", "manifest.json", "rejected", "template.nc"
+REPORTED = {"shard", "rows", "accepted", "rejected", "reasons", "lengths", "files"}
+"""What is said of a shard and needed later."""
+
 SHOWN = 60
 """Characters of a value that is named in a message."""
 
@@ -41,10 +45,17 @@ def ask(folder: Path, request: Mapping[str, Any]) -> None:
     write_whole(about, lambda temporary: temporary.write_text(asked, encoding="utf-8"))
 
 
+def begun(folder: Path) -> bool:
+    """Whether a survey has been begun in a folder."""
+    return os.path.exists(folder / REQUEST)  # noqa: PTH110  False of a name that is too long, too, which `ask` names
+
+
 def asked_in(folder: Path) -> dict[str, Any]:
     """The request of a survey. Raises ResultError where there is none."""
     try:
         found: dict[str, Any] = parse(regular(folder / REQUEST).read_text(encoding="utf-8"))
+        if not (isinstance(found, dict) and isinstance(found.get("analysis"), str)):
+            raise ValueError("it names no analysis")
     except (OSError, ValueError) as error:
         raise ResultError(f"{folder} is no folder of a survey: its {REQUEST} cannot be read ({error}).") from error
     return found
@@ -91,13 +102,17 @@ def described(folder: Path, files: Iterable[Path], rows: Mapping[Path, int]) -> 
 
 
 def done(folder: Path, number: int) -> dict[str, Any] | None:
-    """The report of a shard that is done and whose files are those that were written; None where it is to be done (again)."""
+    """The report of a shard that is done and whose files are those that were written, with the survey's template; None where it is to be
+    done (again)."""
     path = marker(folder, number)
     try:
         report: dict[str, Any] = parse(regular(path).read_text(encoding="utf-8"))
         for name, about in report["files"].items():
             if digest(regular(folder / name)) != about["xxh3"]:
                 return None
+        whole = report["shard"] == number and report.keys() >= REPORTED and bool(report["files"])
+        if not whole or (report["accepted"] and not (folder / TEMPLATE).exists()):
+            return None
     except (OSError, ValueError, KeyError, AttributeError, TypeError):  # not there, or damaged
         return None
     return report

@@ -2,16 +2,26 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from analyses.survey.extra import need
+from analyses.extra import need, write_parquet
 from analyses.survey.manifest import REJECTED
-from interp.errors import ResultError
+from analyses.survey.sources import REASON, ROW
+from interp.errors import InterpError, ResultError
 from interp.files import write_whole
+
+MOST_REJECTED = 0.1
 
 FEWEST = 100
 """Rows, or all of a smaller data set, of which a share is taken."""
+
+
+def check_most(share: float, who: str) -> None:
+    """Raise InterpError for what is no share."""
+    if not isinstance(share, Real) or not 0 <= share <= 1:
+        raise InterpError(f"{who}: most_rejected is a share from 0 to 1, got {share!r}.")
 
 
 def check_share(folder: Path, reports: Mapping[int, Mapping[str, Any]], most: float, rows: int) -> None:
@@ -44,3 +54,10 @@ def gather_rejected(folder: Path) -> None:
                 writer.write_table(parquet.read_table(part))
 
     write_whole(folder / f"{REJECTED}.parquet", write)
+
+
+def write_reasons(path: Path, rejected: Mapping[int, str]) -> None:
+    """A table of rows, by number, and why each was put aside."""
+    pa = need("pyarrow")
+    numbers, reasons = pa.array(list(rejected), pa.int64()), pa.array(list(rejected.values()), pa.string())
+    write_parquet(path, pa.table({ROW: numbers, REASON: reasons}))

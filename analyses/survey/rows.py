@@ -7,6 +7,7 @@ from typing import Any
 from analyses.survey.surveyed import Surveyed
 from interp.errors import InterpError, TokenError
 from interp.model import Transformer
+from interp.whole_numbers import whole_number
 
 PADDING = 8
 """A batch's shortest prompt lacks at most an eighth of its longest's tokens."""
@@ -53,17 +54,37 @@ def ready(model: Transformer, row: Mapping[str, Any], number: int, roles: Mappin
     ids: dict[str, Any] = {}
     for role, column in roles.items():
         value = row[column]
-        if value is None or (isinstance(value, float) and value != value):
+        if is_missing(value):
             raise TokenError(f"{column} is missing.")
         if role in ("answer", "wrong"):
-            ids[role] = model.to_single_token(value)
+            whole = isinstance(value, float) and value.is_integer()  # ids of a column in which some are missing
+            value = int(value) if whole else value
+            ids[role] = model.to_single_token(value if isinstance(value, str) else whole_number(value, column))
         else:
-            ids[role] = model.to_tokens(value if isinstance(value, str) else list(value), bos=bos)[0].tolist()
+            ids[role] = prompt_ids(model, value, column, bos)
     prompts = [role for role in ids if role not in ("answer", "wrong")]
     lengths = [len(ids[role]) for role in prompts]
     if len(set(lengths)) > 1:
         raise TokenError(f"the clean prompt has {lengths[0]} tokens and the corrupt one {lengths[1]}.")
     return Ready(number, ids, max(lengths))
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a table has no value here: null, or NaN, as pandas writes it."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def prompt_ids(model: Transformer, value: Any, column: str, bos: bool | None) -> list[int]:
+    """The token ids of a prompt: a text, or a list of ids. Raises TokenError for anything else, such as several prompts in one row."""
+    if is_missing(value):
+        raise TokenError(f"{column} is missing.")
+    if not isinstance(value, str):
+        if not isinstance(value, list) or any(isinstance(one, (str, bytes, list, dict)) for one in value):
+            raise TokenError(f"{column} must be a text or a list of token ids, got {str(value)[:40]}.")
+        if not value:
+            raise TokenError(f"{column} is empty: give it at least one token.")
+    ids: list[int] = model.to_tokens(value, bos=bos)[0].tolist()
+    return ids
 
 
 def batches(rows: Sequence[Ready], model: Transformer, max_bytes: int, most: int | None) -> Iterator[list[Ready]]:

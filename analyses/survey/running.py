@@ -6,14 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from analyses.extra import need
 from analyses.survey.engines import here, with_ray
-from analyses.survey.extra import need
-from analyses.survey.manifest import ask, done, write_manifest
-from analyses.survey.rejected import check_share, gather_rejected
+from analyses.survey.manifest import ask, begun, done, write_manifest
+from analyses.survey.rejected import MOST_REJECTED, check_most, check_share, gather_rejected
 from analyses.survey.rows import roles_of
 from analyses.survey.sources import Source
 from analyses.survey.staged import stage
 from analyses.survey.surveyed import checked_options, surveyed
+from analyses.survey.values import check_values
 from interp.errors import InterpError
 from interp.hooks import check_unhooked
 from interp.loading import load
@@ -26,7 +27,6 @@ FORMAT = 1
 """Of the tables and their folder."""
 
 SHARD_ROWS = 1000
-MOST_REJECTED = 0.1
 
 
 @takes_whole("workers", "shard_rows", "max_bytes", least={"workers": 1, "shard_rows": 1, "max_bytes": 1})
@@ -73,15 +73,14 @@ def survey(
         The manifest: the request, `rows`, `accepted`, `rejected`, `reasons` and `shards`.
 
     Raises:
-        InterpError: an unknown analysis or option, a data set that cannot be read or lacks a column, a folder of another survey (it says
-            what differs), or a package that is not installed. HookError: hooks are attached.
+        InterpError: an unknown analysis or option, a value that an option cannot have, a data set that cannot be read or lacks a column,
+            a folder of another survey (it says what differs), or a package that is not installed. HookError: hooks are attached.
         ResultError: more rows than `most_rejected` were put aside; the commonest reason is named.
     """
     need("pyarrow")
     folder, source, about = Path(out), Source.of(pairs), surveyed(analysis)
     asked = checked_options(analysis, options or {})
-    if not 0 <= most_rejected <= 1:
-        raise InterpError(f"survey: most_rejected is a share from 0 to 1, got {most_rejected!r}.")
+    check_most(most_rejected, "survey")
     ray = workers is not None or address is not None
     if ray and not isinstance(model, str):
         raise InterpError("survey: with workers the model is given by its name or path, since each of them loads it.")
@@ -89,6 +88,8 @@ def survey(
         need("ray.data")
     loaded = load(model, **dict(load_options or {})) if isinstance(model, str) else model
     check_unhooked(loaded, "survey")
+    if not begun(folder):
+        check_values(loaded, analysis, asked, max_bytes)
     request = {
         "format": FORMAT, "analysis": analysis, "options": asked, "data": source.about(), "shard_rows": shard_rows,
         "max_bytes": max_bytes, "model": _about_model(loaded),

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analyses.extra import need, write_parquet
 from analyses.results import save
 from analyses.survey.cells import in_order, tables
-from analyses.survey.extra import need, write_parquet
 from analyses.survey.manifest import REJECTED, TEMPLATE, described, done, finish, versions
 from analyses.survey.rows import Ready, batches, by_column, ready, reason_of, roles_of
 from analyses.survey.sources import REASON, ROW

@@ -1,7 +1,7 @@
 """Data sets of prompts, read in pieces: Parquet, CSV, JSON lines, a `datasets` directory of Hugging Face, or pairs of a task."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 import xxhash
 
-from analyses.survey.extra import need
+from analyses.extra import need
 from interp.errors import InterpError
 from interp.files import regular
 from interp.strict_json import parse
@@ -43,6 +43,8 @@ class Source:
         """From a path, or `task:NAME:COUNT` with an optional `:SEED`. Raises InterpError for what is none of them."""
         if isinstance(given, str) and given.startswith("task:"):
             return cls("task", drawn=_task(given))
+        if not isinstance(given, str | Path):
+            raise InterpError(f"survey: {given!r} is no data set; give a path, or task:NAME:COUNT.")
         path = Path(given)
         if path.is_dir():
             _check_saved(path)
@@ -63,8 +65,9 @@ class Source:
             name, count, seed = self.drawn
             return {"form": "task", "task": name, "pairs": count, "seed": seed}
         assert self.place is not None
-        files = sorted(p for p in self.place.rglob("*") if p.is_file()) if self.place.is_dir() else [self.place]
-        return {"form": self.form, "files": {file.name: digest(file) for file in files}}
+        folder = self.place if self.place.is_dir() else self.place.parent
+        files = sorted(p for p in folder.rglob("*") if p.is_file()) if self.place.is_dir() else [self.place]
+        return {"form": self.form, "files": {file.relative_to(folder).as_posix(): digest(file) for file in files}}
 
     def pieces(self, tokenizer: Tokenizer | None) -> Iterator[Any]:
         """The rows as Arrow tables of some thousand rows, in order.
@@ -83,7 +86,7 @@ class Source:
         assert self.place is not None
         try:
             yield from readers[self.form](self.place)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, UnicodeError, OverflowError) as error:
             raise InterpError(f"survey: {self.place} cannot be read as {self.form}: {error}.") from error
 
 
@@ -140,15 +143,30 @@ def _csv(path: Path) -> Iterator[Any]:
     parsed = csv.ParseOptions(newlines_in_values=True)
     with csv.open_csv(path, convert_options=convert, parse_options=parsed) as reader:
         for batch in reader:
+            if undecoded := [field.name for field in batch.schema if pa.types.is_binary(field.type)]:
+                raise InterpError(f"survey: column {undecoded[0]!r} of {path} is no text in UTF-8; save it so.")
             yield pa.Table.from_batches([batch])
 
 
 def _jsonl(path: Path) -> Iterator[Any]:
     pa = need("pyarrow")
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
         while some := list(islice(numbered, PIECE)):
-            yield pa.Table.from_pylist([_object(path, number, line) for number, line in some])
+            rows = [_object(path, number, line) for number, line in some]
+            columns = dict.fromkeys(name for row in rows for name in row)  # also those that the first row lacks
+            yield pa.table({name: _column(path, name, some, [row.get(name) for row in rows]) for name in columns})
+
+
+def _column(path: Path, name: str, lines: Sequence[tuple[int, str]], values: Sequence[Any]) -> Any:
+    """Values of one name in some lines as an Arrow array. Raises InterpError where they have no type in common."""
+    pa = need("pyarrow")
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, UnicodeError, OverflowError) as error:
+        raise InterpError(
+            f"survey: {name!r} in lines {lines[0][0]} to {lines[-1][0]} of {path} cannot be a column of one type: {error}."
+        ) from error
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:

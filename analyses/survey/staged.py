@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from analyses.survey.extra import need, write_parquet
+from analyses.extra import need, write_parquet
 from analyses.survey.sources import Source, digest
 from interp.errors import InterpError
 from interp.files import regular, write_whole
@@ -23,17 +23,16 @@ def shard_file(number: int) -> str:
 def stage(
     source: Source, folder: Path, rows: int, tokenizer: Tokenizer | None, told: Callable[[int], Any]
 ) -> dict[str, Any]:
-    """Write the shards of a data set into `input/`, unless they are there: {"rows", "shards": [{"rows", "xxh3"}], "columns"}.
+    """Write the shards of a data set into `input/`, unless they are there and whole: {"rows", "shards": [{"rows", "xxh3"}], "columns"}.
 
     Args:
         rows: of a shard.
         told: is called with the number of rows so far.
     """
     about = folder / f"{INPUT}.json"
-    if about.exists():
-        found: dict[str, Any] = parse(regular(about).read_text(encoding="utf-8"))
-        return found
     place = folder / INPUT
+    if (there := _staged(about, place)) is not None:
+        return there
     shards: list[dict[str, Any]] = []
     columns: list[str] = []
     total = 0
@@ -50,6 +49,17 @@ def stage(
     return staged
 
 
+def _staged(about: Path, place: Path) -> dict[str, Any] | None:
+    """What was written before; None where it is not there, or not whole."""
+    try:
+        found: dict[str, Any] = parse(regular(about).read_text(encoding="utf-8"))
+        sums = [shard["xxh3"] for shard in found["shards"]]
+        whole = all(digest(regular(place / shard_file(number))) == known for number, known in enumerate(sums))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if whole and {"rows", "columns"} <= found.keys() else None
+
+
 def read_shard(folder: Path, number: int) -> Any:
     """The rows of a shard as an Arrow table."""
     return need("pyarrow.parquet").read_table(folder / INPUT / shard_file(number))
@@ -62,6 +72,8 @@ def _alike(pieces: Iterator[Any]) -> Iterator[Any]:
     for piece in pieces:
         if first is None:
             first = piece.schema
+            if twice := [name for name in first.names if first.names.count(name) > 1]:
+                raise InterpError(f"survey: the data set has two columns {twice[0]!r}; give each its own name.")
         if unknown := [name for name in piece.column_names if name not in first.names]:
             raise InterpError(
                 f"survey: a row after {row} has a column {unknown[0]!r}, which the first rows have not; give every row the same columns."

@@ -11,7 +11,7 @@ import xarray as xr
 from analyses.averaged import GROUP, LEFT_OUT, PROMPTS, TOKENS
 from analyses.from_end import FROM_END
 from analyses.results import load
-from analyses.survey.dense import Axes, Dense, read_dense
+from analyses.survey.dense import Axes, Dense, Key, group_names, read_dense
 from analyses.survey.manifest import MANIFEST, TEMPLATE, asked_in, done
 from analyses.survey.moments import Moments
 from analyses.survey.surveyed import Surveyed, surveyed
@@ -39,22 +39,24 @@ def summarise(folder: str | Path, *, by: str | Sequence[str] | None = None) -> x
         multiplies up, such as reproduction numbers, the geometric one), text and ids empty; `_mean`, `_standard_error` and `_interval` as
         the analysis has them, NaN where a prompt has no value. Numbers that it gives once for all prompts together are NaN.
         `averaged_prompts` is the prompts' number, `averaged_left_out` that of pairs without an effect, `averaged_tokens` (bound) the fewest
-        and most tokens. In prompts of unequal length positions are counted from the end. With `by`, all that by `group` too:
-        `summary.sel(group="...")` is the result of one.
+        and most tokens. In prompts of unequal length positions are counted from the end. With `by`, all that by `group` too, None
+        where a label is missing: `summary.sel(group="...")` is the result of one.
 
     Raises:
         ResultError: no folder of a finished survey, tables that are not what was written, a label that is not there or has too many values.
     """
     place = Path(folder)
     about, reports = surveyed(asked_in(place)["analysis"]), _reports(place)
-    template = load(place / TEMPLATE)
-    labels = [by] if isinstance(by, str) else list(by or ())
+    labels = [by] if isinstance(by, str) else list(by or ()) if isinstance(by, Sequence | None) else [str(by)]
     lengths = [report["lengths"] for report in reports if report["lengths"]]
     if not lengths:
         raise ResultError(f"summarise: not one row of {place} could be measured.")
+    if not (place / TEMPLATE).exists():
+        raise ResultError(f"summarise: {place} has no {TEMPLATE}; run the survey again, which makes it.")
+    template = load(place / TEMPLATE)
     bounds = (min(low for low, _ in lengths), max(high for _, high in lengths))
     axes = Axes.of(template, *bounds)
-    found: dict[str, _Group] = {}
+    found: dict[Key, _Group] = {}
     for report in reports:
         if not report["accepted"]:
             continue
@@ -63,17 +65,18 @@ def summarise(folder: str | Path, *, by: str | Sequence[str] | None = None) -> x
                 f"summarise: the tables of shard {report['shard']} are not those that were written; run the survey again."
             )
         dense = read_dense(place, report["shard"], template, axes, labels)
-        for key in np.unique(dense.groups).tolist():
+        for key in dict.fromkeys(dense.groups):
             if not found.setdefault(key, _Group(template, about)).seen and len(found) > MOST_GROUPS:
                 raise ResultError(
                     f"summarise: {', '.join(labels)} has more than {MOST_GROUPS} values; choose a label with fewer."
                 )
-            found[key].add(dense, dense.groups == key)
-    whole = [found[key].result(axes, bounds) for key in sorted(found)]
+            found[key].add(dense, np.array([one == key for one in dense.groups]))
+    names = group_names(list(found))
+    whole = [found[key].result(axes, bounds) for key in names]
     if not labels:
         return whole[0]
     joined: xr.Dataset = xr.concat(
-        whole, xr.Variable(GROUP, np.array(sorted(found), dtype=object)), data_vars="all", coords="minimal", compat="override",
+        whole, xr.Variable(GROUP, np.array(list(names.values()), dtype=object)), data_vars="all", coords="minimal", compat="override",
         combine_attrs="override",
     )  # fmt: skip
     return joined
@@ -82,11 +85,11 @@ def summarise(folder: str | Path, *, by: str | Sequence[str] | None = None) -> x
 def _reports(folder: Path) -> list[dict[str, Any]]:
     try:
         manifest = parse(regular(folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        shards: list[dict[str, Any]] = list(manifest["shards"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultError(
             f"summarise: the survey in {folder} is not finished; the same call or command goes on with it."
         ) from error
-    shards: list[dict[str, Any]] = manifest["shards"]
     return shards
 
 

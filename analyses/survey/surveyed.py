@@ -10,6 +10,7 @@ from analyses.results import as_json
 from interp.errors import InterpError, is_known, nearest
 from interp.model import Transformer
 from interp.strict_json import parse
+from interp.whole_numbers import whole_number
 
 TOGETHER = ("mean", "mean_by_position")
 """Replacements that are taken over all prompts of a call, where no reference is given."""
@@ -73,7 +74,10 @@ SURVEYED: dict[str, Surveyed] = {
     ),
     "cascade.ledger": Surveyed("prompt", alone=True),
     "cascade.coupled": Surveyed(
-        "prompt", alone=True, draws=lambda options: int(options.get("seeds", 8)), shares=("damage", "aligned_damage")
+        "prompt",
+        alone=True,
+        draws=lambda options: whole_number(options.get("seeds", 8), "cascade.coupled: seeds", InterpError),
+        shares=("damage", "aligned_damage"),
     ),
 }
 
@@ -145,7 +149,8 @@ def call(
     if "max_bytes" in signature(function).parameters:
         given["max_bytes"] = max_bytes
     if about.draws is not None:
-        given["seed"] = int(given.get("seed", 0)) + first * about.draws(options)
+        seed = whole_number(given.get("seed", 0), f"{name}: seed", InterpError)
+        given["seed"] = seed + first * about.draws(options)
     given |= {role: list(rows[role]) for role in ("answer", "wrong") if role in rows}
     prompts = [list(rows[role]) for role in (("clean", "corrupt") if about.takes == "pair" else ("prompt",))]
     return function(model, *prompts, **given)
