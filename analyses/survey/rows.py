@@ -7,7 +7,7 @@ from typing import Any
 from analyses.survey.surveyed import Surveyed
 from interp.errors import InterpError, TokenError
 from interp.model import Transformer
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import whole_number, whole_numbers
 
 PADDING = 8
 """A batch's shortest prompt lacks at most an eighth of its longest's tokens."""
@@ -83,6 +83,7 @@ def prompt_ids(model: Transformer, value: Any, column: str, bos: bool | None) ->
             raise TokenError(f"{column} must be a text or a list of token ids, got {str(value)[:40]}.")
         if not value:
             raise TokenError(f"{column} is empty: give it at least one token.")
+        value = whole_numbers(value, f"each token id of {column}")
     ids: list[int] = model.to_tokens(value, bos=bos)[0].tolist()
     return ids
 
