@@ -107,7 +107,7 @@ def test_the_tokenizer_has_the_names_of_theirs(town):
 
 @pytest.mark.parametrize(
     "options",
-    [{"attention_mask": torch.ones(2, 2)}, {"attention_mask": [[1] * 5] * 2}, {"past_kv_cache": object()}, {"bogus": 1},
+    [{"attention_mask": torch.ones(2, 2)}, {"attention_mask": [[1] * 5] * 2}, {"past_kv_cache": "kept"}, {"bogus": 1},
      {"return_type": "all"}, {"stop_at_layer": "1"}],
     ids=str,
 )  # fmt: skip
