@@ -91,7 +91,7 @@ def test_without_kaleido_the_message_installs_it_anywhere(monkeypatch):
     assert renderer() == "plotly_mimetype"
 
 
-@pytest.mark.parametrize(("required", "status", "said"), [("", 0, r"3 skipped"), ("1", 1, r"3 errors")])
+@pytest.mark.parametrize(("required", "status", "said"), [("", 0, r"7 skipped"), ("1", 1, r"7 errors")])
 def test_the_suite_skips_what_needs_one_and_counts_it(tmp_path, required, status, said):
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     env |= {"BROWSER_PATH": str(tmp_path / "none"), "BROWSER_REQUIRED": required}
@@ -110,6 +110,6 @@ def test_the_suite_skips_what_needs_one_and_counts_it(tmp_path, required, status
     assert done.returncode == status, done.stdout
     assert re.search(said, done.stdout)
     counted = (
-        "3 tests that need a browser were skipped, and notebooks drew no pictures: no Chrome or Chromium was found"
+        "7 tests that need a browser were skipped, and notebooks drew no pictures: no Chrome or Chromium was found"
     )
     assert (counted in done.stdout) == (status == 0)

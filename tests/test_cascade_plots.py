@@ -36,7 +36,8 @@ def test_ledger_ends_in_the_total(smalltown, pairs):
     result = cascade.ledger(smalltown, [pair.clean for pair in pairs], [pair.corrupt for pair in pairs])
     figure = analyses.plot(result)
     steps, total = (trace for trace in figure.data if isinstance(trace, go.Bar))
-    assert steps.x[:3] == ("0.attn", "0.mlp", "1.attn")
+    assert steps.hovertext[:3] == ("0.attn", "0.mlp", "1.attn")
+    assert figure.layout.xaxis.ticktext[-1] == "<b>total</b>"
     assert steps.base[-1] + steps.y[-1] == pytest.approx(total.y[0], abs=1e-3)
     assert total.y[0] == pytest.approx(float(result["log_k"].mean("prompt").sum()))
     grids = [np.array(trace.z) for trace in figure.data if isinstance(trace, go.Heatmap)]
@@ -104,7 +105,8 @@ def test_trained_and_random_stand_on_the_same_scales(smalltown, pairs):
     match(drawn)
     assert drawn[0].layout.coloraxis.cmax == drawn[1].layout.coloraxis.cmax
     assert drawn[0].layout.yaxis.range == drawn[1].layout.yaxis.range
-    assert drawn[0].layout.xaxis.range is None  # of names
+    assert drawn[0].layout.xaxis.range == drawn[1].layout.xaxis.range
+    assert drawn[0].layout.xaxis.ticktext == drawn[1].layout.xaxis.ticktext  # names
     drawn = [analyses.plot(cascade.light_cone(model, texts, n_directions=2)) for model in models]
     match(drawn)
     bars = [next(trace for trace in figure.data if trace.type == "heatmap").colorbar for figure in drawn]

@@ -273,7 +273,7 @@ def test_the_figure_has_heads_in_a_grid_mlps_beside_and_the_input_in_words():
     assert "positions 0, -1" in title
     scale = figure.layout.coloraxis
     assert scale.cmid == 0
-    assert scale.cmax == -scale.cmin == max(0.05, *(abs(value) for name, value in change.items() if name != "input"))
+    assert scale.cmax == -scale.cmin == max(abs(value) for name, value in change.items() if name != "input")
     one = analyses.plot(result, prompt=1)
     assert one.data[0].z[0, 0] == result.change.sel(source="a0.h0")[1]
     attention_only = analyses.path_patching(tiny(config=replace(TINY, mlp="none")), clean, corrupt, **asked)

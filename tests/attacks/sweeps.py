@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from inspect import signature
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,13 @@ def sweep(rows: Any = None, readout: Any = None, **options: Any) -> Any:
     return interp.sweep(MODEL, TOKENS, rows, Logits() if readout is None else readout, **options)
 
 
+def survey_of_one(**options: Any) -> Any:
+    with TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.jsonl"
+        rows.write_text('{"prompt": [1, 2, 3]}\n')
+        return analyses.survey(MODEL, rows, "residual_stream", out=Path(folder) / "out", **options)
+
+
 def hooked(functions: Any) -> None:
     with MODEL.hooks(functions):
         MODEL(TOKENS)
@@ -69,7 +77,8 @@ def bounded() -> Iterator[tuple[str, Callable[..., Any]]]:
     extra |= {name: {"circuit": whole} for name in ("completeness", "minimality")}
     extra |= {"faithfulness": {"circuits": whole}, "faithfulness_curve": {"scores": dict.fromkeys(whole, 1.0)}}
     given["run_circuit"] = (whole, one, two)
-    for name in sorted(analyses.__all__):
+    yield "survey", lambda **k: survey_of_one(**k)
+    for name in sorted(set(analyses.__all__) - {"survey"}):
         function = getattr(analyses, name)
         if callable(function) and "max_bytes" in signature(function).parameters:
             taken = signature(function).parameters
