@@ -34,7 +34,7 @@ def server(smalltown):
     thread.join(10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright holds the event loop: no longer than these tests
 def chromium():
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
@@ -103,7 +103,7 @@ class Tab:
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def context(chromium):
     """One for all tabs, so that what the page consists of is fetched once."""
     return chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
