@@ -84,7 +84,8 @@ class Tab:
         )
 
     def cell(self, name, column, row):
-        """Click on a cell of a figure."""
+        """Click on a cell of a figure, once those above it have come."""
+        self.draws("lens")
         self.draws(name)
         self.page.locator(f"#panel-{name}").scroll_into_view_if_needed()
         self.until(f"document.querySelector('#figure-{name}').dataset.listens")
