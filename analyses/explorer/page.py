@@ -89,21 +89,9 @@ def _left() -> Component:
         [
             _section(
                 "Prompt",
-                dmc.Textarea(
-                    id="clean",
-                    label="Clean text",
-                    autosize=True,
-                    minRows=2,
-                    maxRows=8,
-                    debounce=400,
-                ),
-                dmc.Textarea(
-                    id="corrupt",
-                    label="Corrupt text",
-                    autosize=True,
-                    minRows=2,
-                    maxRows=8,
-                    debounce=400,
+                *(
+                    dmc.Textarea(id=name, label=label, autosize=True, minRows=2, maxRows=8, debounce=400)
+                    for name, label in (("clean", "Clean text"), ("corrupt", "Corrupt text"))
                 ),
                 html.Div(
                     [
