@@ -21,6 +21,9 @@ SHORT_NAMES = {
 }
 """Names of TransformerLens' own for models on the hub."""
 
+WITHOUT_BOS = ("gpt_neox", "qwen2", "qwen3")
+"""Families whose texts begin without BOS by default, in late versions of `HookedTransformer` and in the bridge of 4.3."""
+
 
 def processed(
     model: interp.Transformer,

@@ -15,7 +15,7 @@ from interp.names import Selection
 from interp.tokenizer import PAD, Tokenizer
 from interp.transformer_lens.cache import ActivationCache
 from interp.transformer_lens.config import HookedTransformerConfig, dtype_of
-from interp.transformer_lens.loading import apart, freeze_fixed, initialised, only, processed, source_of
+from interp.transformer_lens.loading import WITHOUT_BOS, apart, freeze_fixed, initialised, only, processed, source_of
 from interp.transformer_lens.points import TOKENS, HookFunction, WithHooks, checked_pairs
 from interp.transformer_lens.slices import Slice, SliceInput
 from interp.transformer_lens.states import WithStates
@@ -107,7 +107,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
                 left out, with a warning.
             hf_model: a `transformers` model in memory, whose weights are taken instead.
             device: None is the accelerator where there is one.
-            default_prepend_bos: whether texts begin with BOS; None is True.
+            default_prepend_bos: whether texts begin with BOS; None is what theirs do: yes, but for GPT-NeoX (Pythia), Qwen 2 and 3.
             dtype: of the weights, or its name.
             others: `n_devices=1`, `move_to_device=True` and the like may be said.
 
@@ -147,7 +147,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         name = model_name if isinstance(model_name, str) else found.name
         cfg = HookedTransformerConfig.of(
             found.config, name, device=place, dtype=dtype,
-            default_prepend_bos=True if default_prepend_bos is None else default_prepend_bos,
+            default_prepend_bos=found.format not in WITHOUT_BOS if default_prepend_bos is None else default_prepend_bos,
         )  # fmt: skip
         cfg.normalization_type = f"{cfg.normalization_type}Pre" if folded else cfg.normalization_type
         freeze_fixed(core, (".ln1.", ".ln2.", "ln_final.") if folded else ())

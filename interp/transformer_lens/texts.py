@@ -62,7 +62,7 @@ class WithTexts(nn.Module):
         """Token ids of one text or several.
 
         Args:
-            prepend_bos: None is `cfg.default_prepend_bos`, which is True unless it was given otherwise.
+            prepend_bos: None is `cfg.default_prepend_bos`, see `from_pretrained`.
             padding_side: where shorter rows are filled with the end-of-text token; None is `default_padding_side`.
             truncate: cut what is longer than the context.
         """
