@@ -16,6 +16,17 @@ README = Path(__file__).parents[1] / "README.md"
 COMMAND = re.compile(r"^(interp (?:.*\\\n)*.*?)  # (\d+) s$", flags=re.MULTILINE)
 QUICK = 6
 """Commands that take more seconds than this run with the mark `slow` only."""
+SMALLER = {
+    "sample(100": "sample(16",
+    "controls=20": "controls=3",
+    "pairs[:12]": "pairs[:6]",
+    "clean[:12]": "clean[:6]",
+    "corrupt[:12]": "corrupt[:6]",
+    "clean[:32]": "clean[:6]",
+    "corrupt[:32]": "corrupt[:6]",
+    "seeds=4, steps=64": "seeds=2, steps=24",
+}
+"""What the blocks do less of here; as written they run with the mark `slow`."""
 
 
 def commands() -> list[tuple[str, int]]:
@@ -50,19 +61,24 @@ def test_every_command_runs_in_its_order(tmp_path):
     assert {"report.html", "cascade.html", "outside.html", "card.md"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_every_block_runs(monkeypatch):
+def blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("smaller", [SMALLER, pytest.param({}, marks=pytest.mark.slow)], ids=["less", "as written"])
+def test_every_block_runs(smaller, monkeypatch):
     shown: list[go.Figure] = []
     monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
     names: dict[str, object] = {}
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for block in blocks:
+    assert all(written in "".join(blocks()) for written in smaller)
+    for block in blocks():
+        for written, less in smaller.items():
+            block = block.replace(written, less)
         exec(compile(block, str(README), "exec"), names)
-    assert len(blocks) >= 3
-    assert [figure.layout.title.text.split(" ·")[0] for figure in shown] == [
-        "Patching the stream: clean values into the corrupt run",
-        "Without heads 2.3, 3.2, 4.0, 4.1, 4.3, 5.0",
-        "Coupled texts",
-    ]
+    titles = [figure.layout.title.text.split(" ·")[0] for figure in shown]
+    assert titles[::2] == ["Patching the stream: clean values into the corrupt run", "Coupled texts"]
+    assert smaller or titles[1] == "Without heads 2.3, 3.2, 4.0, 4.1, 4.3, 5.0"
+    assert titles[1].startswith("Without heads ")
     changed = names["swept"]
     assert changed.values.shape[0] == 6
     assert (changed.values != changed.base).any(1).all()

@@ -241,15 +241,9 @@ def _draw_nodes(
     fig: go.Figure, circuit: Circuit, values: Mapping[str, float], places: Mapping[str, tuple[float, float]]
 ) -> None:
     """A label in the place of each node, upon the lines; beneath it a point that says what runs in and out."""
-    nodes = circuit.nodes
-    for name in nodes:
-        kind = name if name in ("input", "logits") else "mlp" if name.startswith("m") else "head"
-        x, y = places[name]
-        fig.add_annotation(
-            x=x, y=y, text=name.replace("a", "").replace("h", "") if kind == "head" else name, showarrow=False,
-            font={"size": 10, "color": INK}, bgcolor=FILLS[kind], bordercolor=BORDERS[kind], borderwidth=1, borderpad=2,
-        )  # fmt: skip
-    said = []
+    nodes, said = circuit.nodes, []
+    labels = [_label(name, *places[name]) for name in nodes]
+    fig.update_layout(annotations=[*fig.layout.annotations, *labels])  # one by one, plotly looks at all that are there
     for name in nodes:
         into = [edge.name for edge in circuit.listed if name in readers_of(edge.destination, circuit.shape)]
         out = [edge.name for edge in circuit.listed if edge.source.name == name]
@@ -258,6 +252,14 @@ def _draw_nodes(
         x=[places[name][0] for name in nodes], y=[places[name][1] for name in nodes], mode="markers", name="nodes", showlegend=False,
         marker={"size": 20, "opacity": 0}, customdata=said, hovertemplate="%{customdata}<extra></extra>",
     )  # fmt: skip
+
+
+def _label(name: str, x: float, y: float) -> dict[str, Any]:
+    kind = name if name in ("input", "logits") else "mlp" if name.startswith("m") else "head"
+    return {
+        "x": x, "y": y, "text": name.replace("a", "").replace("h", "") if kind == "head" else name, "showarrow": False,
+        "font": {"size": 10, "color": INK}, "bgcolor": FILLS[kind], "bordercolor": BORDERS[kind], "borderwidth": 1, "borderpad": 2,
+    }  # fmt: skip
 
 
 def _listed(what: str, names: Sequence[str], values: Mapping[str, float]) -> str:
