@@ -156,12 +156,11 @@ def borel_ccdf(sigma: float, largest: int) -> Float[np.ndarray, " size"]:
 
 def power_law(sizes: Int[np.ndarray, " avalanche"], largest: int) -> float:
     """The exponent of P(S = n) ~ n^-a on 1 to `largest`, by maximum likelihood."""
-    n = np.arange(1, largest + 1)
-    mean = float(np.log(sizes).mean())
+    logs, mean = np.log(np.arange(1, largest + 1)), float(np.log(sizes).mean())
 
     def surplus(a: float) -> float:
-        weights = np.exp(-a * np.log(n) - special.logsumexp(-a * np.log(n)))
-        return float((weights * np.log(n)).sum() - mean)
+        weights = np.exp(-a * logs - (-a * logs).max())
+        return float(weights @ logs / weights.sum() - mean)
 
     return float(optimize.brentq(surplus, -20.0, 60.0))
 
