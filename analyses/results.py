@@ -4,6 +4,7 @@ import json
 import platform
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from numbers import Real
 from pathlib import Path
@@ -66,10 +67,16 @@ def make(
         "seed": as_json(seed),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
-        "versions": json.dumps({"python": platform.python_version()} | {name: version(name) for name in VERSIONS}),
+        "versions": _versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return xr.Dataset(data, coords=dict(coords), attrs=attrs)
+
+
+@cache
+def _versions() -> str:
+    """Of what made a result; read from disk, so once a process."""
+    return json.dumps({"python": platform.python_version()} | {name: version(name) for name in VERSIONS})
 
 
 def as_json(values: Any, **layout: Any) -> str:

@@ -25,6 +25,41 @@ LONG = 16
 _every_call = jaxtyping.jaxtyped
 
 
+class Checks:
+    """What is known of the calls of a function, or of all closures that are made by the same lines.
+
+    Args:
+        function: one of them.
+    """
+
+    def __init__(self, function: Callable[..., Any], typechecker: Callable[..., Any]) -> None:
+        self._typechecker = typechecker
+        self._kinds = VALUES if _names_literals(function) else KINDS
+        self.passed: dict[Hashable, set[Hashable]] = {}
+        self.returned = threading.local()
+
+    def in_full(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function with every call checked; made when one is, for that takes longer than most calls."""
+        checked: Callable[..., Any] = _every_call(function, typechecker=self._typechecker)
+        return checked
+
+    def of_results(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same that gives what was returned, so that this is checked."""
+        return self.in_full(_giving(function, self.returned))
+
+    def kind(self, value: Any) -> Hashable | None:
+        """Of a value; None where it has none that is known."""
+        try:
+            of = type(value)
+            make = self._kinds[of]
+            return of if make is None else make(value)  # type: ignore[no-any-return]
+        except _UnknownError:
+            return None
+
+
+_of_lines: dict[types.CodeType, Checks] = {}
+
+
 def once_a_kind(function: Any = None, *, typechecker: Callable[..., Any] = beartype) -> Any:
     """In place of `jaxtyping.jaxtyped`, which checks every call and takes ten times as long."""
     if function is None:
@@ -33,27 +68,31 @@ def once_a_kind(function: Any = None, *, typechecker: Callable[..., Any] = beart
         if dataclasses.is_dataclass(function) and "__init__" in vars(function):
             function.__init__ = once_a_kind(function.__init__, typechecker=typechecker)  # type: ignore[misc]
         return function
-    in_full = _every_call(function, typechecker=typechecker)
-    by_value = _names_literals(function)
-    passed: dict[Hashable, set[Hashable]] = {}
-    returned = threading.local()
-    of_results = functools.cache(lambda: _every_call(_giving(function, returned), typechecker=typechecker))
+    lines = getattr(function, "__code__", None)
+    checks = _of_lines.get(lines) if lines is not None and "<locals>" in function.__qualname__ else None
+    if checks is None:
+        checks = Checks(function, typechecker)
+        if lines is not None:
+            _of_lines[lines] = checks
+    kind, passed = checks.kind, checks.passed
+    in_full = functools.cache(lambda: checks.in_full(function))
+    of_results = functools.cache(lambda: checks.of_results(function))
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        given = _kind((args, kwargs), by_value)
+        given = kind([args, kwargs] if kwargs else args)  # a list is never all arguments
         if given is None:
-            return in_full(*args, **kwargs)
+            return in_full()(*args, **kwargs)
         results = passed.get(given)
-        result = (in_full if results is None else function)(*args, **kwargs)
-        kind = _kind(result, by_value)
+        result = (in_full() if results is None else function)(*args, **kwargs)
+        found = kind(result)
         if results is None:
             results = passed.setdefault(given, set())
-        elif kind not in results:
-            returned.value = result
+        elif found not in results:
+            checks.returned.value = result
             of_results()(*args, **kwargs)
-        if kind is not None:
-            results.add(kind)
+        if found is not None:
+            results.add(found)
         return result
 
     return call
@@ -63,39 +102,55 @@ class _UnknownError(Exception):
     """A value of no kind that is known here."""
 
 
-def _kind(value: Any, by_value: bool) -> Hashable | None:
-    try:
-        return _kinds(value, by_value)
-    except _UnknownError:
-        return None
+class Kinds(dict[type, Callable[[Any], Hashable] | None]):
+    """What makes the kind of a value of each type; None where the type says all.
 
+    Args:
+        by_value: whether values decide, as where an annotation names literals.
+    """
 
-def _kinds(value: Any, by_value: bool) -> Hashable:
-    of = type(value)
-    if value is None or of is float:
-        return of
-    if of is torch.Tensor or of is torch.nn.Parameter or of is np.ndarray:
-        return of, value.dtype, tuple(value.shape)
-    if of is str or of is int or of is bool:
-        return (of, value) if by_value and (of is not str or len(value) <= LONG) else of
-    if of is tuple or of is list:
+    def __init__(self, by_value: bool) -> None:
+        super().__init__({tuple: self._items, list: self._items, dict: self._entries})
+        for of in (torch.Tensor, torch.nn.Parameter, np.ndarray):
+            self[of] = _shape
+        self[types.GenericAlias] = _itself
+        self[str] = _letters if by_value else None
+        self[int] = self[bool] = _itself if by_value else None
+
+    def __missing__(self, of: type) -> Callable[[Any], Hashable] | None:
+        self[of] = made = _itself if issubclass(of, type) else _unknown if issubclass(of, Collection) else None
+        return made
+
+    def _items(self, value: Any) -> Hashable:
         if len(value) > LONG:
             raise _UnknownError
-        return of, *[_kinds(item, by_value) for item in value]
-    if of is dict:
-        if len(value) > LONG:
-            raise _UnknownError
-        return of, *[(_kinds(key, by_value), _kinds(item, by_value)) for key, item in value.items()]
-    if isinstance(value, type | types.GenericAlias):
-        return of, value
-    if _has_items(of):
-        raise _UnknownError
-    return of
+        found: list[Hashable] = [type(value)]
+        for item in value:
+            make = self[type(item)]
+            found.append(type(item) if make is None else make(item))
+        return tuple(found)
+
+    def _entries(self, value: Any) -> Hashable:
+        return dict, self._items(tuple(value)), self._items(tuple(value.values()))
 
 
-@functools.cache
-def _has_items(of: type) -> bool:
-    return issubclass(of, Collection)
+def _shape(value: Any) -> Hashable:
+    return type(value), value.dtype, value.shape
+
+
+def _itself(value: Any) -> Hashable:
+    return type(value), value
+
+
+def _letters(value: str) -> Hashable:
+    return (str, value) if len(value) <= LONG else str
+
+
+def _unknown(value: Any) -> Hashable:
+    raise _UnknownError
+
+
+KINDS, VALUES = Kinds(by_value=False), Kinds(by_value=True)
 
 
 def _names_literals(function: Callable[..., Any]) -> bool:

@@ -72,3 +72,33 @@ def test_a_call_is_made_once_however_it_is_checked() -> None:
 def test_the_packages_are_checked() -> None:
     with pytest.raises(TypeCheckError, match="weight"):
         linear(torch.zeros(2, 3), "weights")  # type: ignore[arg-type]
+
+
+def test_closures_of_the_same_lines_are_checked_as_one_and_do_their_own() -> None:
+    def adder(more: int) -> object:
+        @checked.once_a_kind
+        def add(value: int) -> int:
+            return value + more if value < 9 else "much"  # type: ignore[return-value]
+
+        return add
+
+    found = [adder(more) for more in range(3)]
+    assert [add(1) for add in found] == [1, 2, 3]  # type: ignore[operator]
+    for add in found:
+        with pytest.raises(TypeCheckError, match="value"):
+            add("1")  # type: ignore[operator]
+        with pytest.raises(TypeCheckError, match="return"):
+            add(9)  # type: ignore[operator]
+
+
+def test_the_kinds_of_classes_and_keyword_arguments() -> None:
+    @checked.once_a_kind
+    def made(of: type[int] | type[str], *, times: int = 1) -> int | str:
+        return of() * times
+
+    for _ in range(2):
+        assert (made(int), made(str, times=2)) == (0, "")
+        with pytest.raises(TypeCheckError, match="of"):
+            made(float)  # type: ignore[arg-type]
+        with pytest.raises(TypeCheckError, match="times"):
+            made(int, times="2")  # type: ignore[arg-type]

@@ -125,7 +125,7 @@ def _graph(runs: Runs, batch: Batch, way: Way, blocks: bool) -> Graph:
     stream = None
     added: dict[str, Tensor] = {}
     if way.share or way.point is not None:
-        more = way.share * torch.stack([runs.moved(batch, source) for source in way.sources]).sum(0)
+        more = way.share * runs.moved(batch, way.sources).sum(0)
         if way.point is None:
             stream = batch.own.by(INPUT) + more
         else:

@@ -281,13 +281,14 @@ Place = tuple[int, ...]
 def _rows(runs: Runs, batch: Batch, part: Sequence[Edge], by_position: bool) -> Iterator[tuple[list[Row], list[Place]]]:
     """The rows of a batch of pairs, destination by destination, as many as are put together at once; and each one's place in the grid."""
     config, rows, places = runs.run.model.config, list[Row](), list[Place]()
-    for moved in runs.all_moved(batch, part):
+    for some, moved in runs.all_moved(batch, part):
+        of = dict(zip((source.name for source in some), moved, strict=True))
         for number, edge in enumerate(part):
-            if edge.source.name not in moved:
+            if edge.source.name not in of:
                 continue
             name, heads = edge.destination.input_name(config), edge.destination.head
             for pair, length in enumerate(batch.lengths):
-                added = moved[edge.source.name][pair, :length]
+                added = of[edge.source.name][pair, :length]
                 if not by_position:
                     rows.append(Row([Intervention(name, Add(added), heads=heads)], pair))
                     places.append((pair, number))

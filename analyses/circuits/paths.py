@@ -160,9 +160,8 @@ def patch_paths(
             baselines[other, batch.pairs] = batch.read(batch.other).cpu().to(dtype)
             held = Held(model, batch, readers, through_mlps, freeze, run.max_bytes // 8)
             here = where[batch.pairs].to(batch.tokens.device) & (batch.tokens != PAD)
-            for moved in runs.all_moved(batch, found, share):
-                senders = [source for source in number if source.name in moved]
-                for rows, places in _rows(held, batch, readers, senders, torch.stack(list(moved.values())), here):
+            for senders, moved in runs.all_moved(batch, found, share):
+                for rows, places in _rows(held, batch, readers, senders, moved, here):
                     swept = sweep(model, batch.tokens, rows, batch.readout, max_bytes=max(1, run.max_bytes // 2))
                     pairs, numbers = ([place[side] for place in places] for side in (0, 1))
                     values[torch.tensor(pairs) + batch.pairs.start, [number[senders[n]] for n in numbers]] = (

@@ -142,7 +142,10 @@ class Outside:
     def __init__(self, runs: Runs, batch: Batch) -> None:
         model = runs.run.model
         wide, every = torch.promote_types(model.dtype, torch.float32), sources(model.config)
-        self.written = torch.stack([(batch.own.by(one) + runs.moved(batch, one)).to(wide) for one in every], dim=1)
+        self.written = torch.stack(
+            [(batch.own.by(one) + more).to(wide) for one, more in zip(every, runs.moved(batch, every), strict=True)],
+            dim=1,
+        )
         self.own_input = batch.own.by(INPUT).to(wide)
 
 

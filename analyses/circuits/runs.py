@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -214,65 +216,80 @@ class Runs:
             readout = MetricReadout([self.metric], truth, position=base_at[some])
             yield Batch(some, base[some], self.lengths[some], base_at[some], own, others, readout)
 
-    def moved(self, batch: Batch, source: Source) -> Float[Tensor, "pair position d_model"]:
-        """What a source writes in the other run less what it writes in this one; 0 beyond the end of a prompt."""
-        padding = (batch.tokens == PAD)[:, :, None]
-        if self._replacement == "resample" and (read := batch.own.read(source)) is not None:
-            other = batch.other.read(source)
-            assert other is not None
-            return batch.own.through((other[:, : read.shape[1]] - read).masked_fill(padding, 0.0), source)
-        own = batch.own.by(source)
+    def moved(self, batch: Batch, sources: Sequence[Source]) -> Float[Tensor, "source pair position d_model"]:
+        """What sources write in the other run less what they write in this one; 0 beyond the end of a prompt."""
+        tokens = batch.tokens
+        found = tokens.new_empty(len(sources), *tokens.shape, self.run.model.config.d_model, dtype=self.run.model.dtype)
+        begin = 0
+        for (layer, of_heads), some in groupby(sources, key=lambda one: (one.layer, one.head is not None)):
+            alike = list(some)
+            into = found[begin : begin + len(alike)]
+            if layer is not None and of_heads and self._replacement == "resample" and batch.own.is_linear:
+                self._through(batch, layer, [cast(int, source.head) for source in alike], into)
+            else:
+                for place, source in zip(into, alike, strict=True):
+                    own = batch.own.by(source)
+                    place.copy_(self._new(batch, source, own) - own)
+            begin += len(alike)
+        return found.masked_fill_((tokens == PAD)[:, :, None], 0.0)
+
+    def _through(self, batch: Batch, layer: int, heads: list[int], into: Tensor) -> None:
+        """The same of heads of a layer, where what they write is a linear function of what they read: that moves first."""
+        own, other = (runs.read(layer)[:, :, heads] for runs in (batch.own, batch.other))
+        difference = (other[:, : own.shape[1]] - own).permute(2, 0, 1, 3).flatten(1, 2)
+        torch.matmul(difference, batch.own.output(layer)[heads], out=into.flatten(1, 2))
+
+    def _new(self, batch: Batch, source: Source, own: Tensor) -> Float[Tensor, "pair position d_model"]:
+        """What one writes instead."""
         if self._replacement == "zero":
-            new = torch.zeros_like(own)
-        elif self._means is None:
-            new = batch.other.by(source)[:, : own.shape[1]]
-        else:
-            mean = self._means[source.name]
-            new = (mean if len(mean) == 1 else mean[: own.shape[1]]).expand_as(own)
-        return (new - own).masked_fill(padding, 0.0)
+            return torch.zeros_like(own)
+        if self._means is None:
+            return batch.other.by(source)[:, : own.shape[1]]
+        mean = self._means[source.name]
+        return (mean if len(mean) == 1 else mean[: own.shape[1]]).expand_as(own)
 
     def all_moved(
         self, batch: Batch, found: Sequence[Edge], share: int = 1
-    ) -> Iterator[dict[str, Float[Tensor, "pair position d_model"]]]:
-        """The same of all sources of some edges, by name: as many as fit into a quarter of the bound, at least one, group by group.
+    ) -> Iterator[tuple[list[Source], Float[Tensor, "source pair position d_model"]]]:
+        """The same of all sources of some edges: as many as fit into a quarter of the bound, at least one, group by group.
 
         Args:
             share: how many times as much each takes.
         """
-        names = self._plan(found).sources
+        every = self._plan(found).sources
         size = batch.tokens.numel() * self.run.model.config.d_model * self.run.model.W_E.element_size()
         together = max(1, self.run.max_bytes // 4 // (share * size))
-        for begin in range(0, len(names), together):
-            yield {source.name: self.moved(batch, source) for source in names[begin : begin + together]}
+        for begin in range(0, len(every), together):
+            some = every[begin : begin + together]
+            yield some, self.moved(batch, some)
 
     def together(self, batch: Batch, found: Sequence[Edge]) -> Iterator["Together"]:
         """Some edges by what they run into: the heads of a layer, its MLP, the logits; with what their sources write differently."""
         begin, plan = 0, self._plan(found)
-        for moved in self.all_moved(batch, found):
-            stacked, end = torch.stack(list(moved.values()), dim=1), begin + len(moved)
+        for some, moved in self.all_moved(batch, found):
+            by_pair, end = moved.transpose(0, 1), begin + len(some)
             for into, numbers, sources, readers in plan.groups:
-                some = ((sources >= begin) & (sources < end)).nonzero()[:, 0]
-                if len(some):
-                    place = sources[some] - begin
-                    yield Together(into, numbers[some], place, readers[some], stacked[:, : int(place.max()) + 1])
+                here = ((sources >= begin) & (sources < end)).nonzero()[:, 0]
+                if len(here):
+                    place = sources[here] - begin
+                    yield Together(into, numbers[here], place, readers[here], by_pair[:, : int(place.max()) + 1])
             begin = end
+
+    def moved_into(
+        self, batch: Batch, found: Sequence[Edge]
+    ) -> Iterator[tuple[list[int], Destination, Float[Tensor, "edge pair position d_model"]]]:
+        """The same by destination: the numbers of some edges into one, that, and what their sources write differently."""
+        for some, moved in self.all_moved(batch, found):
+            place = {source.name: number for number, source in enumerate(some)}
+            into: dict[Destination, list[int]] = {}
+            for number, edge in enumerate(found):
+                if edge.source.name in place:
+                    into.setdefault(edge.destination, []).append(number)
+            for destination, numbers in into.items():
+                yield numbers, destination, moved[[place[found[number].source.name] for number in numbers]]
 
     def _plan(self, found: Sequence[Edge]) -> "Plan":
         """Of these edges, which every batch asks for."""
         if self._planned is None or self._planned[0] is not found:
             self._planned = found, Plan.of(found)
         return self._planned[1]
-
-    def moved_into(
-        self, batch: Batch, found: Sequence[Edge]
-    ) -> Iterator[tuple[list[int], Destination, Float[Tensor, "edge pair position d_model"]]]:
-        """The same by destination: the numbers of some edges into one, that, and what their sources write differently."""
-        for moved in self.all_moved(batch, found):
-            into: dict[Destination, list[int]] = {}
-            for number, edge in enumerate(found):
-                if edge.source.name in moved:
-                    into.setdefault(edge.destination, []).append(number)
-            stacked = torch.stack(list(moved.values()))
-            place = {name: number for number, name in enumerate(moved)}
-            for destination, numbers in into.items():
-                yield numbers, destination, stacked[[place[found[number].source.name] for number in numbers]]

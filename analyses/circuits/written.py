@@ -57,24 +57,24 @@ class Written:
         if source.head is None:
             return self._values[block_name(source.layer, "hook_mlp_out")]
         block = cast(Block, self.model.blocks[source.layer])
-        result = self.through(self._values[block_name(source.layer, "attn.hook_z")][:, :, source.head], source)
+        result = self.read(source.layer)[:, :, source.head] @ self.output(source.layer)[source.head]
         norm = block.ln1_post
         if not isinstance(norm, Norm):
             return result
         return frozen_norm(norm, result, self._values[block_name(source.layer, "ln1_post.hook_scale")]).to(result.dtype)
 
-    def read(self, source: Source) -> Float[Tensor, "prompt position d_head"] | None:
-        """What a head reads, where what it writes is a linear function of that: no norm stands between. None of all others."""
-        if source.layer is None or source.head is None or "output" in self.model.config.norms:
-            return None
-        return self._values[block_name(source.layer, "attn.hook_z")][:, :, source.head]
+    @property
+    def is_linear(self) -> bool:
+        """Whether what a head writes is a linear function of what it reads: no norm stands between."""
+        return "output" not in self.model.config.norms
 
-    def through(
-        self, read: Float[Tensor, "prompt position d_head"], source: Source
-    ) -> Float[Tensor, "prompt position d_model"]:
-        """What a head's output map makes of that."""
-        assert source.layer is not None
-        return read @ cast(Block, self.model.blocks[source.layer]).attn.W_O[source.head]
+    def read(self, layer: int) -> Float[Tensor, "prompt position head d_head"]:
+        """What the heads of a layer read."""
+        return self._values[block_name(layer, "attn.hook_z")]
+
+    def output(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
+        """What their output maps make of that."""
+        return cast(Block, self.model.blocks[layer]).attn.W_O
 
 
 def needed(model: Transformer) -> list[str]:

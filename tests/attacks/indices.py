@@ -93,10 +93,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return torch.equal(one.nan_to_num(), other.nan_to_num())
     if isinstance(one, xr.Dataset):
-        return (
-            bool(one.drop_attrs().identical(other.drop_attrs()))
-            and one.attrs["parameters"] == other.attrs["parameters"]
-        )
+        return one.equals(other) and one.attrs["parameters"] == other.attrs["parameters"]
     return bool(one == other)
 
 
