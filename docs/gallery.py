@@ -104,7 +104,7 @@ class Examples:
             "lyapunov": lambda: cascade.lyapunov(model, clean[:2], k=16),
             "cascade_damping": lambda: cascade.damping(model, clean, n_directions=2),
             "self_repair": lambda: cascade.self_repair(model, clean, (4, 1), **self.answers),
-            "cascade_precision": lambda: cascade.precision(model, clean, n_directions=2),
+            "cascade_precision": lambda: cascade.precision(model, clean, n_directions=1),
             "stable_regions": lambda: cascade.stable_regions(model, clean, corrupt),
             "cascade_rasters": lambda: cascade.rasters(model, clean, texts=self.texts()),
             "cascade_coupled": self.texts,

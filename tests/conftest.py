@@ -12,6 +12,7 @@ import checked  # noqa: F401  before the packages: it says how their calls are c
 import pytest
 import torch
 import xarray as xr
+from filelock import FileLock
 from hypothesis import settings
 from playwright.sync_api import Page, sync_playwright
 
@@ -110,10 +111,11 @@ def measured(examples, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
 
     def measure(kind: str) -> xr.Dataset:
         path = shared / f"{kind}.npz"
-        if not path.exists():
-            with torch.inference_mode():
-                result = examples.all()[kind]()
-            write_whole(path, lambda temporary: write_arrays(result, temporary))
+        with FileLock(shared / f"{kind}.lock"):
+            if not path.exists():
+                with torch.inference_mode():
+                    result = examples.all()[kind]()
+                write_whole(path, lambda temporary: write_arrays(result, temporary))
         return read_arrays(path)
 
     return cache(measure)
