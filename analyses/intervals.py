@@ -35,18 +35,19 @@ def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndar
     if n >= FEWEST_PROMPTS and usable.any():
         places, times = np.flatnonzero(usable), _times_drawn(n)
         for some in np.array_split(places, -(-len(places) * RESAMPLES // LARGEST_DRAW)):
-            means = flat[:, some].T @ times.T / n  # a cell's resamples lie side by side, which sorts faster
-            means.sort(axis=1)  # which takes a third of the time of numpy's quantiles
+            means = flat[:, some].T @ times.T / n  # a cell's resamples lie side by side, which orders faster
             interval[:, some] = [_quantile(means, tail(n)), _quantile(means, 1 - tail(n))]
     return interval.reshape(2, *shape)
 
 
-def _quantile(ordered: Float[np.ndarray, "cell resample"], share: float) -> Float[np.ndarray, " cell"]:
-    """Between the two nearest, as far as it lies from each (Hyndman and Fan 1996, definition 7)."""
-    place = share * (ordered.shape[1] - 1)
-    below = int(place)
-    above = min(below + 1, ordered.shape[1] - 1)
-    found: np.ndarray = ordered[:, below] + (place - below) * (ordered[:, above] - ordered[:, below])
+def _quantile(values: Float[np.ndarray, "cell resample"], share: float) -> Float[np.ndarray, " cell"]:
+    """Between the two nearest, as far as it lies from each (Hyndman and Fan 1996, definition 7); orders the values in part, in place."""
+    place = share * (values.shape[1] - 1)
+    near = int(place)
+    values.partition(near, axis=1)  # at one place only: that is many times as fast as numpy's quantiles
+    below = values[:, near]
+    above = values[:, near + 1 :].min(axis=1) if near + 1 < values.shape[1] else below
+    found: np.ndarray = below + (place - near) * (above - below)
     return found
 
 

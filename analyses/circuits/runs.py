@@ -218,8 +218,14 @@ class Runs:
 
     def moved(self, batch: Batch, sources: Sequence[Source]) -> Float[Tensor, "source pair position d_model"]:
         """What sources write in the other run less what they write in this one; 0 beyond the end of a prompt."""
-        tokens = batch.tokens
-        found = tokens.new_empty(len(sources), *tokens.shape, self.run.model.config.d_model, dtype=self.run.model.dtype)
+        pairs, positions = batch.tokens.shape
+        shape = (
+            pairs,
+            len(sources),
+            positions,
+            self.run.model.config.d_model,
+        )  # a pair's lie side by side, as products read them
+        found = batch.tokens.new_empty(shape, dtype=self.run.model.dtype).transpose(0, 1)
         begin = 0
         for (layer, of_heads), some in groupby(sources, key=lambda one: (one.layer, one.head is not None)):
             alike = list(some)
@@ -231,13 +237,13 @@ class Runs:
                     own = batch.own.by(source)
                     place.copy_(self._new(batch, source, own) - own)
             begin += len(alike)
-        return found.masked_fill_((tokens == PAD)[:, :, None], 0.0)
+        return found.masked_fill_((batch.tokens == PAD)[:, :, None], 0.0)
 
     def _through(self, batch: Batch, layer: int, heads: list[int], into: Tensor) -> None:
         """The same of heads of a layer, where what they write is a linear function of what they read: that moves first."""
         own, other = (runs.read(layer)[:, :, heads] for runs in (batch.own, batch.other))
         difference = (other[:, : own.shape[1]] - own).permute(2, 0, 1, 3).flatten(1, 2)
-        torch.matmul(difference, batch.own.output(layer)[heads], out=into.flatten(1, 2))
+        into.copy_((difference @ batch.own.output(layer)[heads]).view(into.shape))
 
     def _new(self, batch: Batch, source: Source, own: Tensor) -> Float[Tensor, "pair position d_model"]:
         """What one writes instead."""

@@ -79,9 +79,9 @@ class LinearNorm:
             along = einsum(
                 einsum(self._normalized, weight, "n p d, h d e -> n p h e"), cotangents, "n p h e, n p h e -> n h p"
             )
-            pulled = pulled - along[..., None] * (self._normalized / self._weight.numel())[:, None]
-        found: Tensor = tangents.flatten(2) @ pulled.flatten(2).mT
-        return found
+            pulled.addcmul_(along[..., None], self._normalized[:, None], value=-1 / self._weight.numel())
+        found: Tensor = pulled.flatten(2) @ tangents.flatten(2).mT  # few rows times many, the faster way round
+        return found.mT
 
     def _across(self, t: Tensor, places: slice) -> Tensor:
         """Division by the size: what points along the value itself is lost, unless that is held. Symmetric."""
