@@ -19,7 +19,12 @@ PRETRAINED = 'interp.load("smollm2-135m")'
 SMALLER = {
     "05_the_block": {"steps=200": "steps=30", "range(3000)": "range(400)", "seed in range(3)": "seed in range(1)"},
     "08_logit_lens": {"sample(30": "sample(8"},
-    "10_activation_patching": {"sample(50": "sample(8", "controls=20": "controls=3"},
+    "10_activation_patching": {
+        "sample(40": "sample(6",
+        "known[:16]": "known[:2]",
+        "layers = range(30)": "layers = range(19, 24)",
+        "controls=20": "controls=3",
+    },
     "11_cascade_inside": {"sample(12": "sample(6"},
     "12_cascade_outside": {
         "sample(24": "sample(8",
