@@ -19,6 +19,7 @@ PRETRAINED = r"interp.load(\"smollm2-135m\")"
 SMALLER = {
     "05_the_block": {"steps=200": "steps=30", "range(3000)": "range(400)", "seed in range(3)": "seed in range(1)"},
     "08_logit_lens": {"sample(30": "sample(8"},
+    "09_attention_patterns": {"count=6": "count=2"},
     "10_activation_patching": {
         "sample(40": "sample(6",
         "known[:16]": "known[:2]",
