@@ -26,7 +26,12 @@ SMALLER = {
         "layers = range(30)": "layers = range(22, 24)",
         "controls=20": "controls=3",
     },
-    "11_cascade_inside": {"sample(12": "sample(6"},
+    "11_cascade_inside": {
+        "sample(8": "sample(2",
+        "n_directions=4": "n_directions=1",
+        "sample(12": "sample(4",
+        "clean[:4]": "clean[:1]",
+    },
     "12_cascade_outside": {
         "sample(24": "sample(8",
         "seeds=4": "seeds=2",
