@@ -33,6 +33,8 @@ SMALLER = {
         "clean[:4]": "clean[:1]",
     },
     "12_cascade_outside": {
+        "sample(8, ": "sample(2, ",
+        "steps=32": "steps=8",
         "sample(24": "sample(8",
         "seeds=4": "seeds=2",
         "steps=48": "steps=24",
