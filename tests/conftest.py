@@ -122,10 +122,17 @@ def measured(examples, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> Transformer:
-    """A pretrained model of 30 layers, where `interp get smollm2-135m` has got it."""
-    if packaged.find("smollm2-135m") is None:
+def smollm2_file() -> Path:
+    """The file of a pretrained model of 30 layers, where `interp get smollm2-135m` has got it."""
+    path = packaged.find("smollm2-135m")
+    if path is None:
         pytest.skip("smollm2-135m is not on this machine; get it with: interp get smollm2-135m")
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_file) -> Transformer:
+    """The model of that file."""
     return interp.load("smollm2-135m")
 
 
