@@ -460,7 +460,7 @@ def committing() -> list[str]:
         for role in ("changed", "rest of the prompt", "generated", "last"):
             line.append(_restored(found, named, role, layer).say(".0%"))
         body.append([*line, _restored(found, named, "random", layer).say(".0%")])
-    steps = by_template(columns(found, ["step"])[:, 0], named)
+    steps = mean(columns(found, ["step"])[:, 0])
     spread = by_template(columns(found, ["h, spread"])[:, 0], named)
     return [
         "### Where branches commit",

@@ -115,7 +115,7 @@ def movers() -> list[str]:
             body,
         ),
         "",
-        f"- {moved_by(helping(forth), forth)}",
+        f"- {moved_by(helping(forth), forth).capitalize()}",
         f"- {len(sure)} of the {len(LATE_HEADS)} heads of layers {LATE[0]} to {LATE[-1]} are told from 0 in both directions with "
         f"one sign "
         f"({len(late['denoising'])} pairs, t-tests, Holm-corrected over all of them): {listed(sure) if sure else 'none'}. Of the "
@@ -135,7 +135,7 @@ def moved_by(both: list[str], forth: list[str]) -> str:
     rest = [head for head in forth if head not in both]
     lead = both[0]
     share = judged(lead, "denoising")[1]
-    said = f"{listed(both)} help in both directions; {lead} alone restores {share.say('.0%')} of the difference."
+    said = f"heads {listed(both)} help in both directions; {lead} alone restores {share.say('.0%')} of the difference."
     return said + (
         f" {listed(rest)}, chosen with them, {'is' if len(rest) == 1 else 'are'} not told to in both." if rest else ""
     )
@@ -172,13 +172,21 @@ def _shares(name: str, part: str) -> list[Estimate]:
     return [share_of(sign * moved[there, layer], np.abs(gap[there])) for layer in range(30)]
 
 
-def crossing(name: str) -> Estimate:
-    """The first layer that is entered by a stream whose last position restores more than the country's; 30 where none is."""
+def _crossings(name: str) -> list[int]:
+    """Of each pair, the first layer that is entered by a stream whose last position restores more than the country's; 30 where "
+    "none is."""
     found = rows(name)
     sign = np.sign(np.subtract(*columns(found, ["clean", "corrupt"]).T))[:, None]
     country, last = (sign * columns(found, [f"{part}{layer}" for layer in range(30)]) for part in ("country", "last"))
-    over = np.concatenate([last > country, np.ones((len(found), 1), dtype=bool)], axis=1)
-    return by_template(over.argmax(1), clusters(found))
+    layers: list[int] = (
+        np.concatenate([last > country, np.ones((len(found), 1), dtype=bool)], axis=1).argmax(1).tolist()
+    )
+    return layers
+
+
+def crossing(name: str) -> Estimate:
+    """Their mean, over templates."""
+    return by_template(np.array(_crossings(name)), clusters(rows(name)))
 
 
 def ranks(name: str) -> Float[np.ndarray, "pair layer"]:
@@ -214,7 +222,6 @@ def facts() -> list[str]:
     ]
     body.append(["output", *[""] * 5, *(f"{np.median(one[:, -1]):,.0f}" for one in (rank, twin_rank))])
     since, known = first_ten("lens")
-    cross, twin_cross = crossing("stream"), crossing("stream-twin")
     return [
         "### Where a capital is looked up",
         "",
@@ -240,7 +247,7 @@ def facts() -> list[str]:
             body,
         ),
         "",
-        f"- {carried(cross, twin_cross)}",
+        f"- {carried()[0].upper()}{carried()[1:]}",
         f"- {_lens(since, known, len(rank), rank, twin_rank)}",
         f"- {_mlps(mlps)}",
         "",
@@ -249,12 +256,26 @@ def facts() -> list[str]:
     ]
 
 
-def _capital_heads() -> list[str]:
-    """Which heads of the upper half carry the capital, chosen by every other pair and judged on the others."""
+def capital_heads() -> tuple[list[str], dict[str, list[Row]], int]:
+    """The heads of the upper half that carry the capital, chosen by every other pair, the other pairs, and by how many they were "
+    "chosen."""
     found = {one: rows("capital-heads", direction=one) for one in DIRECTIONS}
     choosing, judging = ({one: found[one][start::2] for one in DIRECTIONS} for start in (0, 1))
     means = np.mean([columns(choosing[one], LATE_HEADS).mean(0) for one in DIRECTIONS], axis=0)
     names = [LATE_HEADS[at] for at in np.argsort(means)[::-1][:SHOWN_FOR]]
+    return names, judging, len(choosing["denoising"])
+
+
+def first_for_capitals() -> str:
+    """How much the first of them restores."""
+    (name, *_), judging, _ = capital_heads()
+    moved = columns(judging["denoising"], [name])[:, 0]
+    gap = np.subtract(*columns(judging["denoising"], ["clean", "corrupt"]).T)
+    return f"Head {name} alone restores {share_of(moved, gap).say('.0%')} of the difference between two countries."
+
+
+def _capital_heads() -> list[str]:
+    names, judging, chosen_by = capital_heads()
     body = []
     for name in names:
         moved = [columns(judging[one], [name])[:, 0] for one in DIRECTIONS]
@@ -263,11 +284,12 @@ def _capital_heads() -> list[str]:
     shared = [name for name in names if name in helping(chosen()[0])]
     return [
         f"The heads of layers {LATE[0]} to {LATE[-1]} that move most towards the right capital, chosen by "
-        f"{len(choosing['denoising'])} pairs, judged on "
+        f"{chosen_by} pairs, judged on "
         f"{len(judging['denoising'])} others:",
         "",
         table(["head", "denoising, logits", "noising, logits", "share of the difference, denoising"], body),
         "",
+        f"- {first_for_capitals()}",
         f"- Of these {listed(shared)} also {'helps' if len(shared) == 1 else 'help'} to move the name."
         if shared
         else "- None of these is among those that move the name.",
@@ -275,17 +297,20 @@ def _capital_heads() -> list[str]:
     ]
 
 
-def carried(cross: Estimate, twin: Estimate) -> str:
-    """Up to which layer the country's own place carries the answer."""
-    own = (
-        f"The country's own place carries the answer up to layer {cross.say('.1f')}, from which on the last token's carries more "
-        "(mean over templates)."
+def carried() -> str:
+    """From which layer on the last token's place carries the answer, and no longer the country's."""
+    cross, twin, layers = crossing("stream"), crossing("stream-twin"), _crossings("stream")
+    every = (
+        f"layer {layers[0]} on, in every one of {len(layers)} pairs"
+        if len(set(layers)) == 1
+        else f"layer {cross.say('.1f')} on"
     )
     apart = cross.high < twin.low or twin.high < cross.low
     return (
-        own
-        + f" At random initialisation that is layer {twin.say('.1f')}: "
-        + ("another course." if apart else "the same within its interval.")
+        f"the stream at the country carries the answer until it goes to the last token, whose stream restores more "
+        f"from that entering {every}; at random initialisation from layer "
+        f"{twin.say('.1f')} on, over {len(_crossings('stream-twin'))} pairs, which is "
+        + ("another course." if apart else "not told apart.")
     )
 
 
@@ -365,8 +390,8 @@ def strongest() -> str:
     said = []
     for score in SCORES:
         names, values = scored(score)
-        said.append(f"{score.replace('_', ' ')} {names[0]} ({mean(values[:, HEADS.index(names[0])]).say('.0%')})")
-    return "On random tokens, repeated once, the largest attention has: " + ", ".join(said) + "."
+        said.append(f"{score.replace('_', ' ')} {names[0]}, {mean(values[:, HEADS.index(names[0])]).say('.0%')}")
+    return "On random tokens, repeated once, the largest attention has: " + "; ".join(said) + "."
 
 
 def _names_and_induction() -> str:

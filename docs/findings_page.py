@@ -16,7 +16,18 @@ from findings_cascade import (
     verdict_within,
     within,
 )
-from findings_circuits import attending, carried, chosen, crossing, facts, helping, judged, moved_by, movers, strongest
+from findings_circuits import (
+    attending,
+    carried,
+    chosen,
+    facts,
+    first_for_capitals,
+    helping,
+    judged,
+    moved_by,
+    movers,
+    strongest,
+)
 from findings_numbers import Estimate, rows
 
 from analyses.plots.browser import keep_open
@@ -65,10 +76,10 @@ def lead() -> list[str]:
     whole = [(t, one) for t in ORDER if (one := texts("", t))]
     return [
         f"Indirect objects: {moved_by(helping(forth), forth)}",
-        f"Capitals: {carried(crossing('stream'), crossing('stream-twin'))}",
+        f"Capitals: {carried()} {first_for_capitals()}",
         strongest(),
         f"Inside: {verdict_within()}",
-        f"Outside: {' '.join(said_beyond(whole)[:2])}",
+        f"Outside: {' '.join(said_beyond(whole))}",
     ]
 
 
