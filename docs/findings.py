@@ -158,7 +158,7 @@ def heads(name: str, kind: str, layers: Sequence[int], unit: Unit) -> list[Row]:
     one = asked(kind, name, int(number))
     found = analyses.activation_patching(
         load(name), one.clean, one.corrupt, answer=one.answer, wrong=one.wrong, site="z", direction=direction, layers=list(layers),
-        smallest_gap=0,
+        smallest_gap=0.0,
     )  # fmt: skip
     value, clean, corrupt = (
         found[key].to_numpy()[0].astype(float) for key in ("value", "clean_baseline", "corrupt_baseline")
@@ -182,7 +182,7 @@ def stream(name: str, unit: Unit) -> list[Row]:
     """What the stream entering each block moves, in logits towards the right capital."""
     one = asked("capitals", name, int(unit[0]))
     found = analyses.activation_patching(
-        load(name), one.clean, one.corrupt, answer=one.answer, wrong=one.wrong, site="resid_pre", smallest_gap=0
+        load(name), one.clean, one.corrupt, answer=one.answer, wrong=one.wrong, site="resid_pre", smallest_gap=0.0
     )
     value, clean, corrupt = (
         found[key].to_numpy()[0].astype(float) for key in ("value", "clean_baseline", "corrupt_baseline")
@@ -196,7 +196,7 @@ def traced(name: str, unit: Unit) -> list[Row]:
     one = asked("capitals", name, number)
     found = analyses.causal_tracing(
         load(name), one.clean, subject=one.differs, answer=one.answer, site="mlp_out", window=MLP_WINDOW, draws=NOISES,
-        smallest_gap=0, seed=number,
+        smallest_gap=0.0, seed=number,
     )  # fmt: skip
     clean = float(found["clean_baseline"].to_numpy()[0])
     corrupt = float(found["corrupt_baseline"].to_numpy()[0].mean())

@@ -106,10 +106,9 @@ def within() -> list[str]:
     return [
         "### Inside",
         "",
-        f"A small random change of the stream at one place, relative to the stream there: ln Γ, in nats, {pairs} prompts of "
-        f"{counted(len(KINDS), 'kind')} "
-        f"({', '.join(KINDS)}); each template counts once, which makes {of_units} units. The margin of a slope that counts as none is "
-        f"±{MARGIN / LAYERS:.4f} per layer.",
+        f"A small random change of the stream at one place, relative to the stream there: ln Γ, in nats, {pairs} prompts "
+        f"of {counted(len(KINDS), 'kind')} ({', '.join(KINDS)}); each template counts once, which makes {of_units} "
+        f"units. The margin of a slope that counts as none is ±{MARGIN / LAYERS:.4f} per layer.",
         "",
         table(
             [
@@ -123,9 +122,8 @@ def within() -> list[str]:
             body,
         ),
         "",
-        f"- As trained **{_labelled(*trained.verdict)}**, at random initialisation {_labelled(*twin.verdict)}; what training has "
-        f"made of the slope: "
-        f"**{DIFFERENCES[label]}**{f' ({reason})' if reason else ''}.",
+        f"- As trained **{_labelled(*trained.verdict)}**, at random initialisation {_labelled(*twin.verdict)}; what "
+        f"training has made of the slope: **{DIFFERENCES[label]}**{f' ({reason})' if reason else ''}.",
         f"- {_place(difference)}",
         "",
         command("inside", "inside-twin"),
@@ -136,8 +134,8 @@ def verdict_within() -> str:
     """The verdicts of the model and its twin, and of their difference."""
     trained, twin, (label, reason) = inside("trained"), inside("twin"), inside("difference").verdict
     return (
-        f"As trained **{_labelled(*trained.verdict)}**, at random initialisation {_labelled(*twin.verdict)}; what training has "
-        f"made of the slope: **{_labelled(DIFFERENCES[label], reason)}**."
+        f"As trained **{_labelled(*trained.verdict)}**, at random initialisation {_labelled(*twin.verdict)}; what "
+        f"training has made of the slope: **{_labelled(DIFFERENCES[label], reason)}**."
     )
 
 
@@ -208,9 +206,9 @@ def growing() -> list[str]:
     return [
         "### What makes it grow",
         "",
-        f"The two prompts of a pair differ in one word (indirect objects, plain text; {len(rows('ledger'))} pairs, {len(twin)} at "
-        f"random initialisation). ln G of the difference, from the "
-        "embedding to the output, splits exactly over heads and MLPs (nats).",
+        f"The two prompts of a pair differ in one word (indirect objects, plain text; {len(rows('ledger'))} pairs, "
+        f"{len(twin)} at random initialisation). ln G of the difference, from the embedding to the output, splits "
+        "exactly over heads and MLPs (nats).",
         "",
         table(["", "ln G", "of it block 0", "heads above", "MLPs above", "ln G less the stream's own growth"], sums),
         "",
@@ -312,14 +310,13 @@ def beyond() -> list[str]:
     lines = [
         "### Outside",
         "",
-        f"Each pair's two prompts are continued on the same noise, {DRAWS} draws of {STEPS} tokens; of plain text (stories of a "
-        f"small town, from their second sentence on) token {-SWAPPED} from the end is the most "
-        f"probable other. R is how many tokens a changed token changes; the driven share is what the changed beginning alone "
-        f"would change, along one text, of what is changed in the last half (above 100 % where "
-        "damage keeps other damage from happening). How a token's influence falls with the lag is measured on texts of all kinds "
-        f"at that temperature, and taken as known. All is of {STEPS} tokens, and nothing is claimed of longer texts. All four "
-        "kinds together, "
-        "prompts of one template as one unit:",
+        f"Each pair's two prompts are continued on the same noise, {DRAWS} draws of {STEPS} tokens; of plain text "
+        f"(stories of a small town, from their second sentence on) token {-SWAPPED} from the end is the most probable "
+        "other. R is how many tokens a changed token changes; the driven share is what the changed beginning alone "
+        "would change, along one text, of what is changed in the last half (above 100 % where damage keeps other damage "
+        "from happening). How a token's influence falls with the lag is measured on texts of all kinds at that "
+        f"temperature, and taken as known. All is of {STEPS} tokens, and nothing is claimed of longer texts. All four "
+        "kinds together, prompts of one template as one unit:",
         "",
         table(
             ["T", "prompts", "units", *HEAD],
@@ -328,9 +325,9 @@ def beyond() -> list[str]:
         "",
         *(f"- {said}" for said in said_beyond(whole)),
         "",
-        "By kind, with intervals over prompts: for `ioi` and `capitals`, whose prompts come from five templates, they hold for "
-        "more prompts of the same templates only, and the package gives no verdict over "
-        f"fewer than {FEWEST_PROMPTS} templates.",
+        "By kind, with intervals over prompts: for `ioi` and `capitals`, whose prompts come from five templates, they "
+        "hold for more prompts of the same templates only, and the package gives no verdict over fewer than "
+        f"{FEWEST_PROMPTS} templates.",
         "",
         table(
             ["kind", "T", "prompts", *HEAD[:-1]],
@@ -360,9 +357,9 @@ def said_beyond(whole: list[tuple[float, Texts]]) -> list[str]:
     covers = [f"{t:g}" for t, one in whole if one.ratio.low <= 1 <= one.ratio.high]
     parts = []
     if below:
-        parts.append(f"certainly below 1 at T = {listed(below)}")
+        parts.append(f"below 1 with its whole interval at T = {listed(below)}")
     if above:
-        parts.append(f"certainly above 1 at T = {listed(above)}")
+        parts.append(f"above 1 with its whole interval at T = {listed(above)}")
     if covers:
         parts.append(f"not told from 1 at T = {listed(covers)}")
     said.append(f"R is {'; '.join(parts)}.")
@@ -412,8 +409,8 @@ def others() -> list[str]:
     return [
         "### smalltown and the random twins",
         "",
-        "The same measurement of all kinds together: the small model that comes with the package, on its own held-out pairs, and "
-        "both architectures before training.",
+        "The same measurement of all kinds together: the small model that comes with the package, on its own held-out "
+        "pairs, and both architectures before training.",
         "",
         table(["model", "T", "prompts", "units", *HEAD], body),
         "",
@@ -465,10 +462,10 @@ def committing() -> list[str]:
     return [
         "### Where branches commit",
         "",
-        f"At the first token in which the two texts differ (T = 1; {len(found)} of {len(rows('commitment'))} pairs part within "
-        f"{STEPS} tokens, after {steps.say('.1f')} tokens alike), the stream of the clean text is put into the "
-        "other at one place: the share of h, the probability that the draws differ, that it takes away, on average over places of "
-        "a role. Templates count once.",
+        f"At the first token in which the two texts differ (T = 1; {len(found)} of {len(rows('commitment'))} pairs part "
+        f"within {STEPS} tokens, after {steps.say('.1f')} tokens alike), the stream of the clean text is put into the "
+        "other at one place: the share of h, the probability that the draws differ, that it takes away, on average over "
+        "places of a role. Templates count once.",
         "",
         table(["layer", *ROLES, "a random place"], body),
         "",
@@ -497,8 +494,8 @@ def _commits(found: list[Row], named: list[str]) -> str:
         over.append(float(np.argmax([*(last > changed), True])))  # fmt: skip
     layer = by_template(np.array(over), named)
     return (
-        f"Up to layer {layer.say('.1f')} the changed words carry the branch, from there on the last token, which by then holds it "
-        "(the first layer whose last place restores more than a changed one)."
+        f"Up to layer {layer.say('.1f')} the changed words carry the branch, from there on the last token, which by then "
+        "holds it (the first layer whose last place restores more than a changed one)."
     )
 
 

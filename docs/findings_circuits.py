@@ -94,13 +94,11 @@ def movers() -> list[str]:
     return [
         "### Who moves the name",
         "",
-        f"Prompts such as “When Mary and John went to the store, John gave a drink to”; in the corrupt one Mary gives. The logit "
-        f"of the right name "
-        f"less that of the other changes by {gap.say('.1f')} between them ({first} pairs). A head's output `z`, at all positions, "
-        f"from the clean run is "
-        "put into the corrupt one (denoising: does it suffice?), and from the corrupt run into the clean one (noising: is it "
-        "needed?). Positive: it "
-        f"works for the right name. The heads were chosen among all 270 by the first {first} pairs and are judged on others.",
+        "Prompts such as “When Mary and John went to the store, John gave a drink to”; in the corrupt one Mary gives. "
+        f"The logit of the right name less that of the other changes by {gap.say('.1f')} between them ({first} pairs). A "
+        "head's output `z`, at all positions, from the clean run is put into the corrupt one (denoising: does it "
+        "suffice?), and from the corrupt run into the clean one (noising: is it needed?). Positive: it works for the "
+        f"right name. The heads were chosen among all 270 by the first {first} pairs and are judged on others.",
         "",
         table(
             [
@@ -116,11 +114,9 @@ def movers() -> list[str]:
         ),
         "",
         f"- {moved_by(helping(forth), forth).capitalize()}",
-        f"- {len(sure)} of the {len(LATE_HEADS)} heads of layers {LATE[0]} to {LATE[-1]} are told from 0 in both directions with "
-        f"one sign "
-        f"({len(late['denoising'])} pairs, t-tests, Holm-corrected over all of them): {listed(sure) if sure else 'none'}. Of the "
-        f"others nothing is "
-        f"claimed.",
+        f"- {len(sure)} of the {len(LATE_HEADS)} heads of layers {LATE[0]} to {LATE[-1]} are told from 0 in both "
+        f"directions with one sign ({len(late['denoising'])} pairs, t-tests, Holm-corrected over all of them): "
+        f"{listed(sure) if sure else 'none'}. That is without choosing any.",
         f"- {_at_init(twin_gap, twin_sure, float(np.abs(twin_means).max()), len(twin['denoising']))}",
         f"- {_templates(forth, against)}",
         "",
@@ -143,8 +139,8 @@ def moved_by(both: list[str], forth: list[str]) -> str:
 
 def _at_init(gap: Estimate, sure: list[str], largest: float, pairs: int) -> str:
     said = (
-        f"At random initialisation the two prompts differ by {gap.say('.2f')} logits in size, and no head moves the name by more than "
-        f"{largest:.3f} logits in the mean ({pairs} pairs)"
+        f"At random initialisation the two prompts differ by {gap.say('.2f')} logits in size, and no head moves the name "
+        f"by more than {largest:.3f} logits in the mean ({pairs} pairs)"
     )
     return f"{said}; " + (
         f"{counted(len(sure), 'head')} of 270 {'is' if len(sure) == 1 else 'are'} told from 0."
@@ -225,13 +221,12 @@ def facts() -> list[str]:
     return [
         "### Where a capital is looked up",
         "",
-        f"Prompts such as “The capital of France is”, the other with another country ({len(found)} pairs). The stream that enters "
-        f"a layer, at one place, from "
-        "the run on the right country is put into that on the other: the share of the logit difference that it restores. Beside "
-        "it causal tracing "
-        f"(noise on the country's embeddings, {MLP_WINDOW} MLPs around the layer put back; {len(rows('traced'))} prompts): the "
-        f"share of the capital's probability that returns. "
-        "Last, the logit lens: the median rank of the capital in the stream after the last token.",
+        f"Prompts such as “The capital of France is”, the other with another country ({len(found)} pairs). The stream "
+        "that enters a layer, at one place, from the run on the right country is put into that on the other: the share "
+        "of the logit difference that it restores. Beside it causal tracing (noise on the country's embeddings, "
+        f"{MLP_WINDOW} MLPs around the layer put back; {len(rows('traced'))} prompts): the share of the capital's "
+        "probability that returns. Last, the logit lens: the median rank of the capital in the stream after the last "
+        "token.",
         "",
         table(
             [
@@ -283,9 +278,8 @@ def _capital_heads() -> list[str]:
         body.append([f"**{name}**", *(mean(one) for one in moved), share_of(moved[0], gap).say(".0%")])
     shared = [name for name in names if name in helping(chosen()[0])]
     return [
-        f"The heads of layers {LATE[0]} to {LATE[-1]} that move most towards the right capital, chosen by "
-        f"{chosen_by} pairs, judged on "
-        f"{len(judging['denoising'])} others:",
+        f"The heads of layers {LATE[0]} to {LATE[-1]} that move most towards the right capital, chosen by {chosen_by} "
+        f"pairs, judged on {len(judging['denoising'])} others:",
         "",
         table(["head", "denoising, logits", "noising, logits", "share of the difference, denoising"], body),
         "",
@@ -307,18 +301,16 @@ def carried() -> str:
     )
     apart = cross.high < twin.low or twin.high < cross.low
     return (
-        f"the stream at the country carries the answer until it goes to the last token, whose stream restores more "
-        f"from that entering {every}; at random initialisation from layer "
-        f"{twin.say('.1f')} on, over {len(_crossings('stream-twin'))} pairs, which is "
-        + ("another course." if apart else "not told apart.")
+        "the stream at the country carries the answer until it goes to the last token, whose stream restores more from "
+        f"that entering {every}; at random initialisation from layer {twin.say('.1f')} on, over "
+        f"{len(_crossings('stream-twin'))} pairs, which is " + ("another course." if apart else "not told apart.")
     )
 
 
 def _lens(since: Estimate, known: int, pairs: int, rank: np.ndarray, twin: np.ndarray) -> str:
     said = (
-        f"The capital is among the first {TOP} of 49,152 tokens at the end of {known} of {pairs} prompts; in these it stays there "
-        f"from the stream entering "
-        f"layer {since.say('.1f')} on."
+        f"The capital is among the first {TOP} of 49,152 tokens at the end of {known} of {pairs} prompts; in these it "
+        f"stays there from the stream entering layer {since.say('.1f')} on (30 is the output)."
     )
     best = int((twin[:, -1] <= TOP).sum())
     return said + f" At random initialisation it is so in {best} of {len(twin)} prompts."
@@ -333,8 +325,8 @@ def _mlps(shares: dict[str, list[Estimate]]) -> str:
         if told:
             best = max(told, key=lambda layer: shares[part][layer].value)
             said.append(
-                f"of the others at {place} those around {counted(len(told), 'layer')} restore a share that is told from 0, most around "
-                f"layer {best} ({shares[part][best].say('.0%')})"
+                f"of the others at {place} those around {counted(len(told), 'layer')} restore a share that is told from "
+                f"0, most around layer {best} ({shares[part][best].say('.0%')})"
             )
         else:
             best = max(range(half + 1, LAYERS), key=lambda layer: shares[part][layer].value)
@@ -373,9 +365,9 @@ def attending() -> list[str]:
     return [
         "### Which heads do induction, previous token, duplicate token",
         "",
-        "Attention on 50 random tokens, repeated once: to the token before, to what followed the token's first occurrence, to "
-        "that occurrence. Heads were chosen by as many other "
-        f"sequences; intervals are over {sequences} sequences.",
+        "Attention on 50 random tokens, repeated once: to the token before, to what followed the token's first "
+        f"occurrence, to that occurrence. Heads were chosen by as many other sequences; intervals are over {sequences} "
+        "sequences.",
         "",
         table(["attention to", "first", "second", "third", "heads above 0.25", "the largest at random init"], body),
         "",

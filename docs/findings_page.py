@@ -119,8 +119,8 @@ def heads_figure() -> go.Figure:
     names = [*forth, *against][::-1]
     first = len(rows("heads", direction="denoising"))
     fig = figure(
-        f"Who moves the name · SmolLM2-135M<br><sup>heads chosen by {first} pairs, judged on {judged(forth[0], 'denoising')[3]} "
-        f"others; 95 % intervals over pairs</sup>",
+        f"Who moves the name · SmolLM2-135M<br><sup>heads chosen by {first} pairs, judged on "
+        f"{judged(forth[0], 'denoising')[3]} others; 95 % intervals over pairs</sup>",
         700, 440,
     )  # fmt: skip
     for number, (direction, shift) in enumerate((("denoising", 0.14), ("noising", -0.14))):
