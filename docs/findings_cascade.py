@@ -30,8 +30,11 @@ from analyses.intervals import FEWEST_PROMPTS, share_interval
 REACHES = {"site": "on site", "all": "over all positions"}
 LAYERS = 30
 ORDER = sorted(TEMPERATURES)
-OUTSIDE = {"": "SmolLM2", "-twin": "its random twin", "-smalltown": "smalltown", "-smalltown-twin": "its random twin"}
-MOST_SHOWN = 4
+OTHERS = {
+    "-twin": "SmolLM2's random twin",
+    "-smalltown": "smalltown",
+    "-smalltown-twin": "smalltown's random twin",
+}
 PLACES = (0, 5, 10, 15, 20, 25, 29)
 
 
@@ -396,16 +399,12 @@ def _kinds_said(by_kind: list[tuple[str, float, Texts]]) -> list[str]:
 def others() -> list[str]:
     """The twins and smalltown beside it."""
     body, missing = [], []
-    for tail, name in OUTSIDE.items():
-        if not tail:
-            continue
-        said = name if tail != "-twin" else "SmolLM2's random twin"
-        said = "smalltown's random twin" if tail == "-smalltown-twin" else said
+    for tail, said in OTHERS.items():
         there = [(t, one) for t in ORDER if (one := texts(tail, t))]
         body += [[said, f"{t:g}", len(one.damage), int(one.units.max()) + 1, *_line(one)] for t, one in there]
         if absent := [f"{t:g}" for t in ORDER if t not in dict(there)]:
             missing.append(f"{said} at T = {listed(absent)}")
-    names = [f"outside{tail}" for tail in OUTSIDE if tail]
+    names = [f"outside{tail}" for tail in OTHERS]
     return [
         "### smalltown and the random twins",
         "",
@@ -423,7 +422,7 @@ def others() -> list[str]:
 
 def _compared() -> list[str]:
     said = []
-    for tail, name in (("-smalltown", "smalltown"), ("-twin", "the random twin")):
+    for tail, name in (("-smalltown", "smalltown"), ("-twin", "its random twin")):
         apart, alike = [], []
         for t in ORDER:
             own, other = texts("", t), texts(tail, t)
@@ -522,7 +521,13 @@ def unsure() -> list[str]:
         if a < b and survival[a].low <= survival[b].high and survival[b].low <= survival[a].high
     ]
     if overlapping:
-        lines.append(f"The share of draws that still differ, at T = {'; '.join(overlapping)}: intervals overlap.")
+        every = len(overlapping) == len(survival) * (len(survival) - 1) // 2
+        where = "any two temperatures" if every else f"T = {'; '.join(overlapping)}"
+        lines.append(f"The share of draws that still differ at {where}: intervals overlap.")
+    for tail, name in OTHERS.items():
+        held = [f"{t:g}" for t in ORDER if (one := texts(tail, t)) and one.decided.verdict == "undetermined"]
+        if held:
+            lines.append(f"Outside, {name} at T = {listed(held)}: undetermined.")
     for subject, said in (("trained", "as trained"), ("difference", "trained less twin")):
         label, reason = inside(subject).verdict
         if reason:

@@ -400,3 +400,27 @@ def _names_and_induction() -> str:
         if doing
         else "None of the heads that move the name gives a quarter of its attention to any of these on random tokens."
     )
+
+
+def unsettled() -> list[str]:
+    """What is not told from 0 here."""
+    forth, against = chosen()
+    lines = [
+        f"Indirect objects, head {head}, {direction}: {one} logits, not told from 0."
+        for head in (*forth, *against)
+        for direction in DIRECTIONS
+        if not (one := judged(head, direction)[0]).told
+    ]
+    names, judging, _ = capital_heads()
+    lines += [
+        f"Capitals, head {name}, {direction}: {one} logits, not told from 0."
+        for name in names
+        for direction in DIRECTIONS
+        if not (one := mean(columns(judging[direction], [name])[:, 0])).told
+    ]
+    half = MLP_WINDOW // 2
+    shares = {part: _shares("traced", part)[half + 1 :] for part in ("country", "last")}
+    for part, place in (("country", "the country"), ("last", "the last token")):
+        if not any(one.low > 0 for one in shares[part]):
+            lines.append(f"MLPs at {place} above the first, {len(rows('traced'))} prompts: no share told from 0.")
+    return lines

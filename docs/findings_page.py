@@ -27,6 +27,7 @@ from findings_circuits import (
     moved_by,
     movers,
     strongest,
+    unsettled,
 )
 from findings_numbers import Estimate, rows
 
@@ -65,7 +66,7 @@ def page() -> str:
         *_lines(others()),
         *_lines(committing()),
         "## What is not significant\n",
-        *(f"- {line}" for line in unsure()),
+        *(f"- {line}" for line in (*unsettled(), *unsure())),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
