@@ -414,6 +414,7 @@ def others() -> list[str]:
         table(["model", "T", "prompts", "units", *HEAD], body),
         "",
         *(f"- {said}" for said in _compared()),
+        f"- {beside_twin()}",
         *([f"- Not measured: {listed(missing)}."] if missing else []),
         "",
         command(*names, *(name.replace("outside", "influence") for name in names)),
@@ -444,6 +445,22 @@ def _compared() -> list[str]:
                 + "."
             )
     return said
+
+
+def beside_twin() -> str:
+    """R and the driven share of the model beside those of its random twin, where both are measured."""
+    said = []
+    for t in ORDER:
+        own, twin = texts("", t), texts("-twin", t)
+        if own and twin:
+            a, b = own.ratio, twin.ratio
+            apart = a.low > b.high or b.low > a.high
+            said.append(
+                f"At T = {t:g} R is {a.say('.2f')}, at random initialisation {b.say('.2f')}{'' if apart else ', not told apart'}; "
+                f"of what is changed late, {own.driven.say('.0%')} is driven by the beginning, at random initialisation "
+                f"{twin.driven.say('.0%')}."
+            )
+    return " ".join(said)
 
 
 def committing() -> list[str]:

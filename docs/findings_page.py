@@ -6,6 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from findings_cascade import (
     ORDER,
+    beside_twin,
     beyond,
     committing,
     growing,
@@ -80,7 +81,7 @@ def lead() -> list[str]:
         f"Capitals: {carried()} {first_for_capitals()}",
         strongest(),
         f"Inside: {verdict_within()}",
-        f"Outside: {' '.join(said_beyond(whole))}",
+        f"Outside: {' '.join(said_beyond(whole))} {beside_twin()}",
     ]
 
 
