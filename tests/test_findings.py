@@ -14,7 +14,7 @@ import interp
 from analyses.cascade.twin import random_twin
 from interp.model import Transformer
 
-QUICK = {"lens", "heads-late", "influence-smalltown"}
+QUICK = {"lens", "heads-late"}
 """Measured again in seconds; of the others the first unit takes longer."""
 
 CLOSE = {"rel": 2e-3, "abs": 2e-4}
@@ -95,7 +95,7 @@ def test_texts_do_not_depend_on_what_runs_with_them(models):
     assert len(alone[0]["damage"]) == STEPS
 
 
-@pytest.mark.parametrize("kind", findings.KINDS)
+@pytest.mark.parametrize("kind", [*findings.KINDS[:-1], pytest.param(findings.KINDS[-1], marks=pytest.mark.slow)])
 def test_pairs_differ_and_are_alike_in_length(kind, models):
     pairs = [asked(kind, findings.SUBJECT, number) for number in range(2)]
     assert len({tuple(one.clean[0].tolist()) for one in pairs}) == 2
