@@ -39,7 +39,7 @@ def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int | Non
     z = np.where(share > 0, np.log10(np.maximum(share, LEAST)), np.nan)  # what is exactly 0 stays blank
     layers = result["layer"].to_numpy()
     fig = make_subplots(
-        2, 2, specs=[[{"rowspan": 2}, {}], [None, {}]], column_widths=[0.6, 0.4], horizontal_spacing=0.17, vertical_spacing=0.24,
+        2, 2, specs=[[{"rowspan": 2}, {}], [None, {}]], column_widths=[0.6, 0.4], horizontal_spacing=0.2, vertical_spacing=0.24,
         subplot_titles=[
             f"injected at {at}, “{label(tokens[at])}”", "share that has left its position",
             "share at the output, by distance",
@@ -52,7 +52,7 @@ def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int | Non
         z=z, y=layers, colorscale=SEQUENTIAL, zmin=ticks[0], zmax=top, xgap=1, ygap=1, hoverongaps=False,
         customdata=share, hovertemplate="layer %{y}, position %{x}<br>%{customdata:.3g} of the injected energy<extra></extra>",
         colorbar={"title": {"text": "energy over injected", "side": "right"}, "tickvals": ticks,
-                  "ticktext": [f"{10.0**t:g}" for t in ticks], "x": 0.53, "thickness": 14},
+                  "ticktext": [f"{10.0**t:g}" if abs(t) < 4 else f"10<sup>{t}</sup>" for t in ticks], "x": 0.52, "thickness": 14},
         row=1, col=1,
     )  # fmt: skip
     fig.update_xaxes(title="position", tickangle=-60, **axis(tokens), row=1, col=1)
@@ -81,7 +81,7 @@ def plot_light_cone(result: xr.Dataset, *, prompt: int = 0, injection: int | Non
         width=1040,
         height=560,
         margin={"t": 84, "b": 110},
-        legend={"y": -0.16, "yanchor": "top", "x": 0.62, "xanchor": "left"},
+        legend={"y": -0.16, "yanchor": "top", "x": 0.64, "xanchor": "left"},
     )
     fig.update_annotations(font={"size": 13})
     return fig

@@ -30,7 +30,7 @@ def plot_verdict(result: xr.Dataset) -> go.Figure:
     subjects, margin = [str(one) for one in result["subject"].to_numpy()], float(result["margin"])
     top = 100 + 22 * len(subjects)  # a line of the title for each
     fig = make_subplots(
-        1, 3, column_widths=[0.42, 0.25, 0.33], horizontal_spacing=0.07,
+        1, 3, column_widths=[0.42, 0.25, 0.33], horizontal_spacing=0.09,
         subplot_titles=["slope, from one block above the injection on", "at the output", "growth over each block"],
     )  # fmt: skip
     for row, subject in enumerate(reversed(subjects)):
