@@ -95,7 +95,8 @@ def collect(console: Console, folder: Path) -> None:
     model = interp.load()
     text = folder / "text.txt"
     pairs = task("ioi").sample(4000, 0, model.tokenizer)
-    text.write_text(" ".join(pair.clean for pair in pairs))
+    text.write_text(" ".join(pair.clean for pair in pairs * 4))
+    analyses.collect(model, [pairs[0].clean], out=folder / "first.zarr")  # what is read from disk once a process is read
     tokens = rows_of_text(model, text, 128)
     best = 0.0
     for _ in range(3):

@@ -57,6 +57,8 @@ RUNS = [
     *((path, SMALLER.get(path.stem, {})) for path in NOTEBOOKS),
     *(pytest.param(path, {}, marks=pytest.mark.slow) for path in NOTEBOOKS if path.stem in SMALLER),
 ]
+PICTURES = ("00_tour",)
+"""Those that are drawn as pictures in every run, too, which takes seconds for each."""
 WITHOUT_FIGURES = ("01_tokenization",)  # what is arithmetic
 
 
@@ -119,8 +121,10 @@ def run(path: Path, smaller: dict[str, str]) -> nbformat.NotebookNode:
 @pytest.mark.parametrize(
     ("path", "smaller"), RUNS, ids=lambda value: getattr(value, "stem", "less" if value else "whole")
 )
-def test_it_runs(path, smaller, alone, request):
-    """Also where there is no browser: its figures then have no pictures beside them."""
+def test_it_runs(path, smaller, alone, request, monkeypatch):
+    """Also where there is no browser: its figures then have no pictures beside them. With the mark `slow` all have."""
+    if path.stem not in PICTURES and request.node.get_closest_marker("slow") is None:
+        monkeypatch.setenv("BROWSER_PATH", str(FOLDER / "no browser"))
     if PRETRAINED in path.read_text(encoding="utf-8"):
         request.getfixturevalue("smollm2_file")  # else it is skipped
     notebook = run(path, smaller)
