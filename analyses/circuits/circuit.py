@@ -167,19 +167,19 @@ class Circuit:
         """Of all edges of the model."""
         return len(self) / len(graph(self.shape))
 
-    def __or__(self, other: "Circuit") -> "Circuit":
-        return self._with(self.edges | self._alike(other).edges, other)
+    def __or__(self, other: object) -> "Circuit":
+        return self._with(self.edges | self._alike(other).edges, self._alike(other))
 
-    def __and__(self, other: "Circuit") -> "Circuit":
-        return self._with(self.edges & self._alike(other).edges, other)
+    def __and__(self, other: object) -> "Circuit":
+        return self._with(self.edges & self._alike(other).edges, self._alike(other))
 
-    def __sub__(self, other: "Circuit") -> "Circuit":
+    def __sub__(self, other: object) -> "Circuit":
         return self._with(self.edges - self._alike(other).edges)
 
-    def __xor__(self, other: "Circuit") -> "Circuit":
-        return self._with(self.edges ^ self._alike(other).edges, other)
+    def __xor__(self, other: object) -> "Circuit":
+        return self._with(self.edges ^ self._alike(other).edges, self._alike(other))
 
-    def __le__(self, other: "Circuit") -> bool:
+    def __le__(self, other: object) -> bool:
         return self.edges <= self._alike(other).edges
 
     def __contains__(self, edge: object) -> bool:

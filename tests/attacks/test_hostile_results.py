@@ -275,11 +275,10 @@ def test_damaged_files_are_errors_of_ours_whatever_is_damaged(path):
     assert damaged(path, range(60, 2000)) < 1940
 
 
-@pytest.mark.parametrize("kind", [*kinds()][::-1])  # while another worker measures the first
-def test_a_result_that_lacks_something_or_says_nonsense_is_drawn_or_refused(kind, measured):
-    plain, drawn = measured(kind), random.Random(kind)
-    parameters = json.loads(plain.attrs["parameters"])
-    for _ in range(12):
+def nonsense(kind, plain, times):
+    """A result that lacks something or says nonsense, so many times, each of which is drawn or refused."""
+    drawn, parameters = random.Random(f"{kind} {times}"), json.loads(plain.attrs["parameters"])
+    for _ in times:
         result = plain.copy()
         name = drawn.choice(sorted(map(str, {*plain.variables} - {*plain.dims})))
         match drawn.randrange(5):
@@ -303,3 +302,14 @@ def test_a_result_that_lacks_something_or_says_nonsense_is_drawn_or_refused(kind
             analyses.plot(result)
         except ResultError:
             continue
+
+
+@pytest.mark.parametrize("kind", [*kinds()][::-1])  # while another worker measures the first
+def test_a_result_that_lacks_something_or_says_nonsense_is_drawn_or_refused(kind, measured):
+    nonsense(kind, measured(kind), range(5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*kinds()][::-1])
+def test_and_so_it_is_many_times(kind, measured):
+    nonsense(kind, measured(kind), range(40))
