@@ -186,13 +186,14 @@ def _run(model: Transformer, tokens: Tensor, places: Tensor, points: Sequence[st
             model.run_blocks(model.embed(batch), real=model.check_tokens(batch)) if _of_blocks(points) else model(batch)
         for name in points:
             found[name].append(_at(values[name].cpu(), model.hook_points[name].axes, places[some]))
-    return {name: torch.cat(parts) for name, parts in found.items()}
+    return {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in found.items()}
 
 
 def _cast(values: Tensor, dtype: str, name: str) -> Tensor:
     """In the dtype that is kept. Raises ResultError where that has no room for a value."""
-    cast = values.to(getattr(torch, dtype))
-    if bool((torch.isinf(cast) & ~torch.isinf(values)).any()):
+    kind: torch.dtype = getattr(torch, dtype)
+    cast = values.to(kind)
+    if torch.finfo(kind).max < torch.finfo(values.dtype).max and bool((torch.isinf(cast) & ~torch.isinf(values)).any()):
         largest = float(values[torch.isfinite(values)].abs().max())
         raise ResultError(
             f"collect: {name} has values up to {largest:.3g}, which {dtype} cannot hold; give dtype float32."
@@ -207,6 +208,8 @@ def _of_blocks(points: Sequence[str]) -> bool:
 
 def _at(value: Tensor, axes: tuple[str, ...], places: Tensor) -> Tensor:
     axis = axes.index("query" if "query" in axes else "position")
+    if places.shape[1] == value.shape[axis] and bool((places == torch.arange(places.shape[1])).all()):
+        return value
     there = places >= 0
     index = places.clamp(min=0).reshape(len(places), *[1] * (axis - 1), -1, *[1] * (value.ndim - axis - 1))
     shape = [*value.shape]
@@ -279,5 +282,6 @@ def _make(group: Any, name: str, axes: tuple[str, ...], shape: tuple[int, ...], 
         (math.ceil(min(BLOCK, shape[0]) / min(CHUNK, shape[0])) * min(CHUNK, shape[0]),),
     )
     group.create_array(
-        name, shape=shape, dtype=dtype, chunks=chunks, shards=(*shards, *shape[1:]), dimension_names=dims, fill_value=math.nan
+        name, shape=shape, dtype=dtype, chunks=chunks, shards=(*shards, *shape[1:]), dimension_names=dims, fill_value=math.nan,
+        compressors=None,  # which would make activations hardly smaller and take longer than the model
     )  # fmt: skip
