@@ -96,7 +96,7 @@ def collect(console: Console, folder: Path) -> None:
     text = folder / "text.txt"
     pairs = task("ioi").sample(4000, 0, model.tokenizer)
     text.write_text(" ".join(pair.clean for pair in pairs * 4))
-    analyses.collect(model, [pairs[0].clean], out=folder / "first.zarr")  # what is read from disk once a process is read
+    analyses.collect(model, [pairs[0].clean], out=folder / "first.zarr")  # loads what is loaded once a process
     tokens = rows_of_text(model, text, 128)
     best = 0.0
     for _ in range(3):
