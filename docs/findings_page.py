@@ -4,19 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
-from findings_cascade import (
-    ORDER,
-    beside_twin,
-    beyond,
-    committing,
-    growing,
-    others,
-    said_beyond,
-    texts,
-    unsure,
-    verdict_within,
-    within,
-)
 from findings_circuits import (
     attending,
     carried,
@@ -30,7 +17,18 @@ from findings_circuits import (
     strongest,
     unsettled,
 )
+from findings_inside import growing, unsure_inside, verdict_within, within
 from findings_numbers import Estimate, rows
+from findings_outside import (
+    ORDER,
+    beside_twin,
+    beyond,
+    committing,
+    others,
+    said_beyond,
+    texts,
+    unsure_outside,
+)
 
 from analyses.plots.browser import keep_open
 from analyses.plots.theme import FAINT, LINES, SYMBOLS, figure
@@ -67,7 +65,7 @@ def page() -> str:
         *_lines(others()),
         *_lines(committing()),
         "## What is not significant\n",
-        *(f"- {line}" for line in (*unsettled(), *unsure())),
+        *(f"- {line}" for line in (*unsettled(), *unsure_outside(), *unsure_inside())),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
