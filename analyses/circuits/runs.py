@@ -219,12 +219,8 @@ class Runs:
     def moved(self, batch: Batch, sources: Sequence[Source]) -> Float[Tensor, "source pair position d_model"]:
         """What sources write in the other run less what they write in this one; 0 beyond the end of a prompt."""
         pairs, positions = batch.tokens.shape
-        shape = (
-            pairs,
-            len(sources),
-            positions,
-            self.run.model.config.d_model,
-        )  # a pair's lie side by side, as products read them
+        width = self.run.model.config.d_model
+        shape = pairs, len(sources), positions, width  # those of a pair side by side, as products read them
         found = batch.tokens.new_empty(shape, dtype=self.run.model.dtype).transpose(0, 1)
         begin = 0
         for (layer, of_heads), some in groupby(sources, key=lambda one: (one.layer, one.head is not None)):

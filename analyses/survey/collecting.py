@@ -282,6 +282,5 @@ def _make(group: Any, name: str, axes: tuple[str, ...], shape: tuple[int, ...], 
         (math.ceil(min(BLOCK, shape[0]) / min(CHUNK, shape[0])) * min(CHUNK, shape[0]),),
     )
     group.create_array(
-        name, shape=shape, dtype=dtype, chunks=chunks, shards=(*shards, *shape[1:]), dimension_names=dims, fill_value=math.nan,
-        compressors=None,  # which would make activations hardly smaller and take longer than the model
+        name, shape=shape, dtype=dtype, chunks=chunks, shards=(*shards, *shape[1:]), dimension_names=dims, fill_value=math.nan
     )  # fmt: skip

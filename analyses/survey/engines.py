@@ -35,13 +35,12 @@ class RayWorker:
     def __init__(
         self, model: str, options: Mapping[str, Any], folder: str, request: Mapping[str, Any], threads: int
     ) -> None:
-        self._threads = threads
+        torch.set_num_threads(threads)
         device = "cuda" if os.environ.get("CUDA_VISIBLE_DEVICES") and torch.cuda.is_available() else "cpu"
         self.worker = Worker(load(model, **{"device": device, **options}), Path(folder), request)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The shards of a batch: their numbers, and rows."""
-        torch.set_num_threads(self._threads)  # of the thread that calls, which is not the one that made this
         reports = [self.worker.shard(int(number)) for number in batch["shard"]]
         return {"shard": [report["shard"] for report in reports], "rows": [report["rows"] for report in reports]}
 
