@@ -89,7 +89,7 @@ def uncapped(model: Transformer) -> Transformer:
     """
     if model.config.logit_cap is None:
         return model
-    new = Transformer(replace(model.config, logit_cap=None), tokenizer=model.tokenizer, name=model.name, seed=None)
+    new = made_of(model, replace(model.config, logit_cap=None))
     new.load_state_dict(model.state_dict(), assign=True)
     return new.requires_grad_(False).eval()
 
@@ -150,17 +150,23 @@ def _fold(w: Weights, norm: str, maps: list[str], shifts: bool) -> None:
         w[f"{norm}.bias"] = torch.zeros_like(w[f"{norm}.bias"])
 
 
+def made_of(model: Transformer, config: ModelConfig) -> Transformer:
+    """A model of that configuration which has no weights yet, and of another one its tokenizer, its name and where it came from."""
+    new = Transformer(config, tokenizer=model.tokenizer, name=model.name, seed=None)
+    new.source, new.format = model.source, model.format
+    return new
+
+
 @torch.no_grad()
 def _changed(model: Transformer, config: ModelConfig, change: Callable[[Weights], None]) -> Transformer:
     """A model of that configuration with the changed weights; tensors that were not changed are copied."""
     weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
     if not config.tied and "unembedding" not in weights:
         weights["unembedding"] = weights["W_E"].clone()
-    new = Transformer(config, tokenizer=model.tokenizer, name=model.name, seed=None)
+    new = made_of(model, config)
     for name, parameter in new.named_parameters():
         if name.endswith(".bias") and name not in weights:  # the new model has biases that the old one lacks
             weights[name] = torch.zeros(parameter.shape, dtype=model.dtype, device=model.device)
     change(weights)
     new.load_state_dict(weights, assign=True)
-    new.source = model.source
     return new.to(device=model.device, dtype=model.dtype).requires_grad_(False).eval()

@@ -118,7 +118,8 @@ class Kinds(dict[type, Callable[[Any], Hashable] | None]):
         self[int] = self[bool] = _itself if by_value else None
 
     def __missing__(self, of: type) -> Callable[[Any], Hashable] | None:
-        self[of] = made = _itself if issubclass(of, type) else _unknown if issubclass(of, Collection) else None
+        kinds = {type: _itself, torch.Tensor: _inner_shape, Collection: _unknown}
+        self[of] = made = next((make for base, make in kinds.items() if issubclass(of, base)), None)
         return made
 
     def _items(self, value: Any) -> Hashable:
@@ -136,6 +137,12 @@ class Kinds(dict[type, Callable[[Any], Hashable] | None]):
 
 def _shape(value: Any) -> Hashable:
     return type(value), value.dtype, value.shape
+
+
+def _inner_shape(value: Any) -> Hashable:
+    """Of a subclass of tensors, without its own say, which is a call that is checked too."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return _shape(value)
 
 
 def _itself(value: Any) -> Hashable:

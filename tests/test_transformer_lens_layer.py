@@ -7,9 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY, tiny
+from families import theirs
 
 import interp
 from interp.errors import CheckpointError, ConfigError, HookError, TokenError
+from interp.processing import centre_unembedding, fold_layer_norm, fold_value_biases
 from interp.transformer_lens import ActivationCache, HookedTransformer, HookedTransformerConfig, patching, utils
 
 SHAPE = {"n_layers": 2, "d_model": 16, "n_ctx": 12, "d_head": 8, "d_vocab": 20, "act_fn": "gelu_new", "device": "cpu"}
@@ -156,6 +158,67 @@ def test_grouped_heads_are_told_one_for_each():
         model.W_pos  # noqa: B018
     with pytest.raises(ConfigError, match="cannot be assigned to"):
         model.blocks[0].attn.b_Q = torch.ones(2, 8)
+
+
+def test_what_stands_in_for_weights_that_are_not_there_is_read_and_never_changed():
+    shape = {"n_kv_heads": 1, "positions": "rotary", "mlp": "gated", "norm": "rmsnorm", "bias": False}
+    model = HookedTransformer.from_pretrained_no_processing(tiny(config=replace(TINY, **shape), dtype=torch.float32))
+    attn, mlp, tokens = model.blocks[1].attn, model.blocks[1].mlp, torch.tensor([[1, 2, 3]])
+    before, state = model(tokens).detach(), {name: value.clone() for name, value in model.state_dict().items()}
+    assert {type(value) for value in state.values()} == {torch.Tensor}
+    with torch.no_grad():
+        for weight in (attn.W_K, attn.W_V, attn.b_Q, attn.b_K, attn.b_O, mlp.b_in, mlp.b_out):
+            doubled = weight * 2 + weight.sum()
+            assert type(doubled) is torch.Tensor
+            doubled += 1  # what is computed from one is changed as any
+            for change in (
+                lambda w: w.add_(5), lambda w: w[0].fill_(1), lambda w: w.__setitem__(0, 1.0), lambda w: w.copy_(w + 1),
+                lambda w: w.data.zero_(),
+                lambda w: w.view(-1)[0].mul_(2), lambda w: w.unbind()[0].zero_(), lambda w: torch.mul(w, 2, out=w),
+                lambda w: w.__iadd__(1),
+            ):  # fmt: skip
+                with pytest.raises(ConfigError, match="none of its own"):
+                    change(weight)
+        assert torch.equal(model(tokens), before)
+        for own in ("_W_K", "_W_V"):
+            getattr(attn, own)[0].mul_(2)
+            assert not torch.equal(model(tokens), before)
+        assert torch.equal(attn.W_K[1], attn._W_K[0])
+        model.load_state_dict(state)
+        assert torch.equal(model(tokens), before)
+    (attn.W_K.pow(2).sum() + attn.b_K.sum()).backward()
+    assert model.core.blocks[1].attn.qkv.weight.grad.any()
+
+
+def test_a_model_in_half_precision_stays_as_it_is():
+    source = tiny(dtype=torch.bfloat16)
+    before = {name: value.clone() for name, value in source.state_dict().items()}
+    for dtype in (torch.float32, torch.bfloat16):
+        for make in (HookedTransformer.from_pretrained, HookedTransformer.from_pretrained_no_processing):
+            assert make(source, dtype=dtype).core.dtype == dtype
+    assert source.dtype == torch.bfloat16
+    assert all(torch.equal(value, before[name]) for name, value in source.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:from_pretrained. center_writing_weights is left out")
+@pytest.mark.parametrize("family", ["gpt_neox", "qwen2", "qwen3", "llama", "gpt2"])
+def test_texts_begin_by_the_family_whatever_was_done_to_the_model(family):
+    model = interp.load(theirs(family))
+    wanted = family in ("llama", "gpt2")
+    folded = fold_value_biases(fold_layer_norm(model)) if model.config.has_qkv_bias else fold_layer_norm(model)
+    for source in (
+        model,
+        copy.deepcopy(model),
+        folded,
+        centre_unembedding(model),
+        HookedTransformer.from_pretrained(model).core,
+        model.half(),
+    ):
+        assert HookedTransformer.from_pretrained_no_processing(source).cfg.default_prepend_bos is wanted
+        assert (
+            HookedTransformer.from_pretrained(source, default_prepend_bos=not wanted).cfg.default_prepend_bos
+            is not wanted
+        )
 
 
 def test_bos_is_prepended_here_and_not_in_the_library(smalltown):

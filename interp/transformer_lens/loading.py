@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import interp
 from interp.errors import ConfigError, nearest
-from interp.processing import centre_unembedding, centre_writing_weights, fold_layer_norm, fold_value_biases
+from interp.processing import centre_unembedding, centre_writing_weights, fold_layer_norm, fold_value_biases, made_of
 
 SHORT_NAMES = {
     "gpt2-small": "gpt2",
@@ -66,10 +66,8 @@ def apart(model: interp.Transformer) -> interp.Transformer:
     weights: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
     weights.setdefault("unembedding", weights["W_E"].clone())
     weights.setdefault("b_U", weights["W_E"].new_zeros(len(weights["unembedding"])))
-    config = replace(model.config, tied=False, unembed_bias=True)
-    new = interp.Transformer(config, tokenizer=model.tokenizer, name=model.name, seed=None)
+    new = made_of(model, replace(model.config, tied=False, unembed_bias=True))
     new.load_state_dict(weights, assign=True)
-    new.source = model.source
     return new.to(device=model.device, dtype=model.dtype).eval()
 
 

@@ -138,7 +138,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
             found.tokenizer = Tokenizer.of(tokenizer)
         place = get_device() if device is None else str(device_there(device, ConfigError))
         core, folded = processed(
-            found.float() if found.dtype in (torch.float16, torch.bfloat16) else found,
+            apart(found).float() if found.dtype in (torch.float16, torch.bfloat16) else found,
             fold_ln=fold_ln,
             center_writing_weights=center_writing_weights,
             center_unembed=center_unembed,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import interp
 from interp.errors import CheckpointError, nearest
 from interp.transformer_lens.config import HookedTransformerConfig
+from interp.transformer_lens.stand_in import StandIn
 
 TABLES = (".mask", ".IGNORE", ".rotary_sin", ".rotary_cos", ".alibi")
 """Ends of keys that hold no weights."""
@@ -52,7 +53,8 @@ class WithStates(nn.Module):
         """Every weight by its key, as a view; detached unless `keep_vars`."""
         found: dict[str, Any] = {} if destination is None else destination
         for name, value in self._places().items():
-            found[prefix + name] = value if keep_vars else value.detach()
+            own = value.as_subclass(Tensor) if isinstance(value, StandIn) else value
+            found[prefix + name] = own if keep_vars else own.detach()
         return found
 
     @torch.no_grad()
@@ -80,7 +82,8 @@ class WithStates(nn.Module):
                     f"load_state_dict: {name} has shape {tuple(given[name].shape)}, the model's {tuple(places[name].shape)}."
                 )
         for name in places.keys() & given.keys():
-            places[name].copy_(given[name])
+            if not isinstance(places[name], StandIn):
+                places[name].copy_(given[name])
         for name, value in self._places().items():
             if name in given and not torch.equal(value, given[name].to(value)):
                 raise CheckpointError(f"load_state_dict: the model has no {name}, which is not 0 in what is loaded.")

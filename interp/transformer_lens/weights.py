@@ -1,4 +1,4 @@
-"""Weights by TransformerLens' names and shapes: stacked over layers, and of each part. All are views, gradients go through them."""
+"""Weights by TransformerLens' names and shapes: stacked over layers, and of each part: views or stand-ins; gradients go through them."""
 
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from interp.norms import Norm
 from interp.transformer_lens.config import HookedTransformerConfig
 from interp.transformer_lens.factored import FactoredMatrix
 from interp.transformer_lens.points import HookPoint
+from interp.transformer_lens.stand_in import StandIn, stand_in
 from interp.whole_numbers import whole_number
 
 
@@ -39,16 +40,18 @@ class Part:
         if name not in self._weights:
             object.__setattr__(self, name, value)
             return
-        with torch.no_grad():
-            getattr(self, name).copy_(value)
-        if not torch.equal(getattr(self, name), value.to(getattr(self, name)).expand_as(getattr(self, name))):
+        own = getattr(self, name)
+        if not isinstance(own, StandIn):
+            with torch.no_grad():
+                own.copy_(value)
+        elif not torch.equal(own, value.to(own).expand_as(own)):
             raise ConfigError(f"{self._prefix}{name} cannot be assigned to: the model has no such weight of its own.")
 
 
 class AttentionPart(Part):
     """Of one layer's heads."""
 
-    _weights = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O")
+    _weights = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O", "_W_K", "_W_V", "_b_K", "_b_V")
 
     @property
     def _of(self) -> Attention:
@@ -57,15 +60,31 @@ class AttentionPart(Part):
     def _each(self, weights: Tensor) -> Tensor:
         """One for each head, where heads share theirs."""
         groups = self._model.cfg.n_heads // len(weights)
-        return weights if groups == 1 else weights.repeat_interleave(groups, dim=0)
+        return weights if groups == 1 else stand_in(weights.repeat_interleave(groups, dim=0))
 
     def own(self, name: str) -> Tensor:
         """A weight as it is, where heads share theirs with one for each that there is: `W_K`, `b_K`, `W_V` or `b_V`."""
         of, part = self._of, "QKV".index(name[-1])
         if name.startswith("W"):
             return cast(Tensor, getattr(of, name))
-        bias = of.qkv.weight.new_zeros(sum(of.widths)) if of.qkv.bias is None else of.qkv.bias
+        bias = _or_zeros(of.qkv)
         return torch.split(bias, of.widths)[part].reshape(-1, self._model.cfg.d_head)
+
+    @property
+    def _W_K(self) -> Float[Tensor, "kv_head d_model d_head"]:
+        return self.own("W_K")
+
+    @property
+    def _W_V(self) -> Float[Tensor, "kv_head d_model d_head"]:
+        return self.own("W_V")
+
+    @property
+    def _b_K(self) -> Float[Tensor, "kv_head d_head"]:
+        return self.own("b_K")
+
+    @property
+    def _b_V(self) -> Float[Tensor, "kv_head d_head"]:
+        return self.own("b_V")
 
     @property
     def W_Q(self) -> Float[Tensor, "head d_model d_head"]:
@@ -165,7 +184,7 @@ class NormPart(Part):
     @property
     def b(self) -> Float[Tensor, " d_model"]:
         of = cast(Norm, self._of)
-        return torch.zeros_like(of.weight) if of.bias is None else of.bias
+        return stand_in(torch.zeros_like(of.weight)) if of.bias is None else of.bias
 
     def __call__(self, x: Tensor) -> Tensor:
         out: Tensor = self._of(x)
@@ -278,7 +297,7 @@ class WithWeights(nn.Module):
     @property
     def b_U(self) -> Float[Tensor, " vocab"]:
         bias = self.core.b_U
-        return self.core.W_E.new_zeros(self.cfg.d_vocab_out) if bias is None else bias[: self.cfg.d_vocab_out]
+        return stand_in(self.core.W_E.new_zeros(self.cfg.d_vocab_out)) if bias is None else bias[: self.cfg.d_vocab_out]
 
     def _stacked(self, part: str, name: str) -> Tensor:
         return torch.stack([getattr(getattr(block, part), name) for block in self.blocks])
@@ -385,4 +404,4 @@ class WithWeights(nn.Module):
 
 
 def _or_zeros(linear: nn.Linear) -> Tensor:
-    return linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
+    return stand_in(linear.weight.new_zeros(linear.out_features)) if linear.bias is None else linear.bias
