@@ -34,7 +34,8 @@ def fused_attention(
         rows, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale,
         is_causal=causal and mask is None and q.shape[1] > 1,
     )  # fmt: skip
-    return (z.flatten(1, 2).unsqueeze(1) if alone else z.transpose(1, 2)) + _lost(q, k)
+    z = z.flatten(1, 2).unsqueeze(1) if alone else z.transpose(1, 2)
+    return torch.add(z, _telling(q, k), alpha=0).to(q.dtype)  # 0 times what is not finite is NaN
 
 
 def each_head(x: Float[Tensor, "batch key kv_head *value"], heads: int) -> Float[Tensor, "batch key head *value"]:
@@ -43,10 +44,10 @@ def each_head(x: Float[Tensor, "batch key kv_head *value"], heads: int) -> Float
     return x if groups == 1 else x.unsqueeze(3).expand(-1, -1, -1, groups, *x.shape[3:]).flatten(2, 3)
 
 
-def _lost(q: Tensor, k: Tensor) -> Tensor:
-    """0, and NaN where a query is not finite or, among few keys, its own key."""
+def _telling(q: Tensor, k: Tensor) -> Tensor:
+    """A number for each query that is finite unless the query is not or, among few keys, its own key."""
     wide = torch.promote_types(q.dtype, torch.float32)  # where a sum of finite values is finite
-    lost = q.sum(-1, keepdim=True, dtype=wide)
-    if k.shape[1] < FEW:
-        lost = lost + each_head(k[:, -q.shape[1] :].sum(-1, keepdim=True, dtype=wide), q.shape[2])
-    return (lost * 0).to(q.dtype)
+    told = q.sum(-1, keepdim=True, dtype=wide)
+    if k.shape[1] >= FEW:
+        return told
+    return told + each_head(k[:, -q.shape[1] :].sum(-1, keepdim=True, dtype=wide), q.shape[2])

@@ -90,7 +90,7 @@ def turned(
     """
     dims = cos.shape[-1]
     pairs = x if dims == x.shape[-1] else x[..., :dims]
-    whole = pairs * cos + pairs.roll(dims // 2, -1) * sin
+    whole = torch.addcmul(pairs * cos, pairs.roll(dims // 2, -1), sin)
     if dims < x.shape[-1]:
         whole = torch.cat([whole, x[..., dims:].to(whole.dtype)], dim=-1)
     return whole.to(x.dtype)

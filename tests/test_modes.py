@@ -2,17 +2,18 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 import xarray as xr
-from conftest import random_tokens, tiny
+from conftest import TINY, random_tokens, tiny
 
 import analyses
 import interp
 from analyses import cascade
 from analyses.attention.circuits import circuit_slice, copying_scores, singular_tokens
-from interp import FactoredMatrix
+from interp import FactoredMatrix, Transformer
 from interp.errors import HookError, InterpError
 
 OFF = {
@@ -49,6 +50,21 @@ def test_every_number_is_the_same(name, mode):
         found = MEASURED[name](tiny(), random_tokens())  # model and tokens made in it too
     xr.testing.assert_identical(found.drop_attrs(), expected.drop_attrs())
     assert found.attrs["weight_hash"] == expected.attrs["weight_hash"]
+
+
+GATED = {"norm": "rmsnorm", "positions": "rotary", "mlp": "gated", "activation": "silu", "bias": False}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("options", [GATED, {**GATED, "qk_norm": "whole"}, {**GATED, "qk_norm": "head", "n_kv_heads": 1}])
+def test_the_steps_that_save_memory_without_gradients_are_the_same_to_the_bit(options, dtype):
+    model = Transformer(replace(TINY, **options)).to(dtype)
+    with torch.enable_grad():
+        expected, values = model.run_with_cache(random_tokens())
+    with torch.no_grad():
+        found, others = model.run_with_cache(random_tokens())
+    assert torch.equal(found, expected.detach())
+    assert all(torch.equal(others[name], values[name].detach()) for name in values)
 
 
 @pytest.mark.parametrize("mode", OFF)
