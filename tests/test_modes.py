@@ -56,7 +56,9 @@ GATED = {"norm": "rmsnorm", "positions": "rotary", "mlp": "gated", "activation":
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("options", [GATED, {**GATED, "qk_norm": "whole"}, {**GATED, "qk_norm": "head", "n_kv_heads": 1}])
+@pytest.mark.parametrize(
+    "options", [GATED, {**GATED, "qk_norm": "whole"}, {**GATED, "qk_norm": "head", "n_kv_heads": 1}]
+)
 def test_the_steps_that_save_memory_without_gradients_are_the_same_to_the_bit(options, dtype):
     model = Transformer(replace(TINY, **options)).to(dtype)
     with torch.enable_grad():
