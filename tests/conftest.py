@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import checked  # noqa: F401  before the packages: it says how their calls are checked
@@ -96,29 +96,38 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, smalltown: Transf
 
 
 @pytest.fixture(scope="session")
-def examples():
-    """What measures a result of each kind that has a figure."""
-    from gallery import Examples
-
-    return Examples(torch.float64)
-
-
-@pytest.fixture(scope="session")
-def measured(examples, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], xr.Dataset]:
-    """A result of each kind that has a figure, measured once for all workers; in inference mode, which changes nothing."""
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[], xr.Dataset]], xr.Dataset]:
+    """What is measured under a name, by the first worker that asks for it; in inference mode, which changes nothing."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared
 
-    def measure(kind: str) -> xr.Dataset:
-        path = shared / f"{kind}.npz"
-        with FileLock(shared / f"{kind}.lock"):
+    def kept(name: str, measure: Callable[[], xr.Dataset]) -> xr.Dataset:
+        path = shared / f"{name}.npz"
+        with FileLock(shared / f"{name}.lock"):
             if not path.exists():
                 with torch.inference_mode():
-                    result = examples.all()[kind]()
+                    result = measure()
                 write_whole(path, lambda temporary: write_arrays(result, temporary))
         return read_arrays(path)
 
-    return cache(measure)
+    return kept
+
+
+@pytest.fixture(scope="session")
+def examples(once):
+    """What measures a result of each kind that has a figure; what several are made of is measured once for all workers."""
+    from gallery import Examples
+
+    found = Examples(torch.float64)
+    for name in ("edges", "estimate", "gain", "null", "influence", "texts", "inside", "driven", "outside"):
+        setattr(found, name, cache(partial(once, f"of several, {name}", getattr(found, name))))
+    return found
+
+
+@pytest.fixture(scope="session")
+def measured(examples, once) -> Callable[[str], xr.Dataset]:
+    """A result of each kind that has a figure, measured once for all workers."""
+    return cache(lambda kind: once(kind, examples.all()[kind]))
 
 
 @pytest.fixture(scope="session")

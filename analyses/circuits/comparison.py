@@ -158,22 +158,24 @@ def _agreement(
 ) -> Float[np.ndarray, "estimator many"]:
     """Each method with the first one: `AGREEMENTS`, then the overlap at each count."""
     mean = whole.mean(0)
-    exact, sizes = mean[0], np.abs(mean)
-    ranks, size_ranks = stats.rankdata(mean, axis=1), stats.rankdata(sizes, axis=1)
-    orders = np.argsort(-sizes, axis=1, kind="stable")
-    rows = []
-    for number, scores in enumerate(mean):
-        row = [
-            _correlation(ranks[number], ranks[0]),
-            _correlation(size_ranks[number], size_ranks[0]),
-            _correlation(scores, exact),
-            float((np.sign(scores) == np.sign(exact)).mean()),
-        ]
-        row += [len(np.intersect1d(orders[number][:count], orders[0][:count])) / count for count in counts]
-        rows.append(row)
-    return np.array(rows)
+    sizes = np.abs(mean)
+    place = np.empty(mean.shape, dtype=int)  # of each edge, from the largest on
+    np.put_along_axis(place, np.argsort(-sizes, axis=1, kind="stable"), np.arange(mean.shape[1])[None], axis=1)
+    columns = [
+        _correlations(stats.rankdata(mean, axis=1)),
+        _correlations(stats.rankdata(sizes, axis=1)),
+        _correlations(mean),
+        (np.sign(mean) == np.sign(mean[0])).mean(1),
+    ]
+    columns += [((place < count) & (place[0] < count)).sum(1) / count for count in counts]
+    return np.stack(columns, axis=1)
 
 
-def _correlation(a: Float[np.ndarray, " edge"], b: Float[np.ndarray, " edge"]) -> float:
-    """Pearson's; NaN where one of them does not vary."""
-    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else np.nan
+def _correlations(values: Float[np.ndarray, "estimator edge"]) -> Float[np.ndarray, " estimator"]:
+    """Pearson's, of each with the first; NaN where one of them does not vary."""
+    centred = values - values.mean(1, keepdims=True)
+    sizes = np.sqrt((centred**2).sum(1))
+    varies = np.ptp(values, axis=1) > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (centred @ centred[0]) / (sizes * sizes[0])
+    return np.where(varies & varies[0], found.clip(-1, 1), np.nan)

@@ -98,7 +98,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def faults(place: Place, brief: bool) -> Iterator[str]:
-    """What is wrong with a place; briefly, with one other form of its good value."""
+    """What is wrong with a place; briefly, with one other form of its good value, in every second place."""
     try:
         expected = place.call(place.good)
     except Exception as error:  # noqa: BLE001
@@ -117,8 +117,10 @@ def faults(place: Place, brief: bool) -> Iterator[str]:
         return
     several = isinstance(place.good, list)
     forms = LISTED if several else FORMS
-    number = sum(map(ord, place.name)) % len(forms)
-    for form in forms[number : number + 1] if brief else forms:
+    turn, number = divmod(sum(map(ord, place.name)), len(forms))
+    if brief:
+        forms = forms[number : number + 1] if turn % 2 else []
+    for form in forms:
         yield from differs(place, form(place.good), expected)
     if place.last is not None and not brief:
         last = place.call([place.last] if several else place.last)
