@@ -32,6 +32,17 @@ def test_light_cone(smalltown, pairs):
         analyses.plot(result, injection=99)
 
 
+def test_a_share_that_grows_with_distance_has_no_negative_length(measured):
+    cone = measured("light_cone")
+    falls = {trace.name for trace in analyses.plot(cone).data if trace.name and trace.name.startswith(("power", "exp"))}
+    assert not any("grow" in name or "-" in name for name in falls)
+    grown = cone.assign(exponent=-cone["exponent"].copy(data=0.31), length=cone["length"].copy(data=-187.83))
+    names = {trace.name for trace in analyses.plot(grown).data if trace.name}
+    assert {name.removesuffix(" (better by AIC)") for name in names} >= {
+        "power 0.31, growing", "exponential, growing e-fold in 187.8 tokens",
+    }  # fmt: skip
+
+
 def test_ledger_ends_in_the_total(smalltown, pairs):
     result = cascade.ledger(smalltown, [pair.clean for pair in pairs], [pair.corrupt for pair in pairs])
     figure = analyses.plot(result)

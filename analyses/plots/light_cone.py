@@ -94,8 +94,12 @@ def _laws(fig: go.Figure, result: xr.Dataset, d: np.ndarray, fall: np.ndarray) -
         return
     usable = (d >= 1) & np.isfinite(fall) & (fall > 0)
     x, y = d[usable], np.log(fall[usable])
-    shapes = -float(result["exponent"]) * np.log(x), -x / float(result["length"])
-    names = f"power {float(result['exponent']):.2f}", f"exponential, {float(result['length']):.1f} tokens"
+    exponent, length = float(result["exponent"]), float(result["length"])
+    names = (
+        f"power {exponent:.2f}" if exponent >= 0 else f"power {-exponent:.2f}, growing",
+        f"exponential, {length:.1f} tokens" if length >= 0 else f"exponential, growing e-fold in {-length:.1f} tokens",
+    )
+    shapes = -exponent * np.log(x), -x / length
     for number, (shape, name) in enumerate(zip(shapes, names, strict=True)):
         better = aic[number] == aic.min()
         fig.add_scatter(
