@@ -50,8 +50,9 @@ def test_exact_on_a_linear_path():
 @pytest.mark.parametrize("replacement", ["zero", "mean"])
 def test_replacements_against_a_gradient_by_hand(replacement):
     model, clean, corrupt = tiny(), random_tokens(1, 5, seed=1), random_tokens(1, 5, seed=2)
+    reference = clean if replacement == "mean" else None
     result = analyses.attribution_patching(
-        model, clean, corrupt, answer=3, wrong=4, replacement=replacement, reference=clean, verify=0
+        model, clean, corrupt, answer=3, wrong=4, replacement=replacement, reference=reference, verify=0
     )
     _, cache, slopes = gradients(model, clean, lambda logits: logits[0, -1, 3] - logits[0, -1, 4])
     gap = (result["clean_baseline"] - result["corrupt_baseline"]).item()

@@ -90,7 +90,6 @@ SCORES = {"input->m0": 1.0, "m0->m1": -3.0, "m1->logits": 2.0, "input->logits": 
         ({"threshold": 1.0, "absolute": False}, ["input->m0", "m1->logits"]),
         ({"share": 0.03}, ["m0->m1"]),
         ({"share": 0.0}, []),
-        ({"share": 1.0}, ["input->logits", "input->m0", "m0->m1", "m1->logits"]),
         ({"count": 2, "greedy": True}, ["m0->m1", "m1->logits"]),
         ({"count": 2, "greedy": True, "absolute": False}, ["input->logits", "m1->logits"]),
         ({"count": 3, "greedy": True}, ["input->m0", "m0->m1", "m1->logits"]),
@@ -123,7 +122,7 @@ def test_names_that_are_no_edges():
         of("m1->m0")
     with pytest.raises(InterpError, match="there is no edge 'm1->m0'"):
         Circuit.from_scores({"m1->m0": 1.0}, model=SHAPE, count=1)
-    with pytest.raises(InterpError, match="give a list of edges, not the text"):
+    with pytest.raises(InterpError, match="give a list of edges, not"):
         Circuit.of(SHAPE, "input->m0")
     with pytest.raises(InterpError, match="scores by name need model="):
         Circuit.from_scores(SCORES, count=1)
@@ -244,3 +243,26 @@ def test_stability_by_hand(results):
         analyses.circuit_stability(result.isel(prompt=[0]), count=2)
     with pytest.raises(ResultError, match="give count or share"):
         analyses.circuit_stability(result)
+
+
+def test_a_threshold_that_is_no_number_is_named(results):
+    with pytest.raises(InterpError, match="threshold must be a number"):
+        Circuit.from_scores(results[1]["noising"], threshold=float("nan"))
+
+
+def test_more_edges_than_have_a_score_are_named(results):
+    model = results[0]
+    known = list(graph(shape_of(model)))
+    some = dict.fromkeys(known[:5], 1.0) | {known[5]: float("nan")}
+    assert len(Circuit.from_scores(some, model=model, count=5)) == 5
+    assert len(Circuit.from_scores(some, model=model, threshold=0.5)) == 5
+    for asked in ({"count": 6}, {"share": 0.9}, {"count": 6, "greedy": True}):
+        with pytest.raises(InterpError, match="only 5 have a score"):
+            Circuit.from_scores(some, model=model, **asked)
+
+
+def test_no_scores_and_those_of_another_model_are_named(results):
+    with pytest.raises(ResultError, match="numbers by edge"):
+        Circuit.from_scores({}, model=results[0], count=0)
+    with pytest.raises(InterpError, match="another shape"):
+        Circuit.from_scores(results[1]["noising"], model=Shape(1, 1, 1), count=1)

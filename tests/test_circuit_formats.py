@@ -173,3 +173,21 @@ def test_a_result_of_several_methods_is_not_one_score(tmp_path):
     )
     with pytest.raises(ResultError, match="of several methods"):
         analyses.write_mib(tmp_path, "ioi", model, several)
+
+
+def test_what_cannot_be_written_is_named_before_anything_is_made(tmp_path):
+    model = tiny()
+    scores = dict.fromkeys(graph(Circuit.none(model).shape), 1.0) | {"input->m0": float("nan")}
+    with pytest.raises(InterpError, match="score of input->m0 is nan"):
+        analyses.write_mib(tmp_path, "ioi", model, scores)
+    with pytest.raises(InterpError, match="score of input->m0 is inf"):
+        analyses.write_eap_ig(tmp_path / "x.json", Circuit(SHAPE, frozenset(), {"input->m0": float("inf")}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_edge_into_shared_keys_runs_to_each_head_with_its_whole_score():
+    model = build(n_kv_heads=2)
+    whole = Circuit.whole(model)
+    made = analyses.to_networkx(Circuit(whole.shape, whole.edges, dict.fromkeys(whole, 3.0)))
+    found = [about["score"] for _, _, key, about in made.edges(keys=True, data=True) if key == "input->a0.h0<k>"]
+    assert found == [3.0, 3.0]

@@ -166,7 +166,7 @@ def test_activations_between_by_hand(pairs):
     [
         ({"method": "eap-ig"}, "unknown method 'eap-ig'"),
         ({"steps": 0}, "steps must be 1 or more"),
-        ({"verify": -1}, "verify 0 or more"),
+        ({"verify": -1}, "verify must be 0 or more"),
         ({"metric": "rank"}, "the metric rank has no gradient"),
     ],
 )

@@ -405,3 +405,90 @@ def test_bounded_memory_and_one_run_at_a_time(pairs):
     small = analyses.faithfulness(model, clean, corrupt, **asked, **how, max_bytes=1)
     large = analyses.faithfulness(model, clean, corrupt, **asked, **how)
     np.testing.assert_allclose(small.value, large.value, atol=1e-12)
+
+
+def shares_a_scale(config) -> bool:
+    return (config.norm != "none" and config.norm_placement in ("output", "both")) or config.qk_norm == "whole"
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), options=configs)
+def test_pruning_changes_nothing_where_the_rest_carries_the_corrupt_run(seed, options):
+    model = build(**options)
+    if not model.config.is_sum or shares_a_scale(model.config):
+        return
+    clean, corrupt = (
+        random_tokens(1, 5, seed, model.config.d_vocab),
+        random_tokens(1, 5, seed + 1, model.config.d_vocab),
+    )
+    every = len(graph(shape_of(model)))
+    circuit = Circuit.random(model, random.Random(seed).randint(1, every // 2), seed)
+    whole, pruned = (analyses.run_circuit(model, one, clean, corrupt) for one in (circuit, circuit.pruned()))
+    torch.testing.assert_close(whole, pruned, atol=1e-9, rtol=1e-9)
+
+
+ORPHAN = ["input->m0", "m0->logits", "m1->logits"]
+"""No edge of the circuit runs into MLP 1."""
+
+
+@pytest.mark.parametrize("replacement", ["zero", "mean", "mean_by_position"])
+def test_with_zeros_or_means_pruning_puts_a_node_at_its_replacement(replacement):
+    model, clean, corrupt = tiny(), random_tokens(2, 6, seed=1), random_tokens(2, 6, seed=2)
+    circuit = Circuit.of(model, ORPHAN)
+    whole, pruned = (
+        analyses.run_circuit(model, one, clean, corrupt, replacement=replacement) for one in (circuit, circuit.pruned())
+    )
+    assert float((whole - pruned).abs().max()) > 1e-3
+    less = analyses.run_circuit(
+        model, circuit - Circuit.of(model, ["m1->logits"]), clean, corrupt, replacement=replacement
+    )
+    assert torch.equal(pruned, less)
+
+
+def test_in_a_curve_every_circuit_is_pruned_random_ones_too(pairs):
+    model, clean, corrupt, asked = pairs
+    given_scores = dict.fromkeys(graph(shape_of(model)), 0.0) | dict.fromkeys(ORPHAN, 1.0)
+    every, options = len(given_scores), {"replacement": "zero", "random": 0, "smallest_gap": 0.0}
+    share = 3 / every + 1e-9
+    curve = analyses.faithfulness_curve(
+        model, clean, corrupt, **asked, scores=given_scores, shares=[share, 1.0], **options
+    )
+    alone = analyses.faithfulness(
+        model, clean, corrupt, **asked, circuits=Circuit.of(model, ORPHAN).pruned(), **options
+    )
+    np.testing.assert_allclose(curve.value[:, 0, 0, 0], alone.value[:, 0], atol=1e-12)
+    assert curve.n_edges[0, 0].values.tolist() == [2, every]
+    with_draws = analyses.faithfulness_curve(
+        model, clean, corrupt, **asked, scores=given_scores, shares=[0.0, share], **options | {"random": 3}
+    )
+    assert (with_draws.random_faithfulness[:, 1] == 0).all()  # three edges at random make no path
+
+
+def test_a_curve_of_scores_that_some_edges_lack_is_named(pairs):
+    model, clean, corrupt, asked = pairs
+    some = analyses.edge_patching(model, clean, corrupt, **asked, destinations="logits", smallest_gap=0.0)
+    for scores in (some, {"input->m0": float("nan")}, {"input->m0": 1.0}):
+        with pytest.raises(InterpError, match="have a score"):
+            analyses.faithfulness_curve(model, clean, corrupt, **asked, scores=scores, random=0)
+
+
+def test_reference_prompts_without_a_mean_are_named(pairs):
+    model, clean, corrupt, asked = pairs
+    heads = {"heads": [(0, 1)], "controls": 0}
+    calls = {
+        analyses.edge_patching: {}, analyses.edge_attribution: {}, analyses.path_patching: {}, analyses.activation_patching: {},
+        analyses.attribution_patching: {}, analyses.faithfulness: {"circuits": Circuit.whole(model)},
+    }  # fmt: skip
+    for call, more in calls.items():
+        for replacement in ("resample", "zero"):
+            with pytest.raises(InterpError, match="means are taken over"):
+                call(model, clean, corrupt, **asked, **more, replacement=replacement, reference=clean)
+    with pytest.raises(InterpError, match="means are taken over"):
+        analyses.ablate_heads(model, clean, **asked, **heads, replacement="zero", reference=clean)
+
+
+def test_an_empty_circuit_is_not_minimal(pairs):
+    model, clean, corrupt, asked = pairs
+    for call in (analyses.minimality, analyses.completeness):
+        with pytest.raises(InterpError, match="no nodes to take out"):
+            call(model, clean, corrupt, **asked, circuit=Circuit.none(model))

@@ -100,8 +100,9 @@ def edge_attribution(
         TokenError, ResultError: as `edge_patching`.
     """
     methods = chosen_methods(method, model.config, WHO)
-    if steps < 1 or verify < 0:
-        raise InterpError(f"{WHO}: steps must be 1 or more and verify 0 or more; got steps={steps}, verify={verify}.")
+    for what, given, least in (("steps", steps, 1), ("verify", verify, 0)):
+        if given < least:
+            raise InterpError(f"{WHO}: {what} must be {least} or more, got {given}.")
     read = given_position(position, WHO)
     chosen = metric_of(metric)
     found = edges(model.config, sources=sources, destinations=destinations, layers=layers, who=WHO)

@@ -4,12 +4,13 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from numbers import Real
 
 import numpy as np
 import xarray as xr
 
 from analyses.circuits.edges import Destination, Edge, Shape, chosen, edges, sources
-from analyses.circuits.scores import Scores, edge_scores, shape_of_result
+from analyses.circuits.scores import Scores, edge_scores, numbers_by_edge, shape_of_result
 from interp.config import ModelConfig
 from interp.errors import InterpError, nearest
 from interp.model import Transformer
@@ -47,9 +48,9 @@ class Circuit:
     @classmethod
     def of(cls, model: "Transformer | ModelConfig | Shape", names: Iterable[str]) -> "Circuit":
         """A circuit of these edges, of a model or one of that shape."""
-        if isinstance(names, str):
-            raise InterpError(f"{WHO}: give a list of edges, not the text {names!r}.")
-        return cls(shape_of(model), frozenset(names))
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise InterpError(f"{WHO}: give a list of edges, not {names!r}.")
+        return cls(shape_of(model), frozenset(_as_name(one) for one in names))
 
     @classmethod
     def whole(cls, model: "Transformer | ModelConfig | Shape") -> "Circuit":
@@ -98,14 +99,19 @@ class Circuit:
             method, prompt: as in `edge_scores`.
 
         Raises:
-            InterpError: none or several of the three, or what cannot be. ResultError: as `edge_scores`.
+            InterpError: none or several of the three, or what cannot be; more edges than have a score; a `model` of another shape than the
+                result's. ResultError: as `edge_scores`, and scores by name that are no numbers.
         """
         if isinstance(scores, xr.Dataset):
             shape, given = shape_of_result(scores), edge_scores(scores, method=method, prompt=prompt)
+            if model is not None and (other := shape_of(model)) != shape:
+                raise InterpError(
+                    f"{WHO}: the scores are of a model of another shape: {shape}, where this one's is {other}."
+                )
         elif model is None:
             raise InterpError(f"{WHO}: scores by name need model=, which says what edges there are.")
         else:
-            shape, given = shape_of(model), dict(scores)
+            shape, given = shape_of(model), numbers_by_edge(scores, WHO)
         known = graph(shape)
         if wrong := [name for name in given if name not in known]:
             raise InterpError(f"{WHO}: there is no edge {wrong[0]!r}. {nearest(str(wrong[0]), list(known))}")
@@ -116,9 +122,16 @@ class Circuit:
         if threshold is not None:
             if greedy:
                 raise InterpError(f"{WHO}: a greedy choice takes count or share.")
+            if isinstance(threshold, bool) or not isinstance(threshold, Real) or np.isnan(float(threshold)):
+                raise InterpError(f"{WHO}: threshold must be a number, got {threshold!r}.")
             names = [name for name, value in rank.items() if value >= threshold]
         else:
             number = counted(count, share, len(known))
+            if number > len(scored):
+                raise InterpError(
+                    f"{WHO}: {number} edges asked for, of {len(known)}, but only {len(scored)} have a score. Score all, or "
+                    "ask for fewer."
+                )
             names = _greedy(rank, shape, number) if greedy else sorted(rank, key=lambda name: -rank[name])[:number]
         return cls(shape, frozenset(names), {name: given[name] for name in names})
 
@@ -139,7 +152,13 @@ class Circuit:
         return [name for name in every if name in there]
 
     def pruned(self) -> "Circuit":
-        """Without the edges that lie on no path from the input to the logits: they change nothing that comes out."""
+        """Without the edges that lie on no path from the input to the logits.
+
+        Where other edges carry the corrupt run (`replacement="resample"`), they change nothing that comes out, unless the heads of a layer
+        share a scale (`norm_placement` output or both, `qk_norm="whole"`), through which every edge into one moves all. With zero or means
+        they may: a node that no path from the input reaches is computed anew from what it reads, and only where no edge out of it is left
+        does its replacement stand in its place.
+        """
         by_read = sorted(self.listed, key=lambda edge: edge.destination.read)
         fed, leads, kept = {"input"}, {"logits"}, list[Edge]()
         for edge in by_read:
@@ -213,6 +232,12 @@ class Circuit:
         return type(self)(self.shape, kept, {name: value for name, value in scores.items() if name in kept})
 
 
+def _as_name(given: object) -> str:
+    if not isinstance(given, str):
+        raise InterpError(f"{WHO}: an edge is given by its name, such as 'input->m0', not {given!r}.")
+    return given
+
+
 @lru_cache(maxsize=8)
 def graph(shape: Shape) -> Mapping[str, Edge]:
     """All edges of a model of that shape, by name, in their order."""
@@ -220,7 +245,9 @@ def graph(shape: Shape) -> Mapping[str, Edge]:
 
 
 def shape_of(model: "Transformer | ModelConfig | Shape") -> Shape:
-    """The shape of a model's graph."""
+    """The shape of a model's graph. Raises InterpError for what is none of these."""
+    if not isinstance(model, (Transformer, ModelConfig, Shape)):
+        raise InterpError(f"{WHO}: edges are those of a model, its ModelConfig or a Shape; got {type(model).__name__}.")
     return Shape.of(model.config if isinstance(model, Transformer) else model)
 
 

@@ -129,7 +129,8 @@ def minimality(
     """
     who = "minimality"
     check_circuits(model, [circuit], who)
-    nodes = _writers(circuit)
+    if not (nodes := _writers(circuit)):
+        raise InterpError(f"{who}: there are no nodes to take out: the circuit has no edges.")
     sets = _sets(circuit, knocked_out, draws, seed, False, who)
     runs, chosen_metric, read = _runs(
         model, clean, corrupt, answer, wrong, replacement, metric, position, reference, bos, max_bytes, who

@@ -62,7 +62,8 @@ def faithfulness_curve(
 
     As in MIB (Mueller et al. 2025, arXiv 2504.13151): CPR, the integrated circuit performance ratio, is the area under f where edges are
     ranked by signed score; CMD, the integrated circuit-model distance, the area of |1 - f| where they are ranked by size; each by
-    trapezoids over the shares on a linear axis, f of the means over pairs (see `faithfulness`).
+    trapezoids over the shares on a linear axis, f of the means over pairs (see `faithfulness`). As there, every circuit is pruned before it
+    runs, random ones too, which with zeros or means may change what it computes (`Circuit.pruned`).
 
     Args:
         scores: a result of `edge_patching` or `edge_attribution` (one of several methods gives a curve for each), scores by edge, or
@@ -79,8 +80,8 @@ def faithfulness_curve(
         as `faithfulness` has them.
 
     Raises:
-        InterpError: shares that are none. ResultError: scores that are none, or a gap between the mean baselines below `smallest_gap`.
-        The others: as `faithfulness`.
+        InterpError: shares that are none, or of more edges than have a score. ResultError: scores that are none, or a gap between the
+        mean baselines below `smallest_gap`. The others: as `faithfulness`.
     """
     check_gap(smallest_gap, WHO)
     every = len(graph(shape_of(model)))
@@ -98,7 +99,7 @@ def faithfulness_curve(
         for count in counts
     ]
     draws = [_random_scores(model, seed + number) for number in range(random)]
-    at_random = [Circuit.from_scores(one, model=model, count=count) for one in draws for count in counts]
+    at_random = [Circuit.from_scores(one, model=model, count=count).pruned() for one in draws for count in counts]
     values, baselines = run_all(
         runs, [*circuits, *at_random, Circuit.none(model)], "faithfulness" if progress else None
     )

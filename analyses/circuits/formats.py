@@ -1,15 +1,17 @@
 """Circuits in the formats of others: EAP-IG's JSON, the folder that MIB takes, networkx and GraphML.
 
-Checked against a file that EAP-IG itself wrote. There every head has keys and values of its own: where ours share them, an edge into shared
-ones is written as one into each head that shares them, with an equal part of its score, and read back as their sum.
+Checked against a file that EAP-IG itself wrote. In its format every head has keys and values of its own: where ours share them, an edge
+into shared ones is written as one into each head that shares them, with an equal part of its score, and read back as their sum.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
+import numpy as np
 
 from analyses.circuits.circuit import Circuit, graph, readers_of, shape_of
 from analyses.circuits.edges import Shape, sources
@@ -33,7 +35,16 @@ def write_eap_ig(path: Path | str, circuit: Circuit, *, overwrite: bool = False)
         ConfigError: a model without MLPs, or whose width is not known, which the format cannot say. InterpError: the file exists, or cannot
             be written.
     """
-    shape = circuit.shape
+    text = _as_eap_ig(circuit)
+    write_whole(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"), overwrite=overwrite)
+
+
+def _as_eap_ig(circuit: Circuit) -> str:
+    shape = _checked(circuit, "write_eap_ig").shape
+    if wrong := [name for name, score in circuit.scores.items() if not np.isfinite(score)]:
+        raise InterpError(
+            f"write_eap_ig: the score of {wrong[0]} is {circuit.scores[wrong[0]]}, which the format cannot hold."
+        )
     if shape.mlp == "none":
         raise ConfigError("write_eap_ig: in this format every layer has an MLP; write GraphML instead.")
     if shape.d_model is None:
@@ -54,8 +65,14 @@ def write_eap_ig(path: Path | str, circuit: Circuit, *, overwrite: bool = False)
         "nodes": {name: {"in_graph": name in nodes} for name in every},
         "edges": edges,
     }  # fmt: skip
-    text = json.dumps(held, allow_nan=False)
-    write_whole(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"), overwrite=overwrite)
+    return json.dumps(held, allow_nan=False)
+
+
+def _checked(circuit: Circuit, who: str) -> Circuit:
+    """The circuit. Raises InterpError for what is none."""
+    if not isinstance(circuit, Circuit):
+        raise InterpError(f"{who}: a circuit is a Circuit, got {type(circuit).__name__}.")
+    return circuit
 
 
 def read_eap_ig(path: Path | str, *, model: "Transformer | ModelConfig | Shape | None" = None) -> Circuit:
@@ -146,11 +163,12 @@ def write_mib(
             )
         scores = next(iter(by_name.values()))
         files = {IMPORTANCES: Circuit(shape_of(model), frozenset(), dict(scores))}
+    written = {file: _as_eap_ig(one) for file, one in files.items()}  # before anything is made
     make_folder(target)
     for file in files:
         check_free(target / file, overwrite=overwrite)
-    for file, one in files.items():
-        write_eap_ig(target / file, one, overwrite=overwrite)
+    for file, text in written.items():
+        write_whole(target / file, partial(Path.write_text, data=text, encoding="utf-8"), overwrite=overwrite)
     return target
 
 
@@ -171,9 +189,9 @@ def read_mib(folder: Path | str, *, model: "Transformer | ModelConfig | Shape | 
 
 def to_networkx(circuit: Circuit) -> "nx.MultiDiGraph":
     """A circuit as a graph of networkx: nodes with `kind`, `layer` and `head`, edges keyed by their names with `part` and, where there is
-    one, `score`. An edge into keys or values that heads share runs to each of them that is in the circuit."""
+    one, `score`. An edge into keys or values that heads share runs to each of them that is in the circuit, with its whole score each."""
     made = nx.MultiDiGraph()
-    within = circuit.nodes
+    within = _checked(circuit, "to_networkx").nodes
     every = {source.name: source for source in sources(circuit.shape)}
     for node in within:
         source = every.get(node)

@@ -85,6 +85,8 @@ def path_patching(
         InterpError: a sender, receiver, norm, direction, replacement or metric that cannot be, or no sender before any receiver.
     """
     check_gap(smallest_gap, WHO)
+    if not isinstance(through_mlps, bool):
+        raise InterpError(f"{WHO}: through_mlps is True or False, got {through_mlps!r}.")
     if not is_known(norm, NORMS):
         raise InterpError(f"{WHO}: unknown norm {norm!r}. {nearest(norm, NORMS)}")
     if positions is not None and not positions:

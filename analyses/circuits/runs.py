@@ -14,7 +14,7 @@ from analyses.circuits.edges import Destination, Edge, Source
 from analyses.circuits.written import Written, averages, bytes_per_token
 from analyses.patching.experiment import Experiment
 from analyses.patching.metrics import Metric, MetricReadout, Truth
-from analyses.patching.replacements import check_reference
+from analyses.patching.replacements import check_reference, check_used
 from analyses.results import Variable
 from interp.errors import InterpError, is_known, nearest
 from interp.metrics import log_probabilities
@@ -111,7 +111,7 @@ class Runs:
         reference: prompts that means are taken over; None is those of the run that values would come from.
 
     Raises:
-        InterpError: an unknown direction or replacement; reference prompts that are too short for a mean by position.
+        InterpError: an unknown direction or replacement; reference prompts without a mean, or too short for one by position.
     """
 
     def __init__(
@@ -126,6 +126,7 @@ class Runs:
         for what, given, known in (("direction", direction, DIRECTIONS), ("replacement", replacement, REPLACEMENTS)):
             if not is_known(given, known):
                 raise InterpError(f"{run.who}: unknown {what} {given!r}. {nearest(given, known)}")
+        check_used(reference, replacement, run.who)
         self.run, self.metric, self.noising = run, metric, direction == "noising"
         self._replacement, self._reference = replacement, reference
         self._means: dict[str, Tensor] | None = None
@@ -161,7 +162,7 @@ class Runs:
     ) -> "Runs":
         """From what users give; errors are those of `edge_patching`."""
         run = Experiment.of(
-            model, clean, corrupt, answer=answer, wrong=wrong, metrics=[metric], position=position, bos=bos, align=False,
+            model, clean, corrupt, answer=answer, wrong=wrong, metrics=[metric], position=position, bos=bos, align=None,
             max_bytes=max_bytes, who=who,
         )  # fmt: skip
         tokens = None if reference is None else model.to_tokens(reference, bos=bos)

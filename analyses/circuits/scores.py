@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -89,12 +90,8 @@ def scores_by_name(given: Any, model: Transformer, who: str) -> dict[str, Mappin
     """Scores of edges by the name of what gave them. Raises ResultError for what are none, and for those of a model of another shape."""
     if isinstance(given, xr.Dataset):
         return _of_result(given, model, who)
-    if not isinstance(given, Mapping) or not given:
-        raise ResultError(
-            f"{who}: scores are a result of edge_patching or edge_attribution, or numbers by edge; got {type(given).__name__}."
-        )
-    if not any(isinstance(one, (Mapping, xr.Dataset)) for one in given.values()):
-        return {"scores": given}
+    if not isinstance(given, Mapping) or not any(isinstance(one, (Mapping, xr.Dataset)) for one in given.values()):
+        return {"scores": numbers_by_edge(given, who)}
     found: dict[str, Mapping[str, float]] = {}
     for name, one in given.items():
         several = scores_by_name(one, model, who)
@@ -102,6 +99,18 @@ def scores_by_name(given: Any, model: Transformer, who: str) -> dict[str, Mappin
             (str(name) if len(several) == 1 else f"{name} {method}"): scores for method, scores in several.items()
         }
     return found
+
+
+def numbers_by_edge(given: Any, who: str) -> dict[str, float]:
+    """Numbers by edge; NaN is none. Raises ResultError for what are no such scores."""
+    if not isinstance(given, Mapping) or not given:
+        raise ResultError(
+            f"{who}: scores are a result of edge_patching or edge_attribution, or numbers by edge; got {type(given).__name__}."
+        )
+    for name, value in given.items():
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, np.number)):
+            raise ResultError(f"{who}: the score of {name!r} is no number: {value!r}.")
+    return {name: float(value) for name, value in given.items()}
 
 
 def _of_result(result: xr.Dataset, model: Transformer, who: str) -> dict[str, Mapping[str, float]]:

@@ -24,7 +24,9 @@ def circuit(
         help="exact: every edge is patched. Or an estimate, for a first look at a large model: eap, eap_ig_inputs, eap_ig_activations, "
         "clean_corrupted, relp or atp_star."
     )] = "exact",
-    edges: Annotated[int, typer.Option(help="How many edges make the circuit, before what lies on no path is left out.", min=1)] = 50,
+    edges: Annotated[int | None, typer.Option(
+        help="How many edges make the circuit, before what lies on no path is left out. Default: 50, or all of a model with fewer.", min=1
+    )] = None,
     signed: Annotated[bool, typer.Option("--signed", help="Rank edges by how much they help the answer, not by size.")] = False,
     verify: Annotated[int | None, typer.Option(help="Of an estimate, how many edges to patch exactly. Default: 20.", min=0)] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Every method beside the exact effects of all edges.")] = False,
@@ -43,6 +45,7 @@ def circuit(
     """Score every edge of the model, draw the circuit that the strongest make, and measure how faithful it is.
 
     Finished parts are kept in OUT.parts until all is done: after a stop, or where something failed, the same command goes on from there.
+    A part of the exact effects is some of the pairs, as many as memory allows; what was done of an unfinished one is done again.
     """
     asked = {"command": "circuit", **locals()}
     from analyses.circuits import Circuit, edge_scores, write_eap_ig, write_graphml
@@ -51,9 +54,11 @@ def circuit(
         check_circuit,
         circuit_sentence,
         circuit_steps,
+        count_of,
         figures,
         rows,
         shown_circuit,
+        usual_count,
     )
     from analyses.report.patch import check_options, pairs_to_patch
     from analyses.report.shelf import parts_shelf
@@ -70,15 +75,16 @@ def circuit(
     free_folder(save, force=force)
     loaded = load(model)
     options: dict[str, Any] = {"replacement": replacement, "metric": metric, "position": position}
-    first = 20 if verify is None else verify
-    check_circuit(loaded, method=method, count=edges, verify=first, **options)
+    first = min(20, count_of(loaded)) if verify is None else verify
+    count = usual_count(loaded) if edges is None else edges
+    check_circuit(loaded, method=method, count=count, verify=first, **options)
     two = pairs_to_patch(
         loaded, prompt=prompt, corrupt=corrupt, answer=answer, wrong=wrong, task_name=task,
         count=20 if pairs is None else pairs, seed=seed, position=position, who="circuit",
     )  # fmt: skip
     request: dict[str, Any] = {
         "method": method,
-        "count": edges,
+        "count": count,
         "signed": signed,
         "verify": first,
         "compare": compare,

@@ -12,7 +12,7 @@ from analyses.heads_of import heads_of
 from analyses.intervals import over_prompts
 from analyses.patching.metrics import METRICS, MetricReadout, Truth
 from analyses.patching.pairs import read_answers
-from analyses.patching.replacements import averages_for
+from analyses.patching.replacements import averages_for, check_used
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError, is_known, nearest
 from interp.generation import left_aligned
@@ -95,6 +95,7 @@ def ablate_heads(
     drawn = [sorted(rest[i] for i in rng.choice(len(rest), len(chosen), replace=False)) for _ in range(controls)]
     sets: list[list[Head]] = [[], sorted(chosen), *drawn]
     names = [block_name(layer, "attn.hook_z") for layer in range(config.n_layers)]
+    check_used(reference, replacement, WHO)
     others = tokens if reference is None else left_aligned(model.to_tokens(reference, bos=bos))
     averages = averages_for(model, replacement, others, max(lengths), names, WHO)
     rows = [

@@ -10,6 +10,7 @@ from analyses.answers import Tokens
 from analyses.patching.experiment import Experiment, Method
 from analyses.patching.grid import check_gap, coordinates, normalised, patched
 from analyses.patching.metrics import Custom, metric_of
+from analyses.patching.replacements import check_used
 from analyses.results import make
 from interp.errors import InterpError
 from interp.model import Transformer
@@ -121,6 +122,7 @@ def activation_patching(
     )
     if align and method.site.name == "pattern" and not run.pairs.equal:
         raise InterpError(f"{WHO}: patterns of prompts of unequal length cannot be aligned.")
+    check_used(reference, replacement, WHO)
     reference_tokens = None if reference is None else model.to_tokens(reference, bos=bos)
     values, baselines = run.patch(method, [chosen], reference_tokens, "patching" if progress else None)
     effect = normalised(values[0], baselines[0], chosen, smallest_gap, WHO)

@@ -16,7 +16,7 @@ from analyses.patching.experiment import Experiment, Method
 from analyses.patching.grid import check_gap, coordinates, left_out, left_out_variable, normalised
 from analyses.patching.methodology import rank_correlation
 from analyses.patching.metrics import Custom, Metric, metric_of
-from analyses.patching.replacements import values_of
+from analyses.patching.replacements import check_used, values_of
 from analyses.patching.sites import Site
 from analyses.results import Variable, make
 from interp.errors import InterpError
@@ -101,10 +101,11 @@ def attribution_patching(
         metrics=[chosen],
         position=read,
         bos=bos,
-        align=False,
+        align=None,
         max_bytes=max_bytes,
         who=WHO,
     )
+    check_used(reference, replacement, WHO)
     reference_tokens = None if reference is None else model.to_tokens(reference, bos=bos)
     change = estimates(run, method, chosen, run.averages(method, reference_tokens))
     dims, lengths = method.site.dims, run.lengths(method)

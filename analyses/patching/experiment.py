@@ -120,7 +120,7 @@ class Experiment:
         metrics: Sequence[Metric],
         position: Position,
         bos: bool | None,
-        align: bool,
+        align: bool | None,
         max_bytes: int,
         who: str,
     ) -> "Experiment":

@@ -97,7 +97,7 @@ def compare_patching(
         metrics=[metric for _, _, metric in named],
         position=read,
         bos=bos,
-        align=False,
+        align=None,
         max_bytes=max_bytes,
         who=WHO,
     )

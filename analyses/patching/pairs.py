@@ -68,11 +68,14 @@ class Pairs:
         return all(i == j for row in self.matched for i, j in row)
 
 
-def read_pairs(model: Transformer, clean: Prompt, corrupt: Prompt, *, bos: bool | None, align: bool, who: str) -> Pairs:
+def read_pairs(
+    model: Transformer, clean: Prompt, corrupt: Prompt, *, bos: bool | None, align: bool | None, who: str
+) -> Pairs:
     """Tokenize pairs and match their positions: each to itself where the two are equally long.
 
     Args:
-        align: match pairs of unequal length by their common tokens, and by equally long stretches between these.
+        align: match pairs of unequal length by their common tokens, and by equally long stretches between these; None where that may not
+            be asked for.
 
     Raises:
         TokenError: not as many clean as corrupt prompts; a pair of unequal length without `align`.
@@ -89,11 +92,11 @@ def read_pairs(model: Transformer, clean: Prompt, corrupt: Prompt, *, bos: bool 
             matched.append(_matches(a, b))
         else:
             shown = [model.tokenizer.pieces(row) if model.tokenizer else row for row in (a, b)]
+            mending = "" if align is None else " align=True (patch: --align) patches the positions that can be matched."
             first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
             raise TokenError(
                 f"{who}: pair {number}: the clean prompt has {len(a)} tokens and the corrupt one {len(b)}; they must "
-                f"match position by position. They first differ at position {first}. align=True (patch: --align) patches the positions "
-                f"that can be matched.\n  clean:   {shown[0]}\n  corrupt: {shown[1]}"
+                f"match position by position. They first differ at position {first}.{mending}\n  clean:   {shown[0]}\n  corrupt: {shown[1]}"
             )
     return Pairs(left, right, matched)
 

@@ -77,6 +77,14 @@ def averages_for(
     return means(model, reference, names, by_position)
 
 
+def check_used(reference: object, replacement: str, who: str) -> None:
+    """Raises InterpError where there are reference prompts, but a replacement that takes no mean over them."""
+    if reference is not None and not replacement.startswith("mean"):
+        raise InterpError(
+            f"{who}: reference prompts are what means are taken over; replacement {replacement!r} takes none."
+        )
+
+
 def check_reference(reference: Int[Tensor, "batch position"], longest: int, who: str) -> None:
     """Raises InterpError where reference prompts are too short for a mean at each position of the longest prompt."""
     if (there := int((reference != PAD).sum(1).max())) < longest:

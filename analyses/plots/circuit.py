@@ -88,7 +88,9 @@ def plot_circuit(
     width = max(520, 150 + max(NARROWEST, min(COLUMN, 950 // (shape.n_heads + 2))) * (shape.n_heads + 2))
     lines = _lines(circuit, values, places, ((width - 90) / (shape.n_heads + 2.2), float(row)))
     largest = max((abs(line.score) for line in lines if line.score is not None), default=0.0) or 1.0
-    fig = figure(_title(circuit, values, title), width, AROUND + row * (shape.n_layers + 2))
+    fig = figure(
+        _title(circuit, values, title, exact if scores is None else scores), width, AROUND + row * (shape.n_layers + 2)
+    )
     there = set(circuit.nodes)
     rest = [place for name, place in places.items() if name not in there]
     fig.add_scatter(
@@ -270,15 +272,21 @@ def _listed(what: str, names: Sequence[str], values: Mapping[str, float]) -> str
     return "".join(f"<br>{line}" for line in [f"{len(names)} {what}", *shown, *more])
 
 
-def _title(circuit: Circuit, values: Mapping[str, float], title: str | None) -> str:
+def _title(circuit: Circuit, values: Mapping[str, float], title: str | None, result: Scores | None) -> str:
     every = len(graph(circuit.shape))
     size = f"{len(circuit):,} of {every:,} edges, {len(circuit.nodes)} nodes"
     first = max(values, key=lambda name: abs(values[name]), default=None)
-    width = "" if first is None else f"width: root of size, largest {values[first]:.3g} at {named(first)}"
+    units = _units(result) if isinstance(result, xr.Dataset) else ""
+    width = "" if first is None else f"width: root of size, largest {values[first]:.3g}{units} at {named(first)}"
     lines = [one for one in (size if title is not None else "", width) if one]
     return (f"Circuit of {size}" if title is None else named(title)) + (
         f"<br><sup>{'; '.join(lines)}</sup>" if lines else ""
     )
+
+
+def _units(result: xr.Dataset) -> str:
+    units = str(result["clean_baseline"].attrs["units"])
+    return "" if units == "1" else f" {units}"
 
 
 def _axes(fig: go.Figure, shape: Shape, row: int) -> None:

@@ -51,7 +51,7 @@ def plot_stability(result: xr.Dataset, *, top: int = 40) -> go.Figure:
         )  # fmt: skip
     overlap = result["overlap"].to_numpy()
     fig.add_histogram(
-        x=overlap, xbins={"start": 0, "end": 1.0001, "size": 0.025}, marker={"color": FAINT}, showlegend=False, name="overlap",
+        x=overlap, xbins={"start": 0, "end": 1.0, "size": 0.025}, marker={"color": FAINT}, showlegend=False, name="overlap",
         hovertemplate="overlap %{x}: %{y} resamples<extra></extra>", row=2, col=1,
     )  # fmt: skip
     mean = float(np.nanmean(overlap))

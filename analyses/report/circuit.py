@@ -26,6 +26,7 @@ from analyses.circuits.edges import edges
 from analyses.circuits.estimates import METHODS, chosen_methods
 from analyses.circuits.runs import REPLACEMENTS
 from analyses.circuits.scores import helping, shape_of_result
+from analyses.intervals import FEWEST_PROMPTS
 from analyses.patching.metrics import metric_of
 from analyses.plots import plot, plot_circuit
 from analyses.report.section import Shown, shown
@@ -37,6 +38,9 @@ from interp.sweep.readouts import given_position
 EXACT = "exact"
 WHO = "circuit"
 SHOWN = 10
+
+EDGES = 50
+"""Of a circuit, before it is pruned, where nobody says how many."""
 
 READ = {
     "circuit_edges": (
@@ -87,6 +91,11 @@ def check_circuit(
 def count_of(model: Transformer) -> int:
     """How many edges the model has."""
     return len(edges(model.config, who=WHO))
+
+
+def usual_count(model: Transformer) -> int:
+    """How many edges make a circuit where nobody says so."""
+    return min(EDGES, count_of(model))
 
 
 def circuit_steps(
@@ -210,26 +219,27 @@ def _metric(kept: xr.Dataset) -> str:
 
 
 def rows(results: Mapping[str, xr.Dataset]) -> Table:
-    """The strongest edges: score, with several pairs its interval, and what was found exactly where scores are estimates."""
+    """The strongest edges: score, with pairs enough its interval, and what was found exactly where scores are estimates."""
     found = results["circuit_edges"]
     scores = edge_scores(found)
     estimated = found.attrs["kind"] == "edge_attribution"
     table = Table("edge", title="strongest edges (positive: helps)", title_justify="left")
     table.add_column("estimate" if estimated else "effect", justify="right")
-    several = found.sizes["prompt"] > 1
-    if estimated:
+    change = found["change"].mean("prompt").to_numpy()
+    several = found.sizes["prompt"] >= FEWEST_PROMPTS
+    checked = estimated and bool(np.isfinite(change).any())
+    if checked:
         table.add_column("exact", justify="right")
     if several and not estimated:
         table.add_column("95 % interval", justify="right")
     names = found["edge"].to_numpy().tolist()
-    change = found["change"].mean("prompt").to_numpy()
     sign = helping(found)
     for name in sorted(scores, key=lambda one: -abs(scores[one]))[:SHOWN]:
         at = names.index(name)
         row: Sequence[str | Text] = [Text(name), f"{scores[name]:+.3f}"]
-        if estimated:
+        if checked:
             row = [*row, "" if np.isnan(change[at]) else f"{sign * change[at]:+.3f}"]
-        elif several:
+        elif several and not estimated:
             low, high = sorted(sign * found["change_interval"].to_numpy()[:, at])
             row = [*row, f"{low:+.3f} to {high:+.3f}" if np.isfinite(low) else ""]
         table.add_row(*row)

@@ -14,7 +14,7 @@ from analyses.lenses.translators import is_shipped
 from analyses.patching import activation_patching, compare_patching
 from analyses.patching.methodology import METHODS
 from analyses.patching.pairs import read_pairs
-from analyses.report.circuit import circuit_steps, count_of
+from analyses.report.circuit import circuit_steps, usual_count
 from analyses.report.inside import check_inside, inside_steps
 from analyses.report.outside import check_outside, outside_asked, outside_steps
 from analyses.report.patch import check_differ, top_prediction
@@ -33,9 +33,6 @@ LOOKED_AT = 12
 
 OUTSIDE: dict[str, Any] = {"seeds": 8, "steps": 64, "temperature": 1.0}
 """How texts are continued for the cascade outside."""
-
-EDGES = 50
-"""Of the circuit that is drawn, before it is pruned."""
 
 COMPARED = [method for method in METHODS if method[2] == "logit_difference"]
 """One metric, so that a pair which can be patched at all can be patched by each."""
@@ -130,9 +127,7 @@ def collect(
         assert corrupt is not None
         pair = {"clean": [clean], "corrupt": [corrupt], **{role: [token] for role, token in asked.items()}}
         keep = None if shelf.folder is None else shelf.folder / "edges"
-        edges = circuit_steps(
-            model, pair, results, count=min(EDGES, count_of(model)), keep=keep, seed=seed, progress=progress
-        )
+        edges = circuit_steps(model, pair, results, count=usual_count(model), keep=keep, seed=seed, progress=progress)
         run_steps(edges, results, title="circuit", progress=progress, keep=shelf.part)
     if outside is not None:
         followed_out = outside_steps(model, *outside, results, **OUTSIDE, seed=seed, folder=shelf.folder)

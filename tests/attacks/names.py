@@ -50,6 +50,15 @@ def along(**options: Any) -> Any:
     return analyses.path_patching(MODEL, ONE, TWO, **(GAP | options))
 
 
+def unless_number(value: Any) -> Any:
+    """What is no number, and no truth value in the place of one."""
+    return "x" if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def circuit_of(names: Any) -> Any:
+    return analyses.Circuit.of(MODEL, "x" if isinstance(names, (list, set, dict)) and not names else names)
+
+
 NO_GAPS: list[Any] = [-1, -0.5, float("nan"), "x", True, [0.1], np.array([1.0, 2.0]), object()]
 PATCHING = (
     analyses.activation_patching, analyses.attribution_patching, analyses.compare_patching, analyses.edge_patching, analyses.causal_tracing,
@@ -80,6 +89,18 @@ NAMES: dict[str, Callable[[Any], Any]] = {
     "path direction": lambda v: along(direction=v),
     "path replacement": lambda v: along(replacement=v),
     "path metric": lambda v: along(metric=v),
+    "path through_mlps": lambda v: along(receivers="logits", through_mlps="x" if v is True else v),
+    "circuit's edges": circuit_of,
+    "circuit's model": lambda v: analyses.Circuit.of(v, []),
+    "circuit's scores": lambda v: analyses.Circuit.from_scores(v, model=MODEL, count=0),
+    "circuit's score": lambda v: analyses.Circuit.from_scores({"input->m0": unless_number(v)}, model=MODEL, count=0),
+    "circuit's threshold": lambda v: analyses.Circuit.from_scores(
+        {"input->m0": 1.0}, model=MODEL, threshold=unless_number(v)
+    ),
+    "curve's scores": lambda v: analyses.faithfulness_curve(MODEL, ONE, TWO, **GAP, scores=v),
+    "eap_ig": lambda v: analyses.write_eap_ig(Path("never"), v),
+    "graphml": lambda v: analyses.write_graphml(Path("never"), v),
+    "networkx": analyses.to_networkx,
     "circuit": lambda v: analyses.singular_tokens(MODEL, 0, 0, circuit=v),
     "embedding": lambda v: analyses.copying_scores(MODEL, embedding=v),
     "directions": lambda v: cascade.gain(MODEL, TOKENS, directions=v),

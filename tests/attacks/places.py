@@ -365,7 +365,9 @@ def inside() -> Iterator[Place]:
         calls,
         lambda name, argument: {
             "optional": (name, argument) in optional,
-            "last": 5 if argument in ("position", "target") else None,
+            "last": 5
+            if argument in ("position", "target") and name != "rasters"
+            else None,  # whose last position nothing follows
             "lowest": 1 if (name, argument) == ("jacobian_spectrum", "probes") else lowest.get(argument, 1),
         },
     )
