@@ -15,7 +15,7 @@ from analyses.circuits.edges import Shape
 from analyses.plots import circuit_methods, plot_circuit
 from analyses.plots.circuit import _scores
 from analyses.plots.estimators import MOST, looks
-from interp.errors import ResultError
+from interp.errors import InterpError, ResultError
 
 SHAPE = Shape(3, 2, 2)
 SCORES = {"input->a0.h0<v>": 2.0, "a0.h0->a1.h1<q>": -0.5, "a1.h1->m1": 0.1, "a0.h0->a2.h0<k>": 0.02, "m1->logits": 1.0}
@@ -418,3 +418,14 @@ def test_each_says_where_the_answer_was_read(model, asked):
     result = analyses.completeness(model, **asked, circuit=Circuit.whole(model), draws=0, position=[3] * pairs)
     assert "at position 3" in title(analyses.plot(result))
     assert json.loads(result.attrs["parameters"])["position"] == [3] * pairs
+
+
+def test_what_cannot_be_compared_is_named_by_its_own_call():
+    model, clean, corrupt = tiny(), random_tokens(1, 5, seed=1), random_tokens(1, 5, seed=2)
+    for asked, said in (
+        ({"methods": ["none"]}, "unknown method"), ({"methods": []}, "methods is empty"), ({"methods": ["eap", "eap"]}, "named twice"),
+        ({"methods": ["eap"], "counts": [10, 10**6]}, "counts must be 1 to"),
+        ({"methods": ["eap"], "counts": [0]}, "counts must be 1 to"),
+    ):  # fmt: skip
+        with pytest.raises(InterpError, match=f"compare_methods: .*{said}"):
+            analyses.compare_methods(model, clean, corrupt, answer=1, wrong=2, **asked)

@@ -13,7 +13,7 @@ from scipy import stats
 from analyses.answers import Tokens
 from analyses.circuits.attribution import edge_attribution
 from analyses.circuits.curve import SHARES, faithfulness_curve
-from analyses.circuits.estimates import METHODS
+from analyses.circuits.estimates import METHODS, chosen_methods
 from analyses.circuits.patching import edge_patching
 from analyses.circuits.scores import edge_scores, scores_by_pair
 from analyses.intervals import resampled
@@ -27,7 +27,7 @@ from interp.sweep.readouts import Position
 from interp.whole_numbers import takes_whole
 
 WHO = "compare_methods"
-EXACT = "exact"
+EXACT, COUNTS = "exact", (10, 20, 50, 100, 200)
 AGREEMENTS = ("rank_correlation", "rank_correlation_of_size", "correlation", "same_sign")
 
 
@@ -41,7 +41,7 @@ def compare_methods(
     wrong: Tokens | None = None,
     methods: Sequence[str] | None = None,
     steps: int = 5,
-    counts: Sequence[int] = (10, 20, 50, 100, 200),
+    counts: Sequence[int] = COUNTS,
     shares: Sequence[float] = SHARES,
     random: int = 3,
     seed: int = 0,
@@ -59,7 +59,7 @@ def compare_methods(
 
     Args:
         methods: of `edge_attribution`; None is all that the model can have. steps: of those that take steps.
-        counts: how many edges that come first, by size, are compared.
+        counts: how many edges that come first, by size, are compared; of the usual ones those that the model has so many of.
         shares, random, seed: of the curves, see `faithfulness_curve`.
         keep: a folder for the finished parts of the exact effects, see `edge_patching`.
         The others: as in `edge_patching`, in the direction of noising.
@@ -81,13 +81,12 @@ def compare_methods(
     }  # fmt: skip
     if methods is None:
         methods = [one for one in METHODS if one != "atp_star" or model.config.qk_norm != "whole"]
-    listed = [methods] if isinstance(methods, str) else list(methods)
-    if not listed:
-        raise InterpError(f"{WHO}: give at least one method.")
+    listed = chosen_methods(methods, model.config, WHO)
     estimated = edge_attribution(model, clean, corrupt, **asked, method=listed, steps=steps, verify=0)
     edges = estimated.sizes["edge"]
-    numbers = [count for count in counts if count <= edges]
-    if not numbers or min(numbers) < 1:
+    usual = tuple(counts) == COUNTS
+    numbers = [count for count in counts if count <= edges or not usual]
+    if not numbers or not 1 <= min(numbers) <= max(numbers) <= edges:
         raise InterpError(f"{WHO}: counts must be 1 to {edges}, the number of edges; got {list(counts)}.")
     exact = edge_patching(model, clean, corrupt, **asked, smallest_gap=0.0, keep=keep)
     names = [EXACT, *listed]

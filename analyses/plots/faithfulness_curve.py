@@ -72,7 +72,7 @@ def curves(result: xr.Dataset, estimators: Sequence[str] | None, who: str) -> go
         ticktext=[f"{shares[at]:.3g}<br>{int(shares[at] * every):,}" for at in ticks], minor={"ticks": ""},
     )  # fmt: skip
     fig.update_yaxes(title="faithfulness", row=1, col=1)
-    beside = f"; dashed, light grey: {counted(len(at_random), 'random ranking')}" if len(at_random) else ""
+    beside = f"; dashed: {counted(len(at_random), 'random ranking')}" if len(at_random) else ""
     has = np.isfinite(result["faithfulness_interval"]).any()
     rows = len(names) + (len(at_random) > 0)
     fig.update_layout(

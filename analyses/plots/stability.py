@@ -16,25 +16,26 @@ from interp.errors import ResultError
 ROW, BELOW, GAP, AROUND = 18, 130, 86, 190
 """Pixels of an edge, of the panel beneath, between the panels, and above and below both."""
 
-ALWAYS = 0.95
+ALWAYS, MOST, BINS = 0.95, 60, 40
 
 
 @draws("circuit_stability")
-def plot_stability(result: xr.Dataset, *, top: int = 40) -> go.Figure:
+def plot_stability(result: xr.Dataset, *, top: int | None = None) -> go.Figure:
     """The edges that are chosen most often when the pairs are drawn anew, and how far each draw's circuit overlaps with that of all pairs.
 
     Edges that are in the circuit from all pairs are filled. Of equal frequency, those that score more come first.
 
     Args:
         result: of `analyses.circuit_stability`.
-        top: how many edges at most.
+        top: how many edges at most; None is those chosen from all pairs and a quarter as many more, at most 60.
     """
-    if top < 1:
+    if top is not None and top < 1:
         raise ResultError(f"a figure of edges shows 1 or more; got top={top}.")
     done = json.loads(result.attrs["parameters"])
     frequency, score = result["frequency"].to_numpy(), result["score"].to_numpy()
     whether = result["chosen"].to_numpy().astype(bool)
     ever = int((frequency > 0).sum())
+    top = min(MOST, sum(whether) + -(-sum(whether) // 4)) if top is None else top
     order = np.lexsort((-np.nan_to_num(np.abs(score)), -frequency))[: min(top, ever)][::-1]  # the first on top
     names = [named(name) for name in result["edge"].to_numpy()[order]]
     rows = ROW * len(order)
@@ -50,8 +51,9 @@ def plot_stability(result: xr.Dataset, *, top: int = 40) -> go.Figure:
             row=1, col=1,
         )  # fmt: skip
     overlap = result["overlap"].to_numpy()
+    highest = np.histogram(overlap, BINS, (0, 1))[0].max()
     fig.add_histogram(
-        x=overlap, xbins={"start": 0, "end": 1.0, "size": 0.025}, marker={"color": FAINT}, showlegend=False, name="overlap",
+        x=overlap, xbins={"start": 0, "end": 1.0, "size": 1 / BINS}, marker={"color": FAINT}, showlegend=False, name="overlap",
         hovertemplate="overlap %{x}: %{y} resamples<extra></extra>", row=2, col=1,
     )  # fmt: skip
     mean = float(np.nanmean(overlap))
@@ -64,7 +66,9 @@ def plot_stability(result: xr.Dataset, *, top: int = 40) -> go.Figure:
     fig.update_yaxes(
         tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4], showgrid=False, row=1, col=1
     )
-    fig.update_yaxes(title="resamples", rangemode="tozero", row=2, col=1)
+    fig.update_yaxes(
+        title="resamples", range=[0, 1.3 * highest], row=2, col=1
+    )  # above the bars there is room for the mean
     method = done["method"] or done["of"].get("method", EXACT)
     method = method[0] if isinstance(method, list) else method
     by = "exact effects" if method == EXACT else estimator_name(str(method))
