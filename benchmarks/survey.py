@@ -5,7 +5,8 @@
 `loop`: patching heads over pairs of indirect objects of the embedded model, in one process, against a loop over the same calls, one pair
 at a time. `workers`: the same with one and two workers of Ray Data, from the first shard's end to the last's, so that starting Ray, which
 takes seconds whatever the data set, is apart. `memory`: peak memory of the process at 1,000 and 100,000 rows, of a small random model, so
-that the latter takes minutes. `collect`: against the same forward passes that keep nothing. Run it on an idle machine.
+that the latter takes minutes. `collect`: every stream of the embedded model and of smollm2-135m, against forward passes that keep
+nothing, with and without logits. Run it on an idle machine.
 """
 
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,10 +23,11 @@ from rich.console import Console
 import analyses
 import interp
 from analyses.lenses.tuning import rows_of_text
+from interp.loading.packaged import find
 from interp.progress import progress_bar
 from interp.zoo import task
 
-HEADS = {"site": "z"}
+HEADS, PRETRAINED = {"site": "z"}, "smollm2-135m"
 SMALL = {"n_layers": 2, "n_heads": 2, "d_head": 8, "d_model": 16, "d_mlp": 32}
 MEMORY = """
 import sys, analyses, interp
@@ -92,27 +95,44 @@ def memory(console: Console, folder: Path) -> None:
 
 @torch.no_grad()
 def collect(console: Console, folder: Path) -> None:
-    model = interp.load()
-    text = folder / "text.txt"
-    pairs = task("ioi").sample(4000, 0, model.tokenizer)
-    text.write_text(" ".join(pair.clean for pair in pairs * 4))
-    analyses.collect(model, [pairs[0].clean], out=folder / "first.zarr")  # loads what is loaded once a process
-    tokens = rows_of_text(model, text, 128)
-    best = 0.0
+    for name, sentences, size in (("smalltown", 16_000, 64), (PRETRAINED, 400, 16)):
+        if name == PRETRAINED and find(name) is None:
+            console.print(f"{name} is not on this machine; interp get {name} gets it.")
+            continue
+        model = interp.load(name)
+        pairs = task("ioi").sample(min(sentences, 4000), 0, model.tokenizer)
+        text = folder / f"{name}.txt"
+        text.write_text(" ".join(pair.clean for pair in pairs * (sentences // len(pairs))))
+        analyses.collect(
+            model, [pairs[0].clean], out=folder / f"first-{name}.zarr"
+        )  # loads what is loaded once a process
+        tokens = rows_of_text(model, text, 128)
+        blocks, whole = (
+            best_rate(tokens, size, run)
+            for run in (lambda batch, m=model: m.run_blocks(m.embed(batch)), lambda batch, m=model: m(batch))
+        )
+        said = []
+        for dtype in ("float16", None):
+            start = time.perf_counter()
+            analyses.collect(model, text, out=folder / f"{name}-{dtype}.zarr", length=128, dtype=dtype)
+            rate = len(tokens) / (time.perf_counter() - start)
+            said.append(f"in {dtype or 'float32'} {rate / whole:.0%} ({rate / blocks:.0%})")
+        console.print(
+            f"collect, {name}, {len(tokens)} rows of 128 tokens, against forward passes of {whole:.1f} rows/s (and their blocks alone, "
+            f"{blocks:.1f}): {', '.join(said)}"
+        )
+
+
+@torch.no_grad()
+def best_rate(tokens: torch.Tensor, size: int, run: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    """Rows a second, the best of three."""
+    seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        for batch in tokens.split(64):
-            model.run_blocks(model.embed(batch))
-        best = max(best, len(tokens) / (time.perf_counter() - start))
-    rates = []
-    for number, dtype in enumerate(("float16", None)):
-        start = time.perf_counter()
-        analyses.collect(model, text, out=folder / f"acts-{number}.zarr", length=128, dtype=dtype)
-        rates.append(len(tokens) / (time.perf_counter() - start))
-    console.print(
-        f"{len(tokens)} rows of 128 tokens: blocks alone {best:.1f} rows/s; collect in float16 {rates[0] / best:.0%} of that, in float32 "
-        f"{rates[1] / best:.0%}"
-    )
+        for batch in tokens.split(size):
+            run(batch)
+        seconds.append(time.perf_counter() - start)
+    return len(tokens) / min(seconds)
 
 
 if __name__ == "__main__":

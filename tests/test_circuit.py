@@ -15,7 +15,8 @@ import analyses
 from analyses import Circuit
 from analyses.circuits.circuit import graph, readers_of, shape_of
 from analyses.circuits.edges import Shape
-from interp.errors import ConfigError, InterpError, ResultError
+from analyses.report.circuit import circuit_of
+from interp.errors import ConfigError, InterpError, ResultError, TokenError
 
 SHAPE = Shape(n_layers=2, n_heads=2, kv_heads=2)
 
@@ -266,3 +267,28 @@ def test_no_scores_and_those_of_another_model_are_named(results):
         Circuit.from_scores({}, model=results[0], count=0)
     with pytest.raises(InterpError, match="another shape"):
         Circuit.from_scores(results[1]["noising"], model=Shape(1, 1, 1), count=1)
+
+
+def test_a_circuit_of_which_pruning_leaves_nothing_is_named(results):
+    result = results[1]["noising"].copy(deep=True)
+    result["change"][:] = 0.0
+    result["change"].loc[{"edge": next(name for name in result.edge.values if name.startswith("m0->a1.h0"))}] = 5.0
+    with pytest.raises(InterpError, match="none of the first 1 edges lies on a path"):
+        circuit_of({"circuit_edges": result}, 1, False)
+    assert circuit_of({"circuit_edges": result}, result.sizes["edge"], False)
+
+
+def test_advice_for_unequal_lengths_is_given_where_it_can_be_followed(results):
+    model, asked = results[0], {"answer": 1, "wrong": 2}
+    clean, corrupt = random_tokens(1, 5), random_tokens(1, 6)
+    for call in (
+        analyses.edge_patching,
+        analyses.path_patching,
+        analyses.attribution_patching,
+        analyses.compare_patching,
+    ):
+        with pytest.raises(TokenError, match="they must match position by position") as said:
+            call(model, clean, corrupt, **asked)
+        assert "align" not in str(said.value)
+    with pytest.raises(TokenError, match="align=True"):
+        analyses.activation_patching(model, clean, corrupt, **asked)

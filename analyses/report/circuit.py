@@ -149,8 +149,13 @@ def circuit_steps(
 
 
 def circuit_of(results: Mapping[str, xr.Dataset], count: int, signed: bool) -> Circuit:
-    """The circuit that the edges make, pruned."""
-    return Circuit.from_scores(results["circuit_edges"], count=count, absolute=not signed).pruned()
+    """The circuit that the edges make, pruned. Raises InterpError where nothing is left of it."""
+    found = Circuit.from_scores(results["circuit_edges"], count=count, absolute=not signed).pruned()
+    if not found:
+        raise InterpError(
+            f"{WHO}: none of the first {count} edges lies on a path of them from the input to the logits; ask for more (--edges)."
+        )
+    return found
 
 
 def shown_circuit(results: Mapping[str, xr.Dataset]) -> Circuit:

@@ -151,7 +151,7 @@ def asked_about(
     model.to_tokens(clean)
     if corrupt is not None:
         check_differ(clean, corrupt, "report")
-        read_pairs(model, clean, corrupt, bos=None, align=False, who="report")
+        read_pairs(model, clean, corrupt, bos=None, align=None, who="report")
     known = {
         role: model.to_single_token(text) for role, text in (("answer", answer), ("wrong", wrong)) if text is not None
     }

@@ -89,7 +89,7 @@ def pairs_to_patch(
     task_name: str | None,
     count: int,
     seed: int,
-    align: bool = False,
+    align: bool | None = None,
     position: int = -1,
     who: str = "patch",
 ) -> dict[str, Any]:
