@@ -11,8 +11,10 @@ import xarray as xr
 import analyses
 import interp
 from analyses.cascade import Replace, coupled
+from analyses.explorer import parts
 from analyses.explorer.address import from_address, to_address
 from analyses.explorer.desk import Desk
+from analyses.explorer.events import act
 from analyses.explorer.kept import KeptResults
 from analyses.explorer.session import MOST_PAST, Session, called
 from analyses.explorer.state import Change, State
@@ -243,6 +245,27 @@ def test_one_text_alone_has_views_too(desk, state):
 def test_a_change_that_cannot_be_made_is_named(desk, state, change, said):
     with pytest.raises(InterpError, match=said):
         desk.effects(state.but(changes=(change,)))
+
+
+def test_a_change_that_cannot_be_made_is_left_out_and_stays_in_the_list(desk, state):
+    """In another model or text, or of an address: the rest is shown, and it can be switched off and removed."""
+    lost = (Change("patch", 99, 1), Change("steer", 0, 0, toward=" several tokens"), Change("patch", 0, 40))
+    mixed = state.but(changes=(lost[0], CHANGES[0], *lost[1:]))
+    whys = desk.obstacles(mixed)
+    assert [bool(why) for why in whys] == [True, False, True, True]
+    assert "layers 0 to 2" in whys[0]
+    assert desk.possible(mixed) == state.but(changes=CHANGES[:1])
+    told = parts.effects(desk.effects(desk.possible(mixed)), mixed, whys)
+    assert [one["problem"] for one in told["changes"]] == list(whys)
+    alone = desk.effects(state.but(changes=CHANGES[:1])).alone[0]
+    assert told["changes"][1]["numbers"][0] == f"{alone.moved:+.4f}"
+    assert {one["run"] for one in told["runs"]} == {"clean", "corrupt", "changed"}
+    assert desk.python(mixed) == desk.python(state.but(changes=CHANGES[:1]))
+    session = Session(mixed)
+    assert not act(desk, session, {"do": "switch", "number": 0}).state.changes[0].on
+    assert act(desk, session, {"do": "remove", "number": 0}).state.changes == (CHANGES[0], *lost[1:])
+    longer = act(desk, session, {"do": "set", "name": "corrupt", "value": "Paris is"}).state
+    assert all(desk.obstacles(longer))
 
 
 def test_texts_of_unequal_length_can_be_read_and_not_patched(desk, state):

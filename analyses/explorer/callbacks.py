@@ -103,7 +103,7 @@ def _texts(app: Dash, desk: Desk) -> None:
 
     def effects(given: Any) -> Json:
         state = Looked.from_json(given)
-        return parts.effects(desk.effects(state), state)
+        return parts.effects(desk.effects(desk.possible(state)), state, desk.obstacles(state))
 
     def attended(given: Any) -> Json:
         state = Looked.from_json(given)

@@ -8,6 +8,7 @@ import xarray as xr
 
 from analyses.circuits import edge_patching
 from analyses.explorer.asked import Asked, read
+from analyses.explorer.changes import obstacle
 from analyses.explorer.code import as_python
 from analyses.explorer.effects import Effects, effects
 from analyses.explorer.kept import KeptResults
@@ -80,8 +81,20 @@ class Desk:
         with self.models.use(state.model) as model:
             return effects(model, self._read(model, state), state)
 
+    def obstacles(self, state: State) -> tuple[str, ...]:
+        """Why each change cannot be made in this model and these texts; empty where it can."""
+        with self.models.use(state.model) as model:
+            asked = self._read(model, state)
+            return tuple(obstacle(model, asked, state, one) for one in state.changes)
+
+    def possible(self, state: State) -> State:
+        """The state without the changes that cannot be made."""
+        told = zip(state.changes, self.obstacles(state), strict=True)
+        return state.but(changes=tuple(one for one, why in told if not why))
+
     def python(self, state: State, steps: int = 0) -> str:
-        """The state as code."""
+        """The state as code, without the changes that cannot be made."""
+        state = self.possible(state)
         with self.models.use(state.model) as model:
             return as_python(model, self._read(model, state), state, shipped=is_shipped(model), steps=steps)
 

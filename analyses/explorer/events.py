@@ -87,9 +87,6 @@ def _added(desk: Desk, session: Session, change: Change) -> Session:
     asked = desk.asked(new)
     with desk.models.use(state.model) as model:
         check(model, asked, new, change)
-        for token in (change.toward, change.away):
-            if token:
-                model.to_single_token(token)
     return session.to(new)
 
 

@@ -1,5 +1,6 @@
 """What the page writes anew as the state changes, as plain JSON: tokens, predictions, changes, runs. The page shows every text as text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,14 @@ def attended(result: xr.Dataset, state: State) -> Json:
     }
 
 
-def effects(found: Effects, state: State) -> Json:
-    """The most probable next tokens of each run, and the changes with the effect of each and of all that are on."""
+def effects(found: Effects, state: State, obstacles: Sequence[str]) -> Json:
+    """The most probable next tokens of each run, and the changes with the effect of each and of all that are on.
+
+    Args:
+        found: of the changes that can be made.
+        obstacles: why each change cannot be made; empty where it can.
+    """
+    made = iter(found.alone)
     runs = [
         {
             "run": which,
@@ -71,8 +78,8 @@ def effects(found: Effects, state: State) -> Json:
         for which, one in found.runs.items()
     ]
     changes = [
-        {"named": one.named, "on": one.on, "numbers": _numbers(effect)}
-        for one, effect in zip(state.changes, found.alone, strict=True)
+        {"named": one.named, "on": one.on, "problem": why, "numbers": ["–"] * 3 if why else _numbers(next(made))}
+        for one, why in zip(state.changes, obstacles, strict=True)
     ]
     read = f"Moved: by how much the {found.metric} of the {state.base} run changes, each change alone; share: of the way to the other run; "
     return {

@@ -218,7 +218,11 @@
       set("need-" + name, { data: later[name] });
       delete later[name];
     }
-    if (told.problem) { put("changes", soft(told.problem)); return nothing(); }
+    if (told.problem) {
+      put("predictions", soft(told.problem));
+      put("changes");
+      return nothing();
+    }
     put("predictions", ...told.runs.map((run) => made("table", { "data-run": run.run },
       made("caption", {}, run.run, made("span", { class: "soft" }, run.metric)),
       made("tbody", {}, ...run.tokens.map(([token, p, wide]) => made("tr", {}, made("td", { class: "mono" }, token), made("td", { class: "number" }, p),
@@ -230,7 +234,7 @@
     const numbers = (found) => found.map((one) => made("td", { class: "number" }, one));
     const rows = told.changes.map((one, number) => made("tr", one.on ? {} : { class: "off" },
       made("td", {}, made("button", { class: "switch", role: "switch", "aria-checked": one.on, "aria-label": one.named, "data-do": "switch", "data-number": number }, one.on ? "on" : "off")),
-      made("td", {}, one.named), ...numbers(one.numbers),
+      made("td", {}, one.named, ...(one.problem ? [made("p", { class: "problem" }, "Left out: " + one.problem)] : [])), ...numbers(one.numbers),
       made("td", {}, made("button", { class: "remove", title: "Remove", "aria-label": "Remove: " + one.named, "data-do": "remove", "data-number": number }, "×"))));
     if (told.together) rows.push(made("tr", { class: "together" }, made("td"), made("th", { scope: "row" }, "together"), ...numbers(told.together), made("td")));
     const heads = ["", "change", "moved", "share", "KL", ""].map((one) => made("th", { scope: "col" }, one));
