@@ -14,7 +14,7 @@ from analyses.cascade import Replace, coupled
 from analyses.explorer import parts
 from analyses.explorer.address import from_address, to_address
 from analyses.explorer.desk import Desk
-from analyses.explorer.events import act
+from analyses.explorer.events import act, elsewhere, remark
 from analyses.explorer.kept import KeptResults
 from analyses.explorer.session import MOST_PAST, Session, called
 from analyses.explorer.state import Change, State
@@ -82,6 +82,12 @@ def test_an_address_that_names_no_prompt_takes_another():
     ("address", "said"),
     [
         ("?clean=a&layer=x", "holds no state"),
+        ("?clean=a&layer=x", "layer must be a whole number; got 'x'"),
+        ("?clean=a&layr=1", "no 'layr'. Did you mean 'layer'"),
+        ('?clean=a&changes=[{"kind":"inject","layer":0,"position":1,"amount":1' + "0" * 400 + "}]", "amount must be a number"),
+        ('?clean=a&changes=[{"kind":"steer","layer":0,"position":1,"toward":"\\ud800"}]', "toward holds half a character"),
+        ('?clean=a&changes=[{"kind":"patch","layer":0,"site":"\\ud800"}]', "what is patched cannot be"),
+        ('?clean=a&changes=[{"kind":"patch","layer":0,"\\udfff":1}]', "a change has no"),
         ("?clean=a&layer=-1", "layer must be a whole number from 0"),
         ("?clean=a&temperature=nan", "temperature must be a number"),
         ("?clean=a&temperature=1e9", "between 0 and 100"),
@@ -104,6 +110,13 @@ def test_an_address_that_names_no_prompt_takes_another():
 def test_an_address_that_is_none_is_named(address, said):
     with pytest.raises(InterpError, match=said.replace("(", r"\(")):
         from_address(address)
+
+
+def test_a_selection_that_a_model_does_not_have_is_named(desk, state):
+    assert elsewhere(desk, state.but(layer=2, head=1, position=14)) == ""
+    said = elsewhere(desk, state.but(layer=99, position=40))
+    assert "no layer 99, position 40 in" in said
+    assert said.endswith("layer 2, position 14 is selected.")
 
 
 def test_more_changes_than_may_be_are_refused():
@@ -266,6 +279,42 @@ def test_a_change_that_cannot_be_made_is_left_out_and_stays_in_the_list(desk, st
     assert act(desk, session, {"do": "remove", "number": 0}).state.changes == (CHANGES[0], *lost[1:])
     longer = act(desk, session, {"do": "set", "name": "corrupt", "value": "Paris is"}).state
     assert all(desk.obstacles(longer))
+
+
+def test_undo_goes_back_to_a_position_that_is_there(desk, state):
+    longer = act(desk, Session(state), {"do": "set", "name": "corrupt", "value": state.corrupt + " the" * 8})
+    last = act(desk, longer, {"do": "select", "position": 22})
+    assert last.state.position == 22
+    assert act(desk, last, {"do": "undo"}).state.position == 14
+    assert act(desk, last, {"do": "back", "number": 0}).state.position == 14
+
+
+def test_each_amount_is_dosed_and_undone_by_itself(desk, state):
+    session = Session(state.but(changes=(Change("inject", 0, 5), Change("steer", 1, 3, toward=" he"))))
+    for number, amount in ((0, 0.2), (0, 0.3), (1, 0.5), (1, 0.6)):
+        session = act(desk, session, {"do": "dose", "number": number, "amount": amount})
+    seen = [[one.amount for one in session.state.changes]]
+    while session.past:
+        session = act(desk, session, {"do": "undo"})
+        seen.append([one.amount for one in session.state.changes])
+    assert seen == [[0.3, 0.6], [0.3, 0.1], [0.1, 0.1]]
+    for name, value in (("changed", "clean"), ("answer", ""), ("wrong", "")):
+        between = act(desk, session, {"do": "dose", "number": 0, "amount": 0.2})
+        between = act(desk, between, {"do": "set", "name": name, "value": value})
+        back = act(desk, act(desk, between, {"do": "dose", "number": 0, "amount": 0.4}), {"do": "undo"})
+        assert back.state == between.state, name
+    ablated = Session(state.but(changes=(Change("ablate", 0, None, 0),)))
+    with pytest.raises(InterpError, match="no dose"):
+        act(desk, ablated, {"do": "dose", "number": 0, "amount": 1.0})
+
+
+def test_only_a_token_can_be_dropped_and_elsewhere_it_says_where_it_goes(desk, state):
+    event = {"do": "drop", "position": 10, "onto": 4}
+    assert act(desk, Session(state), event).state.changes == (Change("patch", 0, 10),)
+    assert "at position 10" in remark(event)
+    assert remark(event | {"onto": 10}) == remark({"do": "drop", "position": 10}) == ""
+    with pytest.raises(InterpError, match="token that is dropped must be"):
+        act(desk, Session(state), {"do": "drop"})
 
 
 def test_texts_of_unequal_length_can_be_read_and_not_patched(desk, state):

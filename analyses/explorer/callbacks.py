@@ -10,7 +10,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, no_up
 from analyses.explorer import figures, parts
 from analyses.explorer.address import from_address, to_address
 from analyses.explorer.desk import Desk
-from analyses.explorer.events import act, settled
+from analyses.explorer.events import act, elsewhere, remark, settled
 from analyses.explorer.page import PANELS
 from analyses.explorer.session import Session
 from analyses.explorer.state import State as Looked
@@ -48,24 +48,21 @@ def register(app: Dash, desk: Desk, start: Looked) -> None:
 
 def _sent(desk: Desk, session: Session, number: int, message: str = "") -> Json:
     """A session as the tab keeps it."""
-    length = max(tokens.shape[1] for tokens in desk.asked(session.state).tokens.values()) if not message else 0
-    spread = [one for one in session.state.changes if one.kind in ("inject", "steer")]
-    return session.to_json() | {
-        "number": number, "message": message, "address": to_address(session.state), "length": length,
-        "dose": spread[-1].amount if spread else None,
-    }  # fmt: skip
+    length = max(tokens.shape[1] for tokens in desk.asked(session.state).tokens.values())
+    said = {"number": number, "message": message, "address": to_address(session.state), "length": length}
+    return session.to_json() | said
 
 
 def _sessions(app: Dash, desk: Desk, start: Looked) -> None:
     @app.callback(Output("session", "data"), Input("address", "search"))
     def begin(search: str | None) -> Json:
-        query, message = search or "", ""
+        query = search or ""
         try:
             state = from_address(query, start)
-            state = settled(desk, state, last="position=" not in query)
+            message, state = elsewhere(desk, state), settled(desk, state, last="position=" not in query)
         except InterpError as error:
             message, state = str(error), settled(desk, start, last=True)
-        return _sent(desk, Session(state), 0) | {"message": message}
+        return _sent(desk, Session(state), 0, message)
 
     @app.callback(
         Output("session", "data", allow_duplicate=True),
@@ -76,7 +73,7 @@ def _sessions(app: Dash, desk: Desk, start: Looked) -> None:
     def happen(event: Any, given: Any) -> Json:
         number = given.get("number", 0) + 1 if isinstance(given, dict) else 1
         try:
-            return _sent(desk, act(desk, Session.from_json(given), event), number)
+            return _sent(desk, act(desk, Session.from_json(given), event), number, remark(event))
         except InterpError as error:
             return {**given, "number": number, "message": str(error)}
 
