@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import re
+import socket
 import threading
 import time
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from analyses.explorer.address import from_address, to_address
 from analyses.explorer.serve import Server
 from analyses.explorer.state import Change, State
 from analyses.plots.browser import browser
+from interp.errors import InterpError
 from interp.zoo import DEFAULT_PAIR
 
 START = State(clean=DEFAULT_PAIR.clean, corrupt=DEFAULT_PAIR.corrupt)
@@ -404,6 +406,27 @@ def test_an_event_that_cannot_be_gets_a_message(server, event):
     assert (found["number"], found["state"]) == (4, START.to_json() | {"changes": []})
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ({"host": "nosuchhost.invalid"}, "no address is known for the host 'nosuchhost.invalid'. Give --host"),
+        ({"host": ""}, "no address is known for the host ''"),
+        ({"host": "a" * 300}, "no address is known"),
+        ({"host": "203.0.113.7"}, "203.0.113.7 is no address of this machine. Give --host"),
+        ({"start": State()}, "the clean text is empty"),
+        ({"start": START.but(clean="word " * 400)}, "takes at most 256"),
+    ],
+)
+def test_what_cannot_be_served_is_named_before_it_is(smalltown, place, said):
+    with pytest.raises(InterpError, match=re.escape(said)):
+        Server(**{"start": START, "given": {"smalltown": smalltown}, "port": 0} | place)
+
+
+def test_a_port_that_is_taken_is_named(smalltown, server):
+    with pytest.raises(InterpError, match=rf"port {server.port} of 127.0.0.1 is taken. Choose another with --port"):
+        Server(START, given={"smalltown": smalltown}, port=server.port)
+
+
 def test_with_another_host_the_token_is_needed(smalltown):
     made = Server(START, given={"smalltown": smalltown}, host="0.0.0.0", port=0)
     thread = threading.Thread(target=made.serve, daemon=True)
@@ -419,6 +442,13 @@ def test_with_another_host_the_token_is_needed(smalltown):
         assert (status, "HttpOnly" in cookie, "SameSite=Strict" in cookie) == (200, True, True)
         assert ask(made, "/_dash-layout", Cookie=cookie.partition(";")[0])[0] == 200
         assert ask(made, "/_dash-layout", Cookie="explore=x; =;")[0] == 403
+        own = socket.gethostname()
+        assert made.address.startswith("http://127.0.0.1:")
+        assert any(one.startswith(f"http://{own}:{made.port}/?token=") for one in made.elsewhere)
+        for host in (own, f"{own}:{made.port}", f"192.0.2.7:{made.port}", "[2001:db8::1]:80"):
+            assert ask(made, f"/?{query}", Host=host)[0] == 200
+        for host in ("evil.example", f"evil.example:{made.port}", f"127.0.0.1.evil.example:{made.port}", "[::1", ""):
+            assert ask(made, f"/?{query}", Host=host)[0] == 403
     finally:
         made.stop()
         thread.join(10)

@@ -84,8 +84,14 @@ def test_an_address_that_names_no_prompt_takes_another():
         ("?clean=a&layer=x", "holds no state"),
         ("?clean=a&layer=x", "layer must be a whole number; got 'x'"),
         ("?clean=a&layr=1", "no 'layr'. Did you mean 'layer'"),
-        ('?clean=a&changes=[{"kind":"inject","layer":0,"position":1,"amount":1' + "0" * 400 + "}]", "amount must be a number"),
-        ('?clean=a&changes=[{"kind":"steer","layer":0,"position":1,"toward":"\\ud800"}]', "toward holds half a character"),
+        (
+            '?clean=a&changes=[{"kind":"inject","layer":0,"position":1,"amount":1' + "0" * 400 + "}]",
+            "amount must be a number",
+        ),
+        (
+            '?clean=a&changes=[{"kind":"steer","layer":0,"position":1,"toward":"\\ud800"}]',
+            "toward holds half a character",
+        ),
         ('?clean=a&changes=[{"kind":"patch","layer":0,"site":"\\ud800"}]', "what is patched cannot be"),
         ('?clean=a&changes=[{"kind":"patch","layer":0,"\\udfff":1}]', "a change has no"),
         ("?clean=a&layer=-1", "layer must be a whole number from 0"),

@@ -26,7 +26,11 @@ def to_address(state: State) -> str:
     """
     values = state.to_json()
     usual = PLAIN.to_json()
-    said = {name: str(value) for name, value in values.items() if name == "position" or (name != "changes" and value != usual[name])}
+    said = {
+        name: str(value)
+        for name, value in values.items()
+        if name == "position" or (name != "changes" and value != usual[name])
+    }
     if state.changes:
         said["changes"] = json.dumps([_brief(one) for one in state.changes], separators=(",", ":"), ensure_ascii=False)
     return f"?{urlencode(said)}"

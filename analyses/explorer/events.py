@@ -38,7 +38,9 @@ def act(desk: Desk, session: Session, event: Any) -> Session:
 def remark(event: Event) -> str:
     """What is to be said of an event that was done; mostly nothing."""
     if event["do"] == "drop" and event.get("onto") not in (None, event["position"]):
-        return f"The patch is at position {event['position']}, that of the token: a patch does not move what it puts in."
+        return (
+            f"The patch is at position {event['position']}, that of the token: a patch does not move what it puts in."
+        )
     return ""
 
 
