@@ -279,12 +279,12 @@ def test_long_work_shows_how_far_it_is_and_stops_while_the_page_answers(tab):
     tab.open()
     page = tab.page
     page.locator("#start-report").click()
-    tab.until("/Writing the report, [1-9]/.test(document.querySelector('#job-said').textContent)")
+    tab.until("/Writing the report, [1-9]/.test(document.querySelector('.job-said').textContent)")
     page.locator("#tokens [data-position='3']").first.click()
     tab.until("document.querySelector('#selection').textContent.includes('position 3')")
-    page.locator("#job-stop").click()
+    page.locator(".job-stop").click()
     tab.until("document.querySelector('#message').textContent.includes('stopped')")
-    assert page.locator("#job-line").is_hidden()
+    assert page.locator("#work").is_hidden()
 
 
 @pytest.mark.browser

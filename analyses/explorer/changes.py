@@ -41,7 +41,7 @@ def obstacle(model: Transformer, asked: Asked, state: State, change: Change) -> 
         if not asked.aligned:
             a, b = (asked.tokens[run].shape[1] for run in ("clean", "corrupt"))
             return f"the clean text has {a} tokens and the corrupt one {b}; they must match token by token."
-    if change.kind in ("steer", "inject"):
+    if change.spreads:
         try:
             vector = added(model, change)
         except InterpError as error:  # a token to steer by that is several
@@ -87,7 +87,7 @@ def interventions(model: Transformer, asked: Asked, state: State, changes: Seque
         check(model, asked, state, change)
     own_tokens = asked.tokens[state.base]
     patched = sorted({point_of(one) for one in changes if one.kind == "patch"})
-    spread = sorted({point_of(one) for one in changes if one.kind in ("steer", "inject")})
+    spread = sorted({point_of(one) for one in changes if one.spreads})
     other = "clean" if state.base == "corrupt" else "corrupt"
     there = model.run_with_cache(asked.tokens[other], names=patched)[1] if patched else {}
     here = model.run_with_cache(own_tokens, names=spread)[1] if spread else {}

@@ -2,7 +2,8 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import xarray as xr
 
@@ -117,8 +118,8 @@ class Desk:
         """What every edge of the model does, where it was measured."""
         return self.kept.get(_circuit_key(state))
 
-    def start_circuit(self, state: State) -> str:
-        """Patch every edge in the background; the name of the work."""
+    def start_circuit(self, state: State, own: Iterable[str] = ()) -> str:
+        """Patch every edge in the background; the name of the work. `own` is that of the same tab, see `Jobs.start`."""
         asked = self.asked(state)
         answer, wrong = asked.pair()
 
@@ -127,10 +128,10 @@ class Desk:
             found = edge_patching(model, state.clean, state.corrupt, answer=answer, wrong=wrong)
             self.kept.put(_circuit_key(state), found)
 
-        return self.jobs.start("Patching every edge", compute, self.models.turns(state.model))
+        return self._started("Patching every edge", compute, state, own)
 
-    def start_report(self, state: State) -> str:
-        """Write the page of `interp report` in the background; the name of the work, whose result is the page."""
+    def start_report(self, state: State, own: Iterable[str] = ()) -> str:
+        """Write the page of `interp report` in the background, as `start_circuit`; the result of the work is the page."""
         asked = self.asked(state)
         if state.corrupt:
             asked.pair()
@@ -146,7 +147,10 @@ class Desk:
             )
             return render(found)
 
-        return self.jobs.start("Writing the report", compute, self.models.turns(state.model))
+        return self._started("Writing the report", compute, state, own)
+
+    def _started(self, name: str, compute: Callable[[], Any], state: State, own: Iterable[str]) -> str:
+        return self.jobs.start(name, compute, self.models.turns(state.model), about=_texts(state), own=own)
 
 
 def _texts(state: State) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ def _dose(desk: Desk, session: Session, event: Event) -> Session:
     """Another amount of a disturbance or steering; one step to undo, however far the slider went."""
     number = _numbered(session, event)
     one = session.state.changes[number]
-    if one.kind not in ("inject", "steer"):
+    if not one.spreads:
         raise InterpError(f"{WHO}: {one.named} has no dose that could be changed.")
     new = Change.from_json({**session.state.to_json()["changes"][number], "amount": event.get("amount")})
     if new == one:

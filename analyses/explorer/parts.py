@@ -44,10 +44,13 @@ def texts(asked: Asked, pieces: dict[str, list[str]], state: State) -> Json:
 def attended(result: xr.Dataset, state: State) -> Json:
     """The text that is shown, each token as dark as the selected head attends to it from the selected position."""
     one = result["pattern"].isel(prompt=0, layer=state.layer, head=state.head)
-    at = min(state.position, one.sizes["query"] - 1)
+    last = one.sizes["query"] - 1
+    at = min(state.position, last)
+    beyond = f", the last of the {'corrupt' if state.suffix else 'clean'} text" if state.position > last else ""
     shares = np.nan_to_num(one.isel(query=at).to_numpy()).tolist()
     tokens = result["key_token"].isel(prompt=0).to_numpy()
     return {
+        "said": f"Head {state.layer}.{state.head} from position {at}{beyond}: the darker, the more attention.",
         "tokens": [
             {
                 "text": visible(str(token)),
@@ -57,7 +60,7 @@ def attended(result: xr.Dataset, state: State) -> Json:
                 "dark": f"{STRONGEST * share:.1f}%",
             }
             for place, (token, share) in enumerate(zip(tokens, shares, strict=True))
-        ]
+        ],
     }
 
 
@@ -78,7 +81,13 @@ def effects(found: Effects, state: State, obstacles: Sequence[str]) -> Json:
         for which, one in found.runs.items()
     ]
     changes = [
-        {"named": one.named, "on": one.on, "problem": why, "numbers": ["–"] * 3 if why else _numbers(next(made))}
+        {
+            "named": one.named,
+            "on": one.on,
+            "dosed": one.spreads,
+            "problem": why,
+            "numbers": ["–"] * 3 if why else _numbers(next(made)),
+        }
         for one, why in zip(state.changes, obstacles, strict=True)
     ]
     read = f"Moved: by how much the {found.metric} of the {state.base} run changes, each change alone; share: of the way to the other run; "
