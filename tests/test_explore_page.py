@@ -306,6 +306,44 @@ def test_hostile_text_is_text(tab):
     tab.until("document.querySelector('#message').textContent.includes('a change has a layer')")
 
 
+def contrast(one, other):
+    """Of two opaque colours as a browser writes them, as WCAG 2.2 has it."""
+
+    def luminance(color):
+        parts = np.array([float(part) for part in re.findall(r"[\d.]+", color)[:3]]) / 255
+        return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def check_looks(tab, scheme):
+    """That words stay in their cells, and controls stand out (WCAG 2.2, 1.4.3 and 1.4.11)."""
+    page = tab.page
+    tab.draws("lens")
+    tab.until("document.querySelectorAll('#figure-lens .heatmap-label').length")
+    words = page.locator("#figure-lens .heatmap-label text").evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect().width)"
+    )
+    cell = page.evaluate(
+        "(plot => plot._fullLayout.xaxis._length / plot._fullData[0].z[0].length)(document.querySelector('#figure-lens'))"
+    )
+    assert words
+    assert max(words) <= cell
+    for (what, one), (behind, other), least in (
+        (("#do-patch", "borderTopColor"), (".panel", "backgroundColor"), 3),
+        (("#clean", "borderTopColor"), (".panel", "backgroundColor"), 3),
+        ((".mantine-SegmentedControl-indicator", "backgroundColor"), (".mantine-SegmentedControl-root", "backgroundColor"), 3),
+        ((".mantine-SegmentedControl-label[data-active]", "color"), (".mantine-SegmentedControl-indicator", "backgroundColor"), 4.5),
+        ((".mantine-Slider-markLabel", "color"), (".panel", "backgroundColor"), 4.5),
+    ):  # fmt: skip
+        colors = [
+            page.locator(place).first.evaluate(f"one => getComputedStyle(one).{name}")
+            for place, name in ((what, one), (behind, other))
+        ]
+        assert contrast(*colors) >= least, (scheme, what, colors)
+
+
 @pytest.mark.browser
 def test_two_tabs_do_not_disturb_each_other_dark_and_narrow(tab, chromium, server):
     tab.open()
@@ -322,6 +360,11 @@ def test_two_tabs_do_not_disturb_each_other_dark_and_narrow(tab, chromium, serve
     assert other.page.evaluate("document.documentElement.dataset.mantineColorScheme") == "dark"
     paper = other.page.evaluate("document.querySelector('#figure-lens')._fullLayout.paper_bgcolor")
     assert paper == "#171b1f"
+    assert (
+        other.page.evaluate("document.querySelector('#wide-lens').scrollLeft") == 0
+    )  # the names of the layers are seen first
+    check_looks(tab, "light")
+    check_looks(other, "dark")
     context.close()
     assert other.wrong == []
 
@@ -417,6 +460,15 @@ def test_each_piece_of_work_is_listed_through_a_reload_and_stopped_by_itself(tab
         line.get_by_role("button").click()
         tab.until(f"document.querySelectorAll('.job').length === {left}")
         tab.until(f"document.querySelector('#message').textContent === '{kind}: stopped'")
+    monkeypatch.setattr("analyses.explorer.desk.collect", lambda *given, **options: None)
+    monkeypatch.setattr("analyses.explorer.desk.render", lambda found: "a report")
+    with page.expect_download() as begun:
+        page.evaluate(
+            "document.querySelector('#start-report').click(), document.querySelector('#start-circuit').click()"
+        )
+    assert begun.value.path().read_text() == "a report"
+    page.locator(".job", has_text="Patching every edge").get_by_role("button").click()
+    tab.until("document.querySelectorAll('.job').length === 0")
 
 
 @pytest.mark.browser
@@ -456,7 +508,7 @@ def test_fields_drops_doses_and_changes_that_are_left_out(tab, monkeypatch):
         page.locator(f"#{name}").press("Control+a")
         page.keyboard.press("Delete")
         page.wait_for_timeout(700)  # longer than a pause between keys that is waited for
-        tab.state  # noqa: B018
+        tab.until("!document.body.dataset.waiting")
         page.keyboard.type(typed, delay=20)
         assert page.locator(f"#{name}").input_value() == typed
     page.locator("#answer").fill(" several tokens")
@@ -479,48 +531,6 @@ def test_fields_drops_doses_and_changes_that_are_left_out(tab, monkeypatch):
     shown = page.locator("#attended .token").last
     assert int(shown.get_attribute("data-position")) < int(at)
     assert f"from position {shown.get_attribute('data-position')}," in page.locator("#attended-said").inner_text()
-
-
-@pytest.mark.browser
-def test_words_stay_in_their_cells_and_controls_stand_out(tab):
-    tab.open()
-    page = tab.page
-    tab.draws("lens")
-    tab.until("document.querySelectorAll('#figure-lens .heatmap-label').length")
-    words = page.locator("#figure-lens .heatmap-label text").evaluate_all(
-        "all => all.map(one => one.getBoundingClientRect().width)"
-    )
-    cell = page.evaluate(
-        "(plot => plot._fullLayout.xaxis._length / plot._fullData[0].z[0].length)(document.querySelector('#figure-lens'))"
-    )
-    assert words
-    assert max(words) <= cell
-    for scheme in ("light", "dark"):
-        page.evaluate(f"document.documentElement.setAttribute('data-mantine-color-scheme', '{scheme}')")
-        page.wait_for_timeout(300)  # colours fade
-        for (what, one), (behind, other), least in (
-            (("#do-patch", "borderTopColor"), (".panel", "backgroundColor"), 3),
-            (("#clean", "borderTopColor"), (".panel", "backgroundColor"), 3),
-            ((".mantine-SegmentedControl-indicator", "backgroundColor"), (".mantine-SegmentedControl-root", "backgroundColor"), 3),
-            ((".mantine-SegmentedControl-label[data-active]", "color"), (".mantine-SegmentedControl-indicator", "backgroundColor"), 4.5),
-            ((".mantine-Slider-markLabel", "color"), (".panel", "backgroundColor"), 4.5),
-        ):  # fmt: skip
-            colors = [
-                page.locator(place).first.evaluate(f"one => getComputedStyle(one).{name}")
-                for place, name in ((what, one), (behind, other))
-            ]
-            assert contrast(*colors) >= least, (scheme, what, colors)
-
-
-def contrast(one, other):
-    """Of two opaque colours as a browser writes them, as WCAG 2.2 has it."""
-
-    def luminance(color):
-        parts = np.array([float(part) for part in re.findall(r"[\d.]+", color)[:3]]) / 255
-        return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
-
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 # Who may ask
@@ -583,23 +593,15 @@ def test_a_question_that_is_none_gives_no_trace(server, body):
         {"do": "select", "layer": -3}, {"do": "select", "layer": "x"}, {"do": "key", "key": "<b>"}, {"do": "cell", "how": "exec"},
         {"do": "steer"}, {"do": "dose", "amount": 3}, {"do": "undo"},
         {"do": "patch", "site": "../x"}, {"do": "example", "task": "ioi", "seed": -1},
-        {"do": "back", "number": True}, {"do": "set", "name": "clean", "value": "word " * 1500},
+        {"do": "back", "number": True}, {"do": "drop", "position": None}, {"do": "drop", "position": ""},
+        {"do": "set", "name": "clean", "value": "\ud800"}, {"do": "steer", "toward": "\udfff"}, {"do": "\ud800"},
+        {"do": "inject", "amount": 10**400}, {"do": "example", "task": "\ud800"}, {"do": "set", "name": "clean", "value": "word " * 1500},
     ],
 )  # fmt: skip
 def test_an_event_that_cannot_be_gets_a_message(server, event):
-    """Through the page's own callback, as a browser would send it."""
     session = {"state": START.to_json(), "past": [], "number": 3}
     output = next(one for one in server.app.callback_map if one.startswith("session.data@"))
-    body = {
-        "output": output,
-        "outputs": {"id": "session", "property": output.split(".")[1]},
-        "inputs": [{"id": "event", "property": "data", "value": event}],
-        "state": [{"id": "session", "property": "data", "value": session}],
-        "changedPropIds": ["event.data"],
-    }
-    status, said, _ = ask(server, "/_dash-update-component", "POST", json.dumps(body), Content_Type="application/json")
-    assert status == 200
-    found = json.loads(said)["response"]["session"]["data"]
+    found = session_after(server, output, "event.data", event, session)
     assert found["message"]
     assert (found["number"], found["state"]) == (4, START.to_json() | {"changes": []})
 
@@ -623,6 +625,42 @@ def test_what_cannot_be_served_is_named_before_it_is(smalltown, place, said):
 def test_a_port_that_is_taken_is_named(smalltown, server):
     with pytest.raises(InterpError, match=rf"port {server.port} of 127.0.0.1 is taken. Choose another with --port"):
         Server(START, given={"smalltown": smalltown}, port=server.port)
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        "?layer=99", "?head=99&position=7000", "?layr=1", "?clean=", "?model=/etc/passwd", "?answer=several+words+here", "?seed=1e9",
+        "?clean=" + "word " * 400, "?temperature=1e999", "?layer=" + "9" * 5000,
+        *(
+            "?changes=" + quote(json.dumps([{"kind": "steer", "layer": 0, "position": 1, "toward": "a"} | other]))
+            for other in (
+                {"amount": 10**400}, {"amount": float("nan")}, {"toward": "\ud800"}, {"away": "\udfff"}, {"on": "\ud800"}, {"\ud800": 1},
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_an_address_that_cannot_be_gets_a_message(server, search):
+    found = session_after(server, "session.data", "address.search", search)
+    assert found["message"]
+    there = from_address(found["address"])
+    assert there == START.but(layer=there.layer, position=14, head=there.head)
+    assert (there.layer, there.head) in ((0, 0), (5, 0), (0, 3))
+
+
+def session_after(server, output, changed, value, session=None):
+    """Through the page's own callback, as a browser would send it."""
+    name, prop = changed.split(".")
+    body = {
+        "output": output,
+        "outputs": {"id": "session", "property": output.split(".")[1]},
+        "inputs": [{"id": name, "property": prop, "value": value}],
+        "state": [{"id": "session", "property": "data", "value": session}] if session else [],
+        "changedPropIds": [changed],
+    }
+    status, said, _ = ask(server, "/_dash-update-component", "POST", json.dumps(body), Content_Type="application/json")
+    assert status == 200, said
+    return json.loads(said)["response"]["session"]["data"]
 
 
 def test_with_another_host_the_token_is_needed(smalltown):

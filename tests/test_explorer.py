@@ -147,6 +147,20 @@ def test_undo_takes_back_what_was_run_and_stays_at_its_place():
     assert called(patched.state) == "smalltown: 'a', 1 change"
 
 
+def test_runs_that_differ_have_names_that_do():
+    one = State(clean="a", corrupt="b", answer=" c", changes=CHANGES[:1])
+    others = [
+        one.but(clean="x"),
+        one.but(corrupt="x"),
+        one.but(answer=" x"),
+        one.but(wrong=" x"),
+        one.but(changed="clean"),
+        one.but(changes=()),
+    ]
+    assert len({called(each) for each in (one, *others)}) == 7
+    assert called(one) == "smalltown: 'a' against 'b', 1 change, answer ' c'"
+
+
 def test_a_session_forgets_what_is_long_past():
     session = Session(State())
     for number in range(100):
@@ -329,6 +343,9 @@ def test_texts_of_unequal_length_can_be_read_and_not_patched(desk, state):
     assert desk.asked(longer).differing() == [10, 15]
     with pytest.raises(InterpError, match="15 tokens and the corrupt one 16"):
         desk.effects(longer.but(changes=(Change("patch", 0, 0),)))
+    for ask in (lambda: desk.result("patching", longer), lambda: desk.start_circuit(longer)):
+        with pytest.raises(InterpError, match=r"corrupt one 16; they must match token by token\.$"):
+            ask()
 
 
 def test_what_cannot_be_read_is_said(desk, state):
@@ -481,9 +498,25 @@ def test_work_gives_way_says_how_far_it_is_and_stops():
     assert job.steps.said.startswith("counting ")
     assert job.steps.said.endswith(" of 4,000")
     assert 0 < job.steps.share < 1
-    job.stop()
+    with turns:  # so that it cannot end before it is seen
+        job.stop()
+        assert job.said == "count: stopping"
     job.wait(10.0)
     assert (job.running, job.problem, job.result) == (False, "stopped", None)
+
+
+def test_the_same_work_is_not_begun_twice_by_the_same_tab():
+    jobs, turns = Jobs(), Turns()
+    with turns:
+        first = jobs.start("x", lambda: None, turns, about=1)
+        with pytest.raises(InterpError, match="x: that is under way already"):
+            jobs.start("x", lambda: None, turns, about=1, own=["unknown", first])
+        jobs.start("x", lambda: None, turns, about=2, own=[first])
+        jobs.start("x", lambda: None, turns, about=1)
+        with pytest.raises(InterpError, match="3 pieces of work are under way, in all tabs"):
+            jobs.start("y", lambda: None, turns)
+    jobs.get(first).wait(10.0)
+    assert jobs.start("x", lambda: None, turns, about=1, own=[first]) != first
 
 
 def test_work_that_fails_says_why_and_frees_its_turn(caplog):

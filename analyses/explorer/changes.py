@@ -35,12 +35,8 @@ def obstacle(model: Transformer, asked: Asked, state: State, change: Change) -> 
         return f"the {state.base} text has positions 0 to {length - 1}."
     if point_of(change) not in model.hook_points:
         return f"{model.name} has no {point_of(change)}."
-    if change.kind == "patch":
-        if not state.corrupt:
-            return "a patch takes its value from the other text; write a corrupt one."
-        if not asked.aligned:
-            a, b = (asked.tokens[run].shape[1] for run in ("clean", "corrupt"))
-            return f"the clean text has {a} tokens and the corrupt one {b}; they must match token by token."
+    if change.kind == "patch" and asked.unaligned:
+        return asked.unaligned
     if change.spreads:
         try:
             vector = added(model, change)

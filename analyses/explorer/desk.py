@@ -122,6 +122,7 @@ class Desk:
         """Patch every edge in the background; the name of the work. `own` is that of the same tab, see `Jobs.start`."""
         asked = self.asked(state)
         answer, wrong = asked.pair()
+        asked.check_aligned()
 
         def compute() -> None:
             model = self.models.loaded(state.model)

@@ -56,7 +56,8 @@ def page(models: Sequence[str]) -> Component:
 
 STORES = (
     "session", "now", "event", "scheme", "need-texts", "need-runs", "need-past", "need-look", 
-    "told-texts", "told-runs", "told-past", "told-look", "wanted", "saved", "begin", "begun", "need-jobs", "told-jobs", "live-ask", "live-told",
+    "told-texts", "told-runs", "told-past", "told-look", "wanted", "saved", "begin", "begun", "need-jobs", "told-jobs",
+    "live-ask", "live-told",
     *(f"{kind}-{name}" for name in PANELS for kind in ("need", "raw")),
 )  # fmt: skip
 
@@ -191,7 +192,11 @@ def _views() -> list[Component]:
             className="panel whole", id="panel-live", **{"aria-label": "The cascade outside, live"},
         ),
         html.Details([html.Summary("Direct logit attribution"), _panel("attribution")], id="open-attribution", className="whole"),
-        _panel("circuit", [html.Button("Patch every edge", id="start-circuit", className="button", **{"data-begin": "circuit"})], whole=True),
+        _panel(
+            "circuit",
+            [html.Button("Patch every edge", id="start-circuit", className="button", **{"data-begin": "circuit"})],
+            whole=True,
+        ),
     ]  # fmt: skip
 
 

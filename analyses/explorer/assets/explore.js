@@ -165,11 +165,15 @@
     }, 0);
     return [raw.said, false, { "--w": raw.width + "px", "--h": raw.height - less + "px" }, raw.words, false];
   }
-  // On a narrow page the selected column is brought into view.
+  // On a narrow page a column that is selected anew is brought into view; at first the names of the rows are.
+  const reached = {};
   function reach(name, raw) {
     const wide = document.getElementById("wide-" + name), column = raw.cells.columns.findIndex(matches);
     const axis = plotOf(name) && plotOf(name)._fullLayout && plotOf(name)._fullLayout[raw.cells.axes.length ? raw.cells.axes[0][0].replace("x", "xaxis") : ""];
-    if (!wide || !axis || column < 0 || wide.scrollWidth <= wide.clientWidth) return;
+    if (!wide || !axis || column < 0 || reached[name] === column) return;
+    const first = reached[name] === undefined;
+    reached[name] = column;
+    if (first || wide.scrollWidth <= wide.clientWidth) return;
     const at = axis._offset + axis.d2p(column);
     if (at < wide.scrollLeft + 20 || at > wide.scrollLeft + wide.clientWidth - 20) wide.scrollLeft = at - wide.clientWidth / 2;
   }
@@ -225,7 +229,7 @@
     sayDose();
     const place = "Layer " + at.layer + ", position " + at.position + ", head " + at.head;
     return [...values, dosing && onSlider(dosing.amount) ? told("dose", Math.log10(dosing.amount)) : nothing(),
-      told("place", place + ". Arrow keys move it on tokens and figures, with Shift the head; Escape goes back to the last token.")];
+      told("place", place + ". Arrow keys move it on tokens and figures, with Shift the head; Escape goes back to the last token, in layer 0 and head 0.")];
   }
 
   // A field that is left, and holds what was refused, shows the state again; what was written last has been sent by then.

@@ -18,7 +18,7 @@ function inDark(figure, paper) {
     else if (0.21 * r * r + 0.72 * g * g + 0.07 * b * b < 0.17) turn = 0.45;  // about its luminance
     // A line that lets the paper through would be lost on a dark one.
     if (line && alpha < 1) turn = Math.max(turn, 0.62);
-    const solid = line ? Math.sqrt(alpha) : alpha;
+    const solid = line ? Math.cbrt(alpha) : alpha;
     return "hsla(" + hue.toFixed(0) + ", " + (100 * Math.min(full, light > 0.72 ? 0.45 : 1)).toFixed(0) + "%, " + (100 * turn).toFixed(0) + "%, " + solid + ")";
   }
   const isColor = (value) => typeof value === "string" && CSS.supports("color", value);
