@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import re
+import socket
 import threading
 import time
 from urllib.parse import quote
@@ -18,6 +19,8 @@ from analyses.explorer.address import from_address, to_address
 from analyses.explorer.serve import Server
 from analyses.explorer.state import Change, State
 from analyses.plots.browser import browser
+from interp.errors import InterpError
+from interp.progress import progress_bar
 from interp.zoo import DEFAULT_PAIR
 
 START = State(clean=DEFAULT_PAIR.clean, corrupt=DEFAULT_PAIR.corrupt)
@@ -277,12 +280,12 @@ def test_long_work_shows_how_far_it_is_and_stops_while_the_page_answers(tab):
     tab.open()
     page = tab.page
     page.locator("#start-report").click()
-    tab.until("/Writing the report, [1-9]/.test(document.querySelector('#job-said').textContent)")
+    tab.until("/Writing the report, [1-9]/.test(document.querySelector('.job-said').textContent)")
     page.locator("#tokens [data-position='3']").first.click()
     tab.until("document.querySelector('#selection').textContent.includes('position 3')")
-    page.locator("#job-stop").click()
+    page.locator(".job-stop").click()
     tab.until("document.querySelector('#message').textContent.includes('stopped')")
-    assert page.locator("#job-line").is_hidden()
+    assert page.locator("#work").is_hidden()
 
 
 @pytest.mark.browser
@@ -303,6 +306,44 @@ def test_hostile_text_is_text(tab):
     tab.until("document.querySelector('#message').textContent.includes('a change has a layer')")
 
 
+def contrast(one, other):
+    """Of two opaque colours as a browser writes them, as WCAG 2.2 has it."""
+
+    def luminance(color):
+        parts = np.array([float(part) for part in re.findall(r"[\d.]+", color)[:3]]) / 255
+        return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def check_looks(tab, scheme):
+    """That words stay in their cells, and controls stand out (WCAG 2.2, 1.4.3 and 1.4.11)."""
+    page = tab.page
+    tab.draws("lens")
+    tab.until("document.querySelectorAll('#figure-lens .heatmap-label').length")
+    words = page.locator("#figure-lens .heatmap-label text").evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect().width)"
+    )
+    cell = page.evaluate(
+        "(plot => plot._fullLayout.xaxis._length / plot._fullData[0].z[0].length)(document.querySelector('#figure-lens'))"
+    )
+    assert words
+    assert max(words) <= cell
+    for (what, one), (behind, other), least in (
+        (("#do-patch", "borderTopColor"), (".panel", "backgroundColor"), 3),
+        (("#clean", "borderTopColor"), (".panel", "backgroundColor"), 3),
+        ((".mantine-SegmentedControl-indicator", "backgroundColor"), (".mantine-SegmentedControl-root", "backgroundColor"), 3),
+        ((".mantine-SegmentedControl-label[data-active]", "color"), (".mantine-SegmentedControl-indicator", "backgroundColor"), 4.5),
+        ((".mantine-Slider-markLabel", "color"), (".panel", "backgroundColor"), 4.5),
+    ):  # fmt: skip
+        colors = [
+            page.locator(place).first.evaluate(f"one => getComputedStyle(one).{name}")
+            for place, name in ((what, one), (behind, other))
+        ]
+        assert contrast(*colors) >= least, (scheme, what, colors)
+
+
 @pytest.mark.browser
 def test_two_tabs_do_not_disturb_each_other_dark_and_narrow(tab, chromium, server):
     tab.open()
@@ -319,8 +360,177 @@ def test_two_tabs_do_not_disturb_each_other_dark_and_narrow(tab, chromium, serve
     assert other.page.evaluate("document.documentElement.dataset.mantineColorScheme") == "dark"
     paper = other.page.evaluate("document.querySelector('#figure-lens')._fullLayout.paper_bgcolor")
     assert paper == "#171b1f"
+    assert (
+        other.page.evaluate("document.querySelector('#wide-lens').scrollLeft") == 0
+    )  # the names of the layers are seen first
+    check_looks(tab, "light")
+    check_looks(other, "dark")
     context.close()
     assert other.wrong == []
+
+
+def answer_once(page, asked, answer):
+    """Have the next request for an output answered otherwise, as a server or a net that fails would."""
+
+    left = [answer]
+
+    def otherwise(route):
+        if left and asked in (route.request.post_data or ""):
+            left.pop()(route)
+        else:
+            route.fallback()
+
+    page.route("**/_dash-update-component*", otherwise)
+
+
+@pytest.mark.browser
+def test_a_request_that_fails_is_said_and_the_page_goes_on(tab):
+    tab.open()
+    page = tab.page
+    tab.draws("patching")
+    says = "document.querySelector('#message').textContent.includes('{}')".format
+    token = page.locator("#tokens .token")
+
+    def goes_on(position):
+        assert not page.evaluate("document.body.dataset.waiting")
+        token.nth(position).click()
+        tab.until(f"document.querySelector('#selection').textContent.includes('position {position},')")
+        tab.until("!document.querySelector('#message').textContent")
+
+    answer_once(page, '"event.data"', lambda route: route.abort())
+    token.nth(3).click()
+    tab.until(says("did not answer"))
+    goes_on(4)
+    said = "This request is too large: at most 2,000,000 bytes."
+    answer_once(page, '"event.data"', lambda route: route.fulfill(status=413, body=said, content_type="text/plain"))
+    page.locator("#clean").fill("When")
+    tab.until(says(said))
+    goes_on(5)
+    tab.until(f"document.querySelector('#clean').value === {json.dumps(START.clean)}")
+    answer_once(page, "raw-patching", lambda route: route.fulfill(status=500))
+    page.locator("#site").get_by_text("MLP", exact=True).click()
+    tab.until(says("(500); the terminal"))
+    assert page.locator("#wide-patching").is_hidden()
+    assert "(500)" in page.locator("#said-patching").inner_text()
+    answer_once(page, '"told-runs.data"', lambda route: route.fulfill(status=500))
+    page.locator("#do-inject").click()
+    tab.until("document.querySelector('#predictions').textContent.includes('(500)')")
+    goes_on(6)  # and what failed is asked again
+    page.locator("#wide-patching").wait_for()
+    page.locator("#changes tbody tr").nth(1).wait_for()
+    answer_once(page, "live-told", lambda route: route.abort())
+    page.locator("#live-go").click()
+    tab.until("document.querySelector('#live-said').textContent.includes('did not answer')")
+    assert page.locator("#live-go").inner_text() == "Start"
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.locator("#panel-circuit").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#do-undo').click(), document.querySelector('#do-undo').click()")
+    tab.until(says("nothing to undo"))
+    box = page.locator("#message").bounding_box()
+    assert 0 <= box["y"] < box["y"] + box["height"] <= 800
+    expected = ("Failed to load resource", "Callback failed", "/_dash-update-component", "Callback error updating")
+    assert [one for one in tab.wrong if not any(said in one for said in expected)] == []
+    tab.wrong.clear()
+
+
+@pytest.mark.browser
+def test_each_piece_of_work_is_listed_through_a_reload_and_stopped_by_itself(tab, monkeypatch):
+    def long(*given, **options):
+        with progress_bar(False) as bar:
+            task = bar.add_task("counting", total=60_000)
+            for _ in range(60_000):
+                time.sleep(0.001)
+                bar.advance(task)
+
+    for name in ("edge_patching", "collect"):
+        monkeypatch.setattr(f"analyses.explorer.desk.{name}", long)
+    tab.open()
+    page = tab.page
+    page.locator("#start-report").click()
+    page.locator("#start-circuit").click()
+    tab.until("document.querySelectorAll('.job').length === 2")
+    page.reload()
+    tab.until("document.querySelectorAll('.job').length === 2")
+    page.locator("#tokens .token").first.wait_for()
+    page.locator("#start-report").click()
+    tab.until("document.querySelector('#message').textContent.includes('under way already')")
+    assert page.locator(".job").count() == 2
+    for kind, left in (("Writing the report", 1), ("Patching every edge", 0)):
+        line = page.locator(".job", has_text=kind)
+        line.get_by_role("button").click()
+        tab.until(f"document.querySelectorAll('.job').length === {left}")
+        tab.until(f"document.querySelector('#message').textContent === '{kind}: stopped'")
+    monkeypatch.setattr("analyses.explorer.desk.collect", lambda *given, **options: None)
+    monkeypatch.setattr("analyses.explorer.desk.render", lambda found: "a report")
+    with page.expect_download() as begun:
+        page.evaluate(
+            "document.querySelector('#start-report').click(), document.querySelector('#start-circuit').click()"
+        )
+    assert begun.value.path().read_text() == "a report"
+    page.locator(".job", has_text="Patching every edge").get_by_role("button").click()
+    tab.until("document.querySelectorAll('.job').length === 0")
+
+
+@pytest.mark.browser
+def test_fields_drops_doses_and_changes_that_are_left_out(tab, monkeypatch):
+    monkeypatch.setattr("analyses.explorer.live.MOST_STEPS", 3)
+    tab.open(START.but(layer=99, position=14, seed=9, changes=(Change("steer", 1, 3, amount=-1.0, toward=" he"),)))
+    page = tab.page
+    tab.until("document.querySelector('#message').textContent.includes('there is no layer 99 in smalltown')")
+    slider = page.locator("#dose [role=slider]")
+    said = page.locator("#dose-said")
+    assert (slider.get_attribute("aria-valuenow"), said.inner_text()[:28]) == ("-1", "Dose -1, which is not on the")
+    page.locator("#do-inject").click()
+    tab.until("document.querySelectorAll('#changes tbody tr').length === 3")
+    assert "disturbance of layer 5 at 14" in page.locator("#dose-label").inner_text()
+    page.locator(".dosed").first.click()
+    tab.until("document.querySelector('#dose-label').textContent.includes('steering of layer 1 at 3')")
+    slider.press("ArrowRight")
+    tab.until("document.querySelector('#changes').textContent.includes('0.1122 ×')")
+    assert [one.amount for one in tab.state.changes] == [0.1122, 0.1]
+    page.evaluate(
+        """(() => { const dataTransfer = new DataTransfer(); dataTransfer.setData("text/plain", "");
+        document.querySelector(".row[data-run='changed']").dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true })); })()"""
+    )
+    page.locator("[data-run='other'] [data-position='10']").drag_to(
+        page.locator("[data-run='changed'] [data-position='4']")
+    )
+    tab.until("document.querySelector('#message').textContent.includes('at position 10')")
+    assert tab.state.changes[2:] == (Change("patch", 5, 10),)
+    fits = "(one => one.scrollWidth <= one.clientWidth)(document.querySelector('#changes .wide'))"
+    tab.until(f"document.querySelectorAll('#changes tbody tr').length === 4 && {fits}")
+    tab.until("document.querySelectorAll('#marks-heads i').length === 1")
+    page.locator("#live-go").click()
+    tab.until("document.querySelector('#live-said').textContent.includes('3 tokens: as long as they can be here')")
+    assert page.locator("#live-go").is_disabled()
+
+    for name, typed in (("clean", "When Sam and"), ("wrong", " he")):
+        page.locator(f"#{name}").press("Control+a")
+        page.keyboard.press("Delete")
+        page.wait_for_timeout(700)  # longer than a pause between keys that is waited for
+        tab.until("!document.body.dataset.waiting")
+        page.keyboard.type(typed, delay=20)
+        assert page.locator(f"#{name}").input_value() == typed
+    page.locator("#answer").fill(" several tokens")
+    tab.until("document.querySelector('#message').textContent.includes('several tokens')")
+    page.locator("#corrupt").fill("Paris is")
+    tab.until("document.querySelector('#answer').value === ''")
+    tab.until(
+        "document.querySelector('#changes').textContent.includes('Left out: the corrupt text has positions 0 to')"
+    )
+    top = page.locator("#predictions [data-run='corrupt'] .number").first.inner_text()
+    found = tab.server.desk.effects(tab.state.but(changes=())).runs["corrupt"].tokens[0][1]
+    assert top == f"{found:.4f}"
+    page.locator("#changes .remove").last.click()
+    tab.until("document.querySelectorAll('#changes .remove').length === 2")
+    last = page.locator("#tokens .row").first.locator(".token").last
+    last.click()
+    at = last.get_attribute("data-position")
+    page.locator("#shown").get_by_text("corrupt", exact=True).click()
+    tab.until("document.querySelector('#attended-said').textContent.includes(', the last of the corrupt text')")
+    shown = page.locator("#attended .token").last
+    assert int(shown.get_attribute("data-position")) < int(at)
+    assert f"from position {shown.get_attribute('data-position')}," in page.locator("#attended-said").inner_text()
 
 
 # Who may ask
@@ -383,25 +593,74 @@ def test_a_question_that_is_none_gives_no_trace(server, body):
         {"do": "select", "layer": -3}, {"do": "select", "layer": "x"}, {"do": "key", "key": "<b>"}, {"do": "cell", "how": "exec"},
         {"do": "steer"}, {"do": "dose", "amount": 3}, {"do": "undo"},
         {"do": "patch", "site": "../x"}, {"do": "example", "task": "ioi", "seed": -1},
-        {"do": "back", "number": True}, {"do": "set", "name": "clean", "value": "word " * 1500},
+        {"do": "back", "number": True}, {"do": "drop", "position": None}, {"do": "drop", "position": ""},
+        {"do": "set", "name": "clean", "value": "\ud800"}, {"do": "steer", "toward": "\udfff"}, {"do": "\ud800"},
+        {"do": "inject", "amount": 10**400}, {"do": "example", "task": "\ud800"}, {"do": "set", "name": "clean", "value": "word " * 1500},
     ],
 )  # fmt: skip
 def test_an_event_that_cannot_be_gets_a_message(server, event):
-    """Through the page's own callback, as a browser would send it."""
     session = {"state": START.to_json(), "past": [], "number": 3}
     output = next(one for one in server.app.callback_map if one.startswith("session.data@"))
+    found = session_after(server, output, "event.data", event, session)
+    assert found["message"]
+    assert (found["number"], found["state"]) == (4, START.to_json() | {"changes": []})
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ({"host": "nosuchhost.invalid"}, "no address is known for the host 'nosuchhost.invalid'. Give --host"),
+        ({"host": ""}, "no address is known for the host ''"),
+        ({"host": "a" * 300}, "no address is known"),
+        ({"host": "203.0.113.7"}, "203.0.113.7 is no address of this machine. Give --host"),
+        ({"start": State()}, "the clean text is empty"),
+        ({"start": START.but(clean="word " * 400)}, "takes at most 256"),
+    ],
+)
+def test_what_cannot_be_served_is_named_before_it_is(smalltown, place, said):
+    with pytest.raises(InterpError, match=re.escape(said)):
+        Server(**{"start": START, "given": {"smalltown": smalltown}, "port": 0} | place)
+
+
+def test_a_port_that_is_taken_is_named(smalltown, server):
+    with pytest.raises(InterpError, match=rf"port {server.port} of 127.0.0.1 is taken. Choose another with --port"):
+        Server(START, given={"smalltown": smalltown}, port=server.port)
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        "?layer=99", "?head=99&position=7000", "?layr=1", "?clean=", "?model=/etc/passwd", "?answer=several+words+here", "?seed=1e9",
+        "?clean=" + "word " * 400, "?temperature=1e999", "?layer=" + "9" * 5000,
+        *(
+            "?changes=" + quote(json.dumps([{"kind": "steer", "layer": 0, "position": 1, "toward": "a"} | other]))
+            for other in (
+                {"amount": 10**400}, {"amount": float("nan")}, {"toward": "\ud800"}, {"away": "\udfff"}, {"on": "\ud800"}, {"\ud800": 1},
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_an_address_that_cannot_be_gets_a_message(server, search):
+    found = session_after(server, "session.data", "address.search", search)
+    assert found["message"]
+    there = from_address(found["address"])
+    assert there == START.but(layer=there.layer, position=14, head=there.head)
+    assert (there.layer, there.head) in ((0, 0), (5, 0), (0, 3))
+
+
+def session_after(server, output, changed, value, session=None):
+    """Through the page's own callback, as a browser would send it."""
+    name, prop = changed.split(".")
     body = {
         "output": output,
         "outputs": {"id": "session", "property": output.split(".")[1]},
-        "inputs": [{"id": "event", "property": "data", "value": event}],
-        "state": [{"id": "session", "property": "data", "value": session}],
-        "changedPropIds": ["event.data"],
+        "inputs": [{"id": name, "property": prop, "value": value}],
+        "state": [{"id": "session", "property": "data", "value": session}] if session else [],
+        "changedPropIds": [changed],
     }
     status, said, _ = ask(server, "/_dash-update-component", "POST", json.dumps(body), Content_Type="application/json")
-    assert status == 200
-    found = json.loads(said)["response"]["session"]["data"]
-    assert found["message"]
-    assert (found["number"], found["state"]) == (4, START.to_json() | {"changes": []})
+    assert status == 200, said
+    return json.loads(said)["response"]["session"]["data"]
 
 
 def test_with_another_host_the_token_is_needed(smalltown):
@@ -419,6 +678,13 @@ def test_with_another_host_the_token_is_needed(smalltown):
         assert (status, "HttpOnly" in cookie, "SameSite=Strict" in cookie) == (200, True, True)
         assert ask(made, "/_dash-layout", Cookie=cookie.partition(";")[0])[0] == 200
         assert ask(made, "/_dash-layout", Cookie="explore=x; =;")[0] == 403
+        own = socket.gethostname()
+        assert made.address.startswith("http://127.0.0.1:")
+        assert any(one.startswith(f"http://{own}:{made.port}/?token=") for one in made.elsewhere)
+        for host in (own, f"{own}:{made.port}", f"192.0.2.7:{made.port}", "[2001:db8::1]:80"):
+            assert ask(made, f"/?{query}", Host=host)[0] == 200
+        for host in ("evil.example", f"evil.example:{made.port}", f"127.0.0.1.evil.example:{made.port}", "[::1", ""):
+            assert ask(made, f"/?{query}", Host=host)[0] == 403
     finally:
         made.stop()
         thread.join(10)

@@ -11,8 +11,10 @@ import xarray as xr
 import analyses
 import interp
 from analyses.cascade import Replace, coupled
+from analyses.explorer import parts
 from analyses.explorer.address import from_address, to_address
 from analyses.explorer.desk import Desk
+from analyses.explorer.events import act, elsewhere, remark
 from analyses.explorer.kept import KeptResults
 from analyses.explorer.session import MOST_PAST, Session, called
 from analyses.explorer.state import Change, State
@@ -80,6 +82,18 @@ def test_an_address_that_names_no_prompt_takes_another():
     ("address", "said"),
     [
         ("?clean=a&layer=x", "holds no state"),
+        ("?clean=a&layer=x", "layer must be a whole number; got 'x'"),
+        ("?clean=a&layr=1", "no 'layr'. Did you mean 'layer'"),
+        (
+            '?clean=a&changes=[{"kind":"inject","layer":0,"position":1,"amount":1' + "0" * 400 + "}]",
+            "amount must be a number",
+        ),
+        (
+            '?clean=a&changes=[{"kind":"steer","layer":0,"position":1,"toward":"\\ud800"}]',
+            "toward holds half a character",
+        ),
+        ('?clean=a&changes=[{"kind":"patch","layer":0,"site":"\\ud800"}]', "what is patched cannot be"),
+        ('?clean=a&changes=[{"kind":"patch","layer":0,"\\udfff":1}]', "a change has no"),
         ("?clean=a&layer=-1", "layer must be a whole number from 0"),
         ("?clean=a&temperature=nan", "temperature must be a number"),
         ("?clean=a&temperature=1e9", "between 0 and 100"),
@@ -104,6 +118,13 @@ def test_an_address_that_is_none_is_named(address, said):
         from_address(address)
 
 
+def test_a_selection_that_a_model_does_not_have_is_named(desk, state):
+    assert elsewhere(desk, state.but(layer=2, head=1, position=14)) == ""
+    said = elsewhere(desk, state.but(layer=99, position=40))
+    assert "no layer 99, position 40 in" in said
+    assert said.endswith("layer 2, position 14 is selected.")
+
+
 def test_more_changes_than_may_be_are_refused():
     with pytest.raises(InterpError, match="at most 24"):
         State.from_json({"changes": [{"kind": "patch", "layer": 0}] * 100})
@@ -124,6 +145,20 @@ def test_undo_takes_back_what_was_run_and_stays_at_its_place():
         other.back(7)
     assert Session.from_json(other.to_json()) == other
     assert called(patched.state) == "smalltown: 'a', 1 change"
+
+
+def test_runs_that_differ_have_names_that_do():
+    one = State(clean="a", corrupt="b", answer=" c", changes=CHANGES[:1])
+    others = [
+        one.but(clean="x"),
+        one.but(corrupt="x"),
+        one.but(answer=" x"),
+        one.but(wrong=" x"),
+        one.but(changed="clean"),
+        one.but(changes=()),
+    ]
+    assert len({called(each) for each in (one, *others)}) == 7
+    assert called(one) == "smalltown: 'a' against 'b', 1 change, answer ' c'"
 
 
 def test_a_session_forgets_what_is_long_past():
@@ -245,12 +280,72 @@ def test_a_change_that_cannot_be_made_is_named(desk, state, change, said):
         desk.effects(state.but(changes=(change,)))
 
 
+def test_a_change_that_cannot_be_made_is_left_out_and_stays_in_the_list(desk, state):
+    """In another model or text, or of an address: the rest is shown, and it can be switched off and removed."""
+    lost = (Change("patch", 99, 1), Change("steer", 0, 0, toward=" several tokens"), Change("patch", 0, 40))
+    mixed = state.but(changes=(lost[0], CHANGES[0], *lost[1:]))
+    whys = desk.obstacles(mixed)
+    assert [bool(why) for why in whys] == [True, False, True, True]
+    assert "layers 0 to 2" in whys[0]
+    assert desk.possible(mixed) == state.but(changes=CHANGES[:1])
+    told = parts.effects(desk.effects(desk.possible(mixed)), mixed, whys)
+    assert [one["problem"] for one in told["changes"]] == list(whys)
+    alone = desk.effects(state.but(changes=CHANGES[:1])).alone[0]
+    assert told["changes"][1]["numbers"][0] == f"{alone.moved:+.4f}"
+    assert {one["run"] for one in told["runs"]} == {"clean", "corrupt", "changed"}
+    assert desk.python(mixed) == desk.python(state.but(changes=CHANGES[:1]))
+    session = Session(mixed)
+    assert not act(desk, session, {"do": "switch", "number": 0}).state.changes[0].on
+    assert act(desk, session, {"do": "remove", "number": 0}).state.changes == (CHANGES[0], *lost[1:])
+    longer = act(desk, session, {"do": "set", "name": "corrupt", "value": "Paris is"}).state
+    assert all(desk.obstacles(longer))
+
+
+def test_undo_goes_back_to_a_position_that_is_there(desk, state):
+    longer = act(desk, Session(state), {"do": "set", "name": "corrupt", "value": state.corrupt + " the" * 8})
+    last = act(desk, longer, {"do": "select", "position": 22})
+    assert last.state.position == 22
+    assert act(desk, last, {"do": "undo"}).state.position == 14
+    assert act(desk, last, {"do": "back", "number": 0}).state.position == 14
+
+
+def test_each_amount_is_dosed_and_undone_by_itself(desk, state):
+    session = Session(state.but(changes=(Change("inject", 0, 5), Change("steer", 1, 3, toward=" he"))))
+    for number, amount in ((0, 0.2), (0, 0.3), (1, 0.5), (1, 0.6)):
+        session = act(desk, session, {"do": "dose", "number": number, "amount": amount})
+    seen = [[one.amount for one in session.state.changes]]
+    while session.past:
+        session = act(desk, session, {"do": "undo"})
+        seen.append([one.amount for one in session.state.changes])
+    assert seen == [[0.3, 0.6], [0.3, 0.1], [0.1, 0.1]]
+    for name, value in (("changed", "clean"), ("answer", ""), ("wrong", "")):
+        between = act(desk, session, {"do": "dose", "number": 0, "amount": 0.2})
+        between = act(desk, between, {"do": "set", "name": name, "value": value})
+        back = act(desk, act(desk, between, {"do": "dose", "number": 0, "amount": 0.4}), {"do": "undo"})
+        assert back.state == between.state, name
+    ablated = Session(state.but(changes=(Change("ablate", 0, None, 0),)))
+    with pytest.raises(InterpError, match="no dose"):
+        act(desk, ablated, {"do": "dose", "number": 0, "amount": 1.0})
+
+
+def test_only_a_token_can_be_dropped_and_elsewhere_it_says_where_it_goes(desk, state):
+    event = {"do": "drop", "position": 10, "onto": 4}
+    assert act(desk, Session(state), event).state.changes == (Change("patch", 0, 10),)
+    assert "at position 10" in remark(event)
+    assert remark(event | {"onto": 10}) == remark({"do": "drop", "position": 10}) == ""
+    with pytest.raises(InterpError, match="token that is dropped must be"):
+        act(desk, Session(state), {"do": "drop"})
+
+
 def test_texts_of_unequal_length_can_be_read_and_not_patched(desk, state):
     longer = state.but(corrupt=state.corrupt + " the")
     assert set(desk.effects(longer).runs) == {"clean", "corrupt"}
     assert desk.asked(longer).differing() == [10, 15]
     with pytest.raises(InterpError, match="15 tokens and the corrupt one 16"):
         desk.effects(longer.but(changes=(Change("patch", 0, 0),)))
+    for ask in (lambda: desk.result("patching", longer), lambda: desk.start_circuit(longer)):
+        with pytest.raises(InterpError, match=r"corrupt one 16; they must match token by token\.$"):
+            ask()
 
 
 def test_what_cannot_be_read_is_said(desk, state):
@@ -403,9 +498,25 @@ def test_work_gives_way_says_how_far_it_is_and_stops():
     assert job.steps.said.startswith("counting ")
     assert job.steps.said.endswith(" of 4,000")
     assert 0 < job.steps.share < 1
-    job.stop()
+    with turns:  # so that it cannot end before it is seen
+        job.stop()
+        assert job.said == "count: stopping"
     job.wait(10.0)
     assert (job.running, job.problem, job.result) == (False, "stopped", None)
+
+
+def test_the_same_work_is_not_begun_twice_by_the_same_tab():
+    jobs, turns = Jobs(), Turns()
+    with turns:
+        first = jobs.start("x", lambda: None, turns, about=1)
+        with pytest.raises(InterpError, match="x: that is under way already"):
+            jobs.start("x", lambda: None, turns, about=1, own=["unknown", first])
+        jobs.start("x", lambda: None, turns, about=2, own=[first])
+        jobs.start("x", lambda: None, turns, about=1)
+        with pytest.raises(InterpError, match="3 pieces of work are under way, in all tabs"):
+            jobs.start("y", lambda: None, turns)
+    jobs.get(first).wait(10.0)
+    assert jobs.start("x", lambda: None, turns, about=1, own=[first]) != first
 
 
 def test_work_that_fails_says_why_and_frees_its_turn(caplog):

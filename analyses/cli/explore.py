@@ -38,6 +38,8 @@ def explore(
     server = Server(start, given=given, host=host, port=port)
     console = Console(highlight=False)
     console.print(f"The page: {server.address}", soft_wrap=True)
+    if server.elsewhere:
+        console.print(f"From another machine: {' or '.join(server.elsewhere)}", soft_wrap=True)
     console.print("Ctrl-C ends it.")
     if open_page:
         webbrowser.open(server.address)

@@ -40,12 +40,27 @@ class Asked:
         """Whether both runs have a token at each position of the other."""
         return "corrupt" in self.tokens and self.tokens["clean"].shape == self.tokens["corrupt"].shape
 
+    @property
+    def unaligned(self) -> str:
+        """Why values of one run cannot be put into the other; empty where they can."""
+        if "corrupt" not in self.tokens:
+            return "a patch takes its value from the other text; write a corrupt one."
+        if self.aligned:
+            return ""
+        a, b = (self.tokens[run].shape[1] for run in ("clean", "corrupt"))
+        return f"the clean text has {a} tokens and the corrupt one {b}; they must match token by token."
+
     def differing(self) -> list[int]:
         """Positions at which the two texts have different tokens; beyond the end of the shorter one all."""
         if "corrupt" not in self.tokens:
             return []
         a, b = (self.tokens[run][0].tolist() for run in ("clean", "corrupt"))
         return [at for at in range(max(len(a), len(b))) if at >= min(len(a), len(b)) or a[at] != b[at]]
+
+    def check_aligned(self) -> None:
+        """Raise InterpError, with the reason, where values of one run cannot be put into the other."""
+        if self.unaligned:
+            raise InterpError(f"{WHO}: {self.unaligned}")
 
     def pair(self) -> tuple[int, int]:
         """Answer and wrong answer. Raises InterpError, with the reason, where two runs cannot be compared by them."""

@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 import xarray as xr
-from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, no_update
 
 from analyses.explorer import figures, parts
 from analyses.explorer.address import from_address, to_address
 from analyses.explorer.desk import Desk
-from analyses.explorer.events import act, settled
+from analyses.explorer.events import act, elsewhere, remark, settled
 from analyses.explorer.page import PANELS
 from analyses.explorer.session import Session
 from analyses.explorer.state import State as Looked
@@ -48,24 +48,21 @@ def register(app: Dash, desk: Desk, start: Looked) -> None:
 
 def _sent(desk: Desk, session: Session, number: int, message: str = "") -> Json:
     """A session as the tab keeps it."""
-    length = max(tokens.shape[1] for tokens in desk.asked(session.state).tokens.values()) if not message else 0
-    spread = [one for one in session.state.changes if one.kind in ("inject", "steer")]
-    return session.to_json() | {
-        "number": number, "message": message, "address": to_address(session.state), "length": length,
-        "dose": spread[-1].amount if spread else None,
-    }  # fmt: skip
+    length = max(tokens.shape[1] for tokens in desk.asked(session.state).tokens.values())
+    said = {"number": number, "message": message, "address": to_address(session.state), "length": length}
+    return session.to_json() | said
 
 
 def _sessions(app: Dash, desk: Desk, start: Looked) -> None:
     @app.callback(Output("session", "data"), Input("address", "search"))
     def begin(search: str | None) -> Json:
-        query, message = search or "", ""
+        query = search or ""
         try:
             state = from_address(query, start)
-            state = settled(desk, state, last="position=" not in query)
+            message, state = elsewhere(desk, state), settled(desk, state, last="position=" not in query)
         except InterpError as error:
             message, state = str(error), settled(desk, start, last=True)
-        return _sent(desk, Session(state), 0) | {"message": message}
+        return _sent(desk, Session(state), 0, message)
 
     @app.callback(
         Output("session", "data", allow_duplicate=True),
@@ -76,7 +73,7 @@ def _sessions(app: Dash, desk: Desk, start: Looked) -> None:
     def happen(event: Any, given: Any) -> Json:
         number = given.get("number", 0) + 1 if isinstance(given, dict) else 1
         try:
-            return _sent(desk, act(desk, Session.from_json(given), event), number)
+            return _sent(desk, act(desk, Session.from_json(given), event), number, remark(event))
         except InterpError as error:
             return {**given, "number": number, "message": str(error)}
 
@@ -103,7 +100,7 @@ def _texts(app: Dash, desk: Desk) -> None:
 
     def effects(given: Any) -> Json:
         state = Looked.from_json(given)
-        return parts.effects(desk.effects(state), state)
+        return parts.effects(desk.effects(desk.possible(state)), state, desk.obstacles(state))
 
     def attended(given: Any) -> Json:
         state = Looked.from_json(given)
@@ -154,71 +151,86 @@ def _figure(app: Dash, desk: Desk, name: str) -> None:
 def _saved(app: Dash, desk: Desk) -> None:
     @app.callback(
         Output("csv", "data"),
+        Output("saved", "data"),
         Input("wanted", "data"),
         State("now", "data"),
         State("live-told", "data"),
         prevent_initial_call=True,
     )
     def data(wanted: Any, given: Any, told: Any) -> Any:
-        """The numbers of a figure as CSV."""
+        """The numbers of a figure as CSV, or why they cannot be had."""
+        try:
+            return frame(wanted, given, told), {"problem": ""}
+        except InterpError as error:
+            return no_update, {"problem": str(error)}
+
+    def frame(wanted: Any, given: Any, told: Any) -> Any:
         name = str(wanted.get("view")) if isinstance(wanted, dict) else ""
         state = Looked.from_json(given)
         if name == "live":
             steps = told.get("steps", 0) if isinstance(told, dict) else 0
             texts = desk.lives.to(state, int(steps), 5.0)
             told_apart = dict(zip(("clean", "corrupt"), texts.tokens, strict=True))
-            frame = pd.DataFrame({"time": range(len(texts.kl)), **told_apart, "kl": texts.kl, "h": texts.h})
+            found = pd.DataFrame({"time": range(len(texts.kl)), **told_apart, "kl": texts.kl, "h": texts.h})
         elif name == "circuit":
-            found = desk.circuit(state)
-            if found is None:
+            edges = desk.circuit(state)
+            if edges is None:
                 return no_update
-            frame = table(found)
+            found = table(edges)
         elif name in FIGURES:
-            frame = table(desk.result(FIGURES[name][0](state), state))
+            found = table(desk.result(FIGURES[name][0](state), state))
         else:
             return no_update
-        return dcc.send_string(frame.to_csv(index=False), f"{name}.csv")
+        return dcc.send_string(found.to_csv(index=False), f"{name}.csv")
+
+
+def _own(given: Any) -> dict[str, str]:
+    """The kinds of the work that a tab began, by its names."""
+    listed = given if isinstance(given, list) else []
+    return {
+        str(one["key"]): str(one["kind"]) for one in listed if isinstance(one, dict) and {"key", "kind"} <= set(one)
+    }
 
 
 def _work(app: Dash, desk: Desk) -> None:
     @app.callback(
-        Output("job", "data"), Output("watch", "disabled"), Output("message", "children", allow_duplicate=True),
-        Input("start-report", "n_clicks"), Input("start-circuit", "n_clicks"), State("now", "data"), prevent_initial_call=True,
+        Output("begun", "data"), Input("begin", "data"), State("now", "data"), State("jobs", "data"), prevent_initial_call=True,
     )  # fmt: skip
-    def start(report: int | None, circuit: int | None, given: Any) -> Any:
-        state = Looked.from_json(given)
-        kind = "report" if ctx.triggered_id == "start-report" else "circuit"
+    def start(asked: Any, given: Any, jobs: Any) -> Json:
+        kind = "report" if isinstance(asked, dict) and asked.get("kind") == "report" else "circuit"
         begin = desk.start_report if kind == "report" else desk.start_circuit
         try:
-            return {"key": begin(state), "kind": kind}, False, ""
+            return {"key": begin(Looked.from_json(given), _own(jobs)), "kind": kind}
         except InterpError as error:
-            return no_update, no_update, str(error)
+            return {"problem": str(error)}
 
     @app.callback(
-        Output("job-said", "children"), Output("job-share", "value"), Output("job-line", "hidden"),
-        Output("watch", "disabled", allow_duplicate=True), Output("report", "data"), Output("raw-circuit", "data"),
-        Output("message", "children", allow_duplicate=True),
-        Input("watch", "n_intervals"), Input("job-stop", "n_clicks"), State("job", "data"), State("now", "data"),
-        prevent_initial_call=True,
+        Output("told-jobs", "data"), Output("report", "data"), Output("raw-circuit", "data"),
+        Input("need-jobs", "data"), State("jobs", "data"), State("now", "data"), prevent_initial_call=True,
     )  # fmt: skip
-    def watch(ticks: int | None, stop: int | None, given_job: Any, given: Any) -> Any:
-        kept = [no_update] * 7
-        try:
-            job = desk.jobs.get(str(given_job["key"]) if isinstance(given_job, dict) else "")
-        except InterpError as error:
-            return ["", 0, True, True, no_update, no_update, str(error)]
-        if ctx.triggered_id == "job-stop":
-            job.stop()
-        if job.running:
-            kept[:3] = [f"{job.name}, {round(100 * job.steps.share)} %: {job.steps.said}", 100 * job.steps.share, False]
-            return kept
-        kept[:4] = ["", 0, True, True]
-        kept[6] = f"{job.name}: {job.problem}" if job.problem else f"{job.name}: done"
-        if not job.problem and given_job.get("kind") == "report":
-            kept[4] = dcc.send_string(job.result, "report.html")
-        if not job.problem and given_job.get("kind") == "circuit":
-            kept[5] = _circuit(desk, given)
-        return kept
+    def watch(need: Any, jobs: Any, given: Any) -> Any:
+        """How far the work of a tab is; what is done leaves its list, a report with its page."""
+        stop = need.get("stop") if isinstance(need, dict) else None
+        told: list[Json] = []
+        report: Any = no_update
+        circuit: Any = no_update
+        for key, kind in _own(jobs).items():
+            try:
+                job = desk.jobs.get(key)
+            except InterpError as error:
+                told.append({"key": key, "ended": str(error)})
+                continue
+            if key == stop:
+                job.stop()
+            if job.running or (kind == "report" and report is not no_update):  # one page at a time
+                told.append({"key": key, "said": job.said, "share": job.steps.share})
+                continue
+            told.append({"key": key, "ended": f"{job.name}: {job.problem or 'done'}"})
+            if not job.problem and kind == "report":
+                report = dcc.send_string(job.result, "report.html")
+            if not job.problem and kind == "circuit":
+                circuit = _circuit(desk, given)
+        return {"jobs": told}, report, circuit
 
     @app.callback(
         Output("raw-circuit", "data", allow_duplicate=True), Input("need-circuit", "data"), State("now", "data"),
@@ -283,8 +295,7 @@ def _in_browser(app: Dash) -> None:
         )  # fmt: skip
     fields = ("model", "clean", "corrupt", "answer", "wrong", "changed", "site", "shown", "lens", "temperature")
     app.clientside_callback(
-        named("filled"), [*[Output(name, "value") for name in (*fields, "dose")], Output("message", "children"),
-         Output("selection", "children")],
+        named("filled"), [*[Output(name, "value") for name in (*fields, "dose")], Output("selection", "children")],
         Input("session", "data"), prevent_initial_call=True,
     )  # fmt: skip
     app.clientside_callback(
@@ -303,7 +314,13 @@ def _in_browser(app: Dash) -> None:
             prevent_initial_call=True,
         )
     app.clientside_callback(
-        named("lived"), Output("live-said", "children"), Output("live-go", "children"),
+        named("worked"), Output("jobs", "data"), Input("begun", "data"), Input("told-jobs", "data"), State("jobs", "data"),
+        prevent_initial_call=True,
+    )  # fmt: skip
+    app.clientside_callback(named("saved"), Output("nowhere", "dir"), Input("saved", "data"), prevent_initial_call=True)
+    app.clientside_callback(named("watched"), Output("nowhere", "lang"), Input("jobs", "data"))
+    app.clientside_callback(
+        named("lived"), Output("live-said", "children"), Output("live-go", "children"), Output("live-go", "disabled"),
         Input("live-told", "data"), Input("need-live", "data"),
         Input("live-go", "n_clicks"), Input("live-seed", "n_clicks"), State("session", "data"), prevent_initial_call=True,
     )  # fmt: skip

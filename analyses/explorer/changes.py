@@ -24,27 +24,33 @@ def point_of(change: Change) -> str:
     return block_name(change.layer, POINTS[site])
 
 
-def check(model: Transformer, asked: Asked, state: State, change: Change) -> None:
-    """Raise InterpError for a change that this model and these texts do not allow."""
+def obstacle(model: Transformer, asked: Asked, state: State, change: Change) -> str:
+    """Why this model and these texts do not allow a change; empty where they do."""
     config, length = model.config, asked.tokens[state.base].shape[1]
     if change.layer >= config.n_layers:
-        raise InterpError(f"{WHO}: {change.named}: {model.name} has layers 0 to {config.n_layers - 1}.")
+        return f"{model.name} has layers 0 to {config.n_layers - 1}."
     if change.of_head and change.head is not None and change.head >= config.n_heads:
-        raise InterpError(f"{WHO}: {change.named}: {model.name} has heads 0 to {config.n_heads - 1} in a layer.")
+        return f"{model.name} has heads 0 to {config.n_heads - 1} in a layer."
     if change.position is not None and change.position >= length:
-        raise InterpError(f"{WHO}: {change.named}: the {state.base} text has positions 0 to {length - 1}.")
+        return f"the {state.base} text has positions 0 to {length - 1}."
     if point_of(change) not in model.hook_points:
-        raise InterpError(f"{WHO}: {change.named}: {model.name} has no {point_of(change)}.")
-    if change.kind == "patch":
-        if not state.corrupt:
-            raise InterpError(
-                f"{WHO}: {change.named}: a patch takes its value from the other text; write a corrupt one."
-            )
-        if not asked.aligned:
-            a, b = (asked.tokens[run].shape[1] for run in ("clean", "corrupt"))
-            raise InterpError(
-                f"{WHO}: {change.named}: the clean text has {a} tokens and the corrupt one {b}; they must match token by token."
-            )
+        return f"{model.name} has no {point_of(change)}."
+    if change.kind == "patch" and asked.unaligned:
+        return asked.unaligned
+    if change.spreads:
+        try:
+            vector = added(model, change)
+        except InterpError as error:  # a token to steer by that is several
+            return str(error)
+        if float(vector.norm()) == 0:
+            return "its direction is zero, so it changes nothing."
+    return ""
+
+
+def check(model: Transformer, asked: Asked, state: State, change: Change) -> None:
+    """Raise InterpError for a change that this model and these texts do not allow."""
+    if why := obstacle(model, asked, state, change):
+        raise InterpError(f"{WHO}: {change.named}: {why}")
 
 
 def direction(model: Transformer, seed: int) -> Float[Tensor, "one d_model"]:
@@ -60,20 +66,27 @@ def steering(model: Transformer, change: Change) -> Float[Tensor, " d_model"]:
 
 
 @torch.no_grad()
+def added(model: Transformer, change: Change) -> Float[Tensor, " d_model"]:
+    """What a disturbance or steering adds, as readers of the stream see it, before it is brought to its length."""
+    vector = direction(model, change.seed)[0] if change.kind == "inject" else steering(model, change)
+    return seen(model.config, vector.double())
+
+
+@torch.no_grad()
 def interventions(model: Transformer, asked: Asked, state: State, changes: Sequence[Change]) -> list[Intervention]:
     """One for each change, in their order.
 
     Raises:
-        InterpError: a change that cannot be made. TokenError: a token to steer by that is several.
+        InterpError: a change that cannot be made.
     """
     for change in changes:
         check(model, asked, state, change)
     own_tokens = asked.tokens[state.base]
     patched = sorted({point_of(one) for one in changes if one.kind == "patch"})
-    added = sorted({point_of(one) for one in changes if one.kind in ("steer", "inject")})
+    spread = sorted({point_of(one) for one in changes if one.spreads})
     other = "clean" if state.base == "corrupt" else "corrupt"
     there = model.run_with_cache(asked.tokens[other], names=patched)[1] if patched else {}
-    here = model.run_with_cache(own_tokens, names=added)[1] if added else {}
+    here = model.run_with_cache(own_tokens, names=spread)[1] if spread else {}
     made = []
     for change in changes:
         name = point_of(change)
@@ -83,10 +96,7 @@ def interventions(model: Transformer, asked: Asked, state: State, changes: Seque
             head = change.head if change.site == "z" else None
             made.append(Intervention(name, Patch(there[name][0]), change.position, heads=head))
         else:
-            vector = direction(model, change.seed)[0] if change.kind == "inject" else steering(model, change)
-            vector = seen(model.config, vector.double())
-            if float(vector.norm()) == 0:
-                raise InterpError(f"{WHO}: {change.named}: its direction is zero, so it changes nothing.")
+            vector = added(model, change)
             unit = (vector / vector.norm()).to(own_tokens.device, model.dtype)
             stream = here[name][0] if change.position is None else here[name][0, change.position]
             sizes = seen(model.config, stream).norm(dim=-1, keepdim=True)

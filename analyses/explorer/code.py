@@ -90,7 +90,7 @@ def _changed(model: Transformer, asked: Asked, state: State) -> Iterator[str]:
     yield ALONG
     yield f"tokens = model.to_tokens({base})  # of the run that is changed"
     patched = sorted({point_of(one) for one in state.changes if one.kind == "patch"})
-    added = sorted({point_of(one) for one in state.changes if one.kind in ("steer", "inject")})
+    added = sorted({point_of(one) for one in state.changes if one.spreads})
     if patched:
         yield f"there = model.run_with_cache(model.to_tokens({other}), names={patched!r})[1]"
     if added:

@@ -2,12 +2,14 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import xarray as xr
 
 from analyses.circuits import edge_patching
 from analyses.explorer.asked import Asked, read
+from analyses.explorer.changes import obstacle
 from analyses.explorer.code import as_python
 from analyses.explorer.effects import Effects, effects
 from analyses.explorer.kept import KeptResults
@@ -80,8 +82,20 @@ class Desk:
         with self.models.use(state.model) as model:
             return effects(model, self._read(model, state), state)
 
+    def obstacles(self, state: State) -> tuple[str, ...]:
+        """Why each change cannot be made in this model and these texts; empty where it can."""
+        with self.models.use(state.model) as model:
+            asked = self._read(model, state)
+            return tuple(obstacle(model, asked, state, one) for one in state.changes)
+
+    def possible(self, state: State) -> State:
+        """The state without the changes that cannot be made."""
+        told = zip(state.changes, self.obstacles(state), strict=True)
+        return state.but(changes=tuple(one for one, why in told if not why))
+
     def python(self, state: State, steps: int = 0) -> str:
-        """The state as code."""
+        """The state as code, without the changes that cannot be made."""
+        state = self.possible(state)
         with self.models.use(state.model) as model:
             return as_python(model, self._read(model, state), state, shipped=is_shipped(model), steps=steps)
 
@@ -104,20 +118,21 @@ class Desk:
         """What every edge of the model does, where it was measured."""
         return self.kept.get(_circuit_key(state))
 
-    def start_circuit(self, state: State) -> str:
-        """Patch every edge in the background; the name of the work."""
+    def start_circuit(self, state: State, own: Iterable[str] = ()) -> str:
+        """Patch every edge in the background; the name of the work. `own` is that of the same tab, see `Jobs.start`."""
         asked = self.asked(state)
         answer, wrong = asked.pair()
+        asked.check_aligned()
 
         def compute() -> None:
             model = self.models.loaded(state.model)
             found = edge_patching(model, state.clean, state.corrupt, answer=answer, wrong=wrong)
             self.kept.put(_circuit_key(state), found)
 
-        return self.jobs.start("Patching every edge", compute, self.models.turns(state.model))
+        return self._started("Patching every edge", compute, state, own)
 
-    def start_report(self, state: State) -> str:
-        """Write the page of `interp report` in the background; the name of the work, whose result is the page."""
+    def start_report(self, state: State, own: Iterable[str] = ()) -> str:
+        """Write the page of `interp report` in the background, as `start_circuit`; the result of the work is the page."""
         asked = self.asked(state)
         if state.corrupt:
             asked.pair()
@@ -133,7 +148,10 @@ class Desk:
             )
             return render(found)
 
-        return self.jobs.start("Writing the report", compute, self.models.turns(state.model))
+        return self._started("Writing the report", compute, state, own)
+
+    def _started(self, name: str, compute: Callable[[], Any], state: State, own: Iterable[str]) -> str:
+        return self.jobs.start(name, compute, self.models.turns(state.model), about=_texts(state), own=own)
 
 
 def _texts(state: State) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from analyses.explorer.changes import check
 from analyses.explorer.desk import Desk
-from analyses.explorer.limits import WHO
-from analyses.explorer.session import Session
+from analyses.explorer.limits import WHO, whole
+from analyses.explorer.session import Session, same_run
 from analyses.explorer.state import SITES, Change, State
 from interp.errors import InterpError, nearest
 
@@ -25,8 +25,6 @@ ARROWS = {
     "ArrowDown": ("layer", -1),
 }
 
-MOST_DOSE = 5.0
-
 
 def act(desk: Desk, session: Session, event: Any) -> Session:
     """The session after an event. Raises InterpError, with what to do, for an event that cannot be; then the session stays as it was."""
@@ -35,6 +33,15 @@ def act(desk: Desk, session: Session, event: Any) -> Session:
     if event["do"] not in ACTS:
         raise InterpError(f"{WHO}: nothing is called {event['do'][:40]!r}. {nearest(event['do'][:40], ACTS)}")
     return ACTS[event["do"]](desk, session, event)
+
+
+def remark(event: Event) -> str:
+    """What is to be said of an event that was done; mostly nothing."""
+    if event["do"] == "drop" and event.get("onto") not in (None, event["position"]):
+        return (
+            f"The patch is at position {event['position']}, that of the token: a patch does not move what it puts in."
+        )
+    return ""
 
 
 def settled(desk: Desk, state: State, *, last: bool = False) -> State:
@@ -51,6 +58,15 @@ def settled(desk: Desk, state: State, *, last: bool = False) -> State:
         head=min(state.head, config.n_heads - 1),
         position=length - 1 if last else min(state.position, length - 1),
     )
+
+
+def elsewhere(desk: Desk, state: State) -> str:
+    """What of a selection the model and the texts do not have, as a sentence; empty where they have it."""
+    there = settled(desk, state)
+    names = [name for name in ("layer", "head", "position") if getattr(state, name) != getattr(there, name)]
+    lost = ", ".join(f"{name} {getattr(state, name)}" for name in names)
+    found = ", ".join(f"{name} {getattr(there, name)}" for name in names)
+    return f"{WHO}: there is no {lost} in {state.model} and these texts; {found} is selected." if names else ""
 
 
 def _select(desk: Desk, session: Session, event: Event) -> Session:
@@ -87,9 +103,6 @@ def _added(desk: Desk, session: Session, change: Change) -> Session:
     asked = desk.asked(new)
     with desk.models.use(state.model) as model:
         check(model, asked, new, change)
-        for token in (change.toward, change.away):
-            if token:
-                model.to_single_token(token)
     return session.to(new)
 
 
@@ -117,7 +130,8 @@ def _change(kind: str) -> Callable[[Desk, Session, Event], Session]:
 
 def _drop(desk: Desk, session: Session, event: Event) -> Session:
     """A token that was dragged onto the other text: the stream at its position is patched, in the layer that is selected."""
-    there = _select(desk, session, {"position": event.get("position")})
+    whole(event.get("position"), "the position of a token that is dropped")
+    there = _select(desk, session, {"position": event["position"]})
     site = there.state.site if there.state.site != "z" else SITES[0]
     return act(desk, there, {"do": "patch", "site": site})
 
@@ -146,23 +160,23 @@ def _remove(desk: Desk, session: Session, event: Event) -> Session:
 
 
 def _dose(desk: Desk, session: Session, event: Event) -> Session:
-    """Another size of the last disturbance or steering; one step to undo, however far the slider went."""
-    numbers = [number for number, one in enumerate(session.state.changes) if one.kind in ("inject", "steer")]
-    if not numbers:
-        raise InterpError(f"{WHO}: there is no disturbance whose dose could be changed.")
-    one = session.state.changes[numbers[-1]]
-    amount = event.get("amount")
-    new = Change.from_json({**session.state.to_json()["changes"][numbers[-1]], "amount": amount})
+    """Another amount of a disturbance or steering; one step to undo, however far the slider went."""
+    number = _numbered(session, event)
+    one = session.state.changes[number]
+    if not one.spreads:
+        raise InterpError(f"{WHO}: {one.named} has no dose that could be changed.")
+    new = Change.from_json({**session.state.to_json()["changes"][number], "amount": event.get("amount")})
     if new == one:
         return session
-    made = _with(session, numbers[-1], new)
+    made = _with(session, number, new)
     before = session.past[-1] if session.past else None
-    again = before is not None and _but_amounts(before) == _but_amounts(session.state)
+    again = before is not None and same_run(_but_amount(before, number), _but_amount(session.state, number))
     return Session(made.state, session.past) if again else made
 
 
-def _but_amounts(state: State) -> tuple[object, ...]:
-    return (state.model, state.clean, state.corrupt, *(replace(one, amount=1.0) for one in state.changes))
+def _but_amount(state: State, number: int) -> State:
+    changes = enumerate(state.changes)
+    return state.but(changes=tuple(replace(one, amount=1.0) if at == number else one for at, one in changes))
 
 
 def _set(desk: Desk, session: Session, event: Event) -> Session:
@@ -188,7 +202,16 @@ def _back(desk: Desk, session: Session, event: Event) -> Session:
     number = event.get("number")
     if isinstance(number, bool) or not isinstance(number, int):
         raise InterpError(f"{WHO}: a run of the list has a number.")
-    return session.back(number)
+    return _settled(desk, session.back(number))
+
+
+def _undo(desk: Desk, session: Session, event: Event) -> Session:
+    return _settled(desk, session.undone())
+
+
+def _settled(desk: Desk, session: Session) -> Session:
+    """A session that is back at another run, with a selection that this run has."""
+    return Session(settled(desk, session.state), session.past)
 
 
 ACTS: dict[str, Callable[[Desk, Session, Event], Session]] = {
@@ -202,6 +225,6 @@ ACTS: dict[str, Callable[[Desk, Session, Event], Session]] = {
     "dose": _dose,
     "set": _set,
     "example": _example,
-    "undo": lambda desk, session, event: session.undone(),
+    "undo": _undo,
     "back": _back,
 }

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -35,12 +36,19 @@ class Guard:
         port: that is listened at.
         token: that must be shown, in the address at first, then in a cookie; None where only this machine can ask.
         scripts: sources of inline scripts that the page consists of, as a Content Security Policy names them.
+        names: of this machine, by which others may ask with the token. Any address in figures is taken too: it cannot be made to point
+            elsewhere, as a name can.
     """
 
     def __init__(
-        self, application: Application, port: int, token: str | None = None, scripts: Iterable[str] = ()
+        self,
+        application: Application,
+        port: int,
+        token: str | None = None,
+        scripts: Iterable[str] = (),
+        names: Iterable[str] = (),
     ) -> None:
-        self._application, self._token = application, token
+        self._application, self._token, self._names = application, token, frozenset(names)
         self._hosts = {name for one in LOOPBACK for name in (f"{one}:{port}", *([one] if port == 80 else []))}
         self._cookie = f"explore-{port}"
         sources = " ".join(["'self'", *scripts])
@@ -66,6 +74,8 @@ class Guard:
         host = str(environment.get("HTTP_HOST", "")).lower()
         if self._token is None and host not in self._hosts:
             return HTTPStatus.FORBIDDEN, "This page answers to localhost and 127.0.0.1 only."
+        if self._token is not None and not self._is_here(host):
+            return HTTPStatus.FORBIDDEN, "This page answers to the names and addresses of its machine only."
         origin = environment.get("HTTP_ORIGIN")
         if origin is not None and urlsplit(str(origin).lower()).netloc != host:
             return HTTPStatus.FORBIDDEN, "A page of another site may not ask here."
@@ -82,6 +92,13 @@ class Guard:
         if int(length) > MOST_BYTES:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"This request is too large: at most {MOST_BYTES:,} bytes."
         return None
+
+    def _is_here(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return name in self._names or _in_figures(name)
 
     def _knows(self, environment: Environment) -> bool:
         assert self._token is not None
@@ -102,6 +119,14 @@ class Guard:
         ]
         start(f"{status.value} {status.phrase}", [*headers, *self._headers])
         return [body]
+
+
+def _in_figures(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _in_address(environment: Environment) -> str:

@@ -16,15 +16,24 @@ def whole(value: Any, what: str, most: int = LARGEST_INDEX) -> None:
 
 
 def number(value: Any, what: str, least: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
         raise InterpError(f"{WHO}: {what} must be a number; got {str(value)[:40]!r}.")
     if not least <= value <= LARGEST_AMOUNT:
         raise InterpError(f"{WHO}: {what} must be between {least:g} and {LARGEST_AMOUNT:g}; got {value:g}.")
 
 
+def _finite(value: int | float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
+
+
 def text(value: Any, what: str, most: int) -> None:
     if not isinstance(value, str):
         raise InterpError(f"{WHO}: {what} must be text; got {type(value).__name__}.")
+    if any("\ud800" <= one <= "\udfff" for one in value):
+        raise InterpError(f"{WHO}: {what} holds half a character (a lone surrogate), which is no text. Write it anew.")
     if len(value) > most:
         raise InterpError(f"{WHO}: {what} has {len(value):,} characters; at most {most:,} are taken here.")
 

@@ -33,6 +33,7 @@ def _tuned(model: Transformer, text: str) -> xr.Dataset:
 
 def _patching(model: Transformer, state: State, asked: Asked) -> xr.Dataset:
     answer, wrong = asked.pair()
+    asked.check_aligned()
     how = "noising" if state.base == "clean" else "denoising"
     return activation_patching(
         model, state.clean, state.corrupt, answer=answer, wrong=wrong, site=state.site, direction=how

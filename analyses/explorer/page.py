@@ -40,8 +40,8 @@ def page(models: Sequence[str]) -> Component:
         [
             dcc.Location(id="address", refresh=False),
             *[dcc.Store(id=name) for name in STORES],
+            dcc.Store(id="jobs", storage_type="session"),  # work goes on while a tab is loaded anew
             *[dcc.Download(id=name) for name in ("csv", "report")],
-            dcc.Interval(id="watch", interval=400, disabled=True),
             html.A("Skip to the views", href="#views", className="skip"),
             _top(models),
             html.Main([_left(), html.Div(_views(), id="views", className="views")], className="page"),
@@ -56,7 +56,8 @@ def page(models: Sequence[str]) -> Component:
 
 STORES = (
     "session", "now", "event", "scheme", "need-texts", "need-runs", "need-past", "need-look", 
-    "told-texts", "told-runs", "told-past", "told-look", "wanted", "job", "live-ask", "live-told",
+    "told-texts", "told-runs", "told-past", "told-look", "wanted", "saved", "begin", "begun", "need-jobs", "told-jobs",
+    "live-ask", "live-told",
     *(f"{kind}-{name}" for name in PANELS for kind in ("need", "raw")),
 )  # fmt: skip
 
@@ -68,17 +69,14 @@ def _top(models: Sequence[str]) -> Component:
             dmc.Select(id="model", data=list(models), allowDeselect=False, size="xs", **{"aria-label": "Model"}),
             _button("undo", "Undo"),
             html.Button("Copy as Python", id="show-code", className="button"),
-            html.Button("Report", id="start-report", className="button", title="The page that `interp report` writes of these texts"),
+            html.Button("Report", id="start-report", className="button", title="The page that `interp report` writes of these texts",
+                **{"data-begin": "report"}),
             dmc.ColorSchemeToggle(
                 lightIcon=html.Span("☀", **{"aria-hidden": "true"}), darkIcon=html.Span("☾", **{"aria-hidden": "true"}), size="md",
                 variant="default", id="toggle", **{"aria-label": "Light or dark"},
             ),
             html.Div(id="message", role="status", **{"aria-live": "polite"}),
-            html.Div(
-                [html.Span(id="job-said"), dmc.Progress(id="job-share", value=0, **{"aria-label": "Progress"}),
-                 html.Button("Stop", id="job-stop", className="button")],
-                id="job-line", hidden=True,
-            ),
+            html.Div(id="work"),
         ],
         className="top",
     )  # fmt: skip
@@ -142,7 +140,7 @@ def _controls() -> list[Component]:
             ],
             className="pair",
         ),
-        html.Label("Dose: length of a disturbance over that of the stream", id="dose-label"),
+        html.Label(id="dose-label"),
         dmc.Slider(
             id="dose", min=-3, max=0.5, step=0.05, value=-1, updatemode="drag", size="sm", thumbLabel="Dose, powers of ten",
             marks=[{"value": at, "label": f"{10.0**at:g}"} for at in (-3, -2, -1, 0)],
@@ -194,7 +192,11 @@ def _views() -> list[Component]:
             className="panel whole", id="panel-live", **{"aria-label": "The cascade outside, live"},
         ),
         html.Details([html.Summary("Direct logit attribution"), _panel("attribution")], id="open-attribution", className="whole"),
-        _panel("circuit", [html.Button("Patch every edge", id="start-circuit", className="button")], whole=True),
+        _panel(
+            "circuit",
+            [html.Button("Patch every edge", id="start-circuit", className="button", **{"data-begin": "circuit"})],
+            whole=True,
+        ),
     ]  # fmt: skip
 
 

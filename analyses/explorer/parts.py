@@ -1,5 +1,6 @@
 """What the page writes anew as the state changes, as plain JSON: tokens, predictions, changes, runs. The page shows every text as text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,13 @@ def texts(asked: Asked, pieces: dict[str, list[str]], state: State) -> Json:
 def attended(result: xr.Dataset, state: State) -> Json:
     """The text that is shown, each token as dark as the selected head attends to it from the selected position."""
     one = result["pattern"].isel(prompt=0, layer=state.layer, head=state.head)
-    at = min(state.position, one.sizes["query"] - 1)
+    last = one.sizes["query"] - 1
+    at = min(state.position, last)
+    beyond = f", the last of the {'corrupt' if state.suffix else 'clean'} text" if state.position > last else ""
     shares = np.nan_to_num(one.isel(query=at).to_numpy()).tolist()
     tokens = result["key_token"].isel(prompt=0).to_numpy()
     return {
+        "said": f"Head {state.layer}.{state.head} from position {at}{beyond}: the darker, the more attention.",
         "tokens": [
             {
                 "text": visible(str(token)),
@@ -56,12 +60,18 @@ def attended(result: xr.Dataset, state: State) -> Json:
                 "dark": f"{STRONGEST * share:.1f}%",
             }
             for place, (token, share) in enumerate(zip(tokens, shares, strict=True))
-        ]
+        ],
     }
 
 
-def effects(found: Effects, state: State) -> Json:
-    """The most probable next tokens of each run, and the changes with the effect of each and of all that are on."""
+def effects(found: Effects, state: State, obstacles: Sequence[str]) -> Json:
+    """The most probable next tokens of each run, and the changes with the effect of each and of all that are on.
+
+    Args:
+        found: of the changes that can be made.
+        obstacles: why each change cannot be made; empty where it can.
+    """
+    made = iter(found.alone)
     runs = [
         {
             "run": which,
@@ -71,8 +81,14 @@ def effects(found: Effects, state: State) -> Json:
         for which, one in found.runs.items()
     ]
     changes = [
-        {"named": one.named, "on": one.on, "numbers": _numbers(effect)}
-        for one, effect in zip(state.changes, found.alone, strict=True)
+        {
+            "named": one.named,
+            "on": one.on,
+            "dosed": one.spreads,
+            "problem": why,
+            "numbers": ["–"] * 3 if why else _numbers(next(made)),
+        }
+        for one, why in zip(state.changes, obstacles, strict=True)
     ]
     read = f"Moved: by how much the {found.metric} of the {state.base} run changes, each change alone; share: of the way to the other run; "
     return {

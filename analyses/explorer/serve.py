@@ -1,11 +1,12 @@
 """The page served from this machine."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from analyses.explorer.listening import listen, names, reached
 from analyses.explorer.state import State
 from interp.errors import InterpError
 from interp.model import Transformer
@@ -28,9 +29,11 @@ class Server:
 
     Attributes:
         address: of the page, with the token where there is one.
+        elsewhere: addresses by which another machine reaches it, where it is listened for at all addresses of this one.
 
     Raises:
-        InterpError: Dash is not installed; the port is taken; a model that is not here.
+        InterpError: Dash is not installed; the port is taken or the host is none of this machine; a model that is not here; texts that it
+            cannot take.
     """
 
     def __init__(
@@ -49,19 +52,17 @@ class Server:
                 """Nothing: addresses hold prompts."""
 
         self.desk = Desk(given)
-        self.desk.models.turns(start.model)  # whether it is here
+        self.desk.asked(start)  # whether the page can show it
         self.token = None if host in LOOPBACK else secrets.token_urlsafe(24)
         self.app = application(self.desk, start)
-        try:
-            self._server = make_server(host, port, _nothing, threaded=True, request_handler=Quiet)
-        except (OSError, SystemExit) as error:
-            raise InterpError(
-                f"explore: {host} port {port} cannot be listened at: {error or 'it is taken'}. Choose another with --port."
-            ) from error
-        self.port = int(self._server.server_port)
-        self._server.app = Guard(self.app.server.wsgi_app, self.port, self.token, self.app.csp_hashes())
-        shown = f"[{host}]" if ":" in host else host
-        self.address = f"http://{shown}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+        with listen(host, port) as taken:
+            self.port = int(taken.getsockname()[1])
+            guarded = Guard(self.app.server.wsgi_app, self.port, self.token, self.app.csp_hashes(), names(host))
+            self._server = make_server(
+                host, self.port, guarded, threaded=True, request_handler=Quiet, fd=taken.fileno()
+            )
+        query = f"?token={self.token}" if self.token else ""
+        self.address, *self.elsewhere = [f"http://{one}:{self.port}/{query}" for one in reached(host)]
 
     def serve(self) -> None:
         """Answer until the process is told to end."""
@@ -114,9 +115,3 @@ def check_installed() -> None:
             f"explore: the page is made with Dash, which is not installed ({error.name}): {INSTALL}."
         ) from error
     del dash
-
-
-def _nothing(environment: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
-    """Stands in until the port is known."""
-    start("503 Service Unavailable", [("Content-Length", "0")])
-    return []

@@ -67,6 +67,10 @@ def same_run(one: State, other: State) -> bool:
 
 def called(state: State) -> str:
     """A run in a few words, for the list."""
-    text = state.text if len(state.text) <= 42 else f"…{state.text[-41:]}"
+    texts = [f"{text if len(text) <= 42 else f'…{text[-41:]}'!r}" for text in (state.clean, state.corrupt) if text]
     on = sum(change.on for change in state.changes)
-    return f"{state.model}: {text!r}" + (f", {on} change{'s' * (on != 1)}" if on else "")
+    said = [f"{on} change{'s' * (on != 1)}"] if on else []
+    said += ["in the clean run"] if on and state.changed == "clean" and state.corrupt else []
+    said += [f"answer {state.answer!r}"] if state.answer else []
+    said += [f"not {state.wrong!r}"] if state.wrong else []
+    return ", ".join([f"{state.model}: {' against '.join(texts)}", *said])

@@ -66,6 +66,11 @@ class Change:
         return self.kind == "ablate" or (self.kind == "patch" and self.site == "z")
 
     @property
+    def spreads(self) -> bool:
+        """Whether it adds something to the stream, of an amount that can be changed."""
+        return self.kind in ("steer", "inject")
+
+    @property
     def named(self) -> str:
         """In a few words."""
         where = "everywhere" if self.position is None else f"at {self.position}"

@@ -4,7 +4,7 @@ import logging
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from rich.progress import Progress
@@ -66,10 +66,11 @@ class Job:
         name: for the list.
         compute: what is to be done; its result is kept in `result`.
         turns: the queue of the model that it runs.
+        about: what it is of; the same name and the same here are the same work.
     """
 
-    def __init__(self, name: str, compute: Callable[[], Any], turns: Turns) -> None:
-        self.name, self.result, self.problem = name, None, ""
+    def __init__(self, name: str, compute: Callable[[], Any], turns: Turns, about: Hashable = None) -> None:
+        self.name, self.about, self.result, self.problem = name, about, None, ""
         self._stop, self._turns, self._compute = threading.Event(), turns, compute
         self.steps = Steps(self._stop, turns)
         self._thread = threading.Thread(target=self._run, name=f"explore: {name}", daemon=True)
@@ -92,6 +93,13 @@ class Job:
         """Whether it goes on."""
         return self._thread.is_alive()
 
+    @property
+    def said(self) -> str:
+        """What it is at, in a line."""
+        if self._stop.is_set():
+            return f"{self.name}: stopping"
+        return f"{self.name}, {round(100 * self.steps.share)} %" + (f": {self.steps.said}" if self.steps.said else "")
+
     def stop(self) -> None:
         """Have it end at its next step."""
         self._stop.set()
@@ -108,13 +116,28 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._lock = threading.Lock()
 
-    def start(self, name: str, compute: Callable[[], Any], turns: Turns) -> str:
-        """Begin, and the name to ask by. Raises InterpError where too much is under way."""
+    def start(
+        self, name: str, compute: Callable[[], Any], turns: Turns, *, about: Hashable = None, own: Iterable[str] = ()
+    ) -> str:
+        """Begin, and the name to ask by.
+
+        Args:
+            name, compute, turns, about: see `Job`.
+            own: names of the work that the same one began before.
+
+        Raises:
+            InterpError: too much is under way, or among their own the same.
+        """
         with self._lock:
+            under_way = [job for key in own if (job := self._jobs.get(key)) is not None and job.running]
+            if any((job.name, job.about) == (name, about) for job in under_way):
+                raise InterpError(f"{WHO}: {name}: that is under way already; wait, or stop it.")
             if sum(job.running for job in self._jobs.values()) >= MOST_AT_ONCE:
-                raise InterpError(f"{WHO}: {MOST_AT_ONCE} pieces of work are under way; wait, or stop one.")
+                raise InterpError(
+                    f"{WHO}: {MOST_AT_ONCE} pieces of work are under way, in all tabs together; wait, or stop one."
+                )
             key = secrets.token_urlsafe(12)
-            self._jobs[key] = Job(name, compute, turns)
+            self._jobs[key] = Job(name, compute, turns, about)
             done = [key for key, job in self._jobs.items() if not job.running]
             for old in done[: max(0, len(self._jobs) - MOST_KEPT)]:
                 del self._jobs[old]

@@ -3,23 +3,67 @@
   "use strict";
   const nothing = () => window.dash_clientside.no_update;
   const set = (id, props) => window.dash_clientside.set_props(id, props);
-  let session = null, waiting = false, count = 0;
-  const queue = [];
+  let session = null, count = 0;
 
-  // The server answers each event with a session; the next event is about that one.
+  // One at a time: an event is about the session that answers the one before, and Dash drops the answer to what is asked again before it comes.
+  const queues = { event: [], begin: [], wanted: [] }, waiting = {};
+  function inTurn(name, question) {
+    queues[name].push(question);
+    next(name);
+  }
+  function next(name) {
+    if (waiting[name] || !queues[name].length || !session) return;
+    wait(name, true);
+    set(name, { data: { ...queues[name].shift(), count: ++count } });
+  }
+  function wait(name, still) {
+    waiting[name] = still;
+    if (name === "event") document.body.dataset.waiting = still ? "yes" : "";
+  }
+  function answered(name) {
+    wait(name, false);
+    setTimeout(() => next(name), 0);
+  }
   function send(event) {
+    const queue = queues.event, last = queue[queue.length - 1];
     if (event.do === "key" && queue.length > 20) return;
-    const last = queue[queue.length - 1];
-    if (last && event.do === "dose" && last.do === "dose") queue.pop();
-    queue.push(event);
-    next();
+    if (last && event.do === "dose" && last.do === "dose" && last.number === event.number) queue.pop();
+    inTurn("event", event);
   }
-  function next() {
-    if (waiting || !queue.length || !session) return;
-    waiting = true;
-    document.body.dataset.waiting = "yes";
-    set("event", { data: { ...queue.shift(), count: ++count } });
+
+  // A request that fails has no answer, and Dash keeps silent about it: the page says so, shows nothing old in its place, and can go on.
+  const fetched = window.fetch.bind(window);
+  window.fetch = (address, options) => {
+    const answer = fetched(address, options);
+    if (String(address).includes("_dash-update-component")) {
+      answer.then(async (found) => { if (!found.ok) failed(options.body, await reason(found)); },
+        () => failed(options.body, "The server did not answer. Does `interp explore` still run? Then try again."));
+    }
+    return answer;
+  };
+  async function reason(answer) {
+    const plain = (answer.headers.get("Content-Type") || "").startsWith("text/plain");
+    return plain ? await answer.clone().text() : "The server could not do that (" + answer.status + "); the terminal that runs `interp explore` says why.";
   }
+  function failed(body, why) {
+    say(why);
+    for (const name of JSON.parse(body).changedPropIds.map((one) => one.split(".")[0])) {
+      const view = name.replace("need-", "");
+      if (name in queues) {
+        queues[name].length = 0;  // what came after it was meant for its answer
+        answered(name);
+      } else if (name === "need-jobs") {
+        poll(2000);
+      } else if (name === "live-ask") {
+        running = false;
+        set("live-told", { data: { ...written, ask: texts, problem: why } });
+      } else if (name !== view) {
+        delete remembered[view];
+        set((document.getElementById("figure-" + view) ? "raw-" : "told-") + view, { data: { problem: why } });
+      }
+    }
+  }
+  const say = (said) => put("message", ...(said ? [said] : []));
 
   const value = (id) => { const field = document.getElementById(id); return field ? field.value : ""; };
   const how = () => (document.querySelector("#how input:checked") || {}).value || "select";
@@ -32,9 +76,10 @@
     const raw = shown[name] && shown[name].raw, plot = plotOf(name), place = document.getElementById("marks-" + name);
     if (!place) return;
     const frames = [];
-    const row = raw ? raw.cells.rows.findIndex(matches) : -1, column = raw ? raw.cells.columns.findIndex(matches) : -1;
-    if (plot && plot._fullLayout && (row >= 0 || column >= 0)) {
-      for (const [x, y] of raw.cells.axes) {
+    const [row, column, curve] = raw ? [raw.cells.rows, raw.cells.columns, raw.cells.curves].map((parts) => parts.findIndex(matches)) : [-1, -1, -1];
+    if (plot && plot._fullLayout && (row >= 0 || column >= 0 || curve >= 0)) {
+      const whole = curve < 0 ? [] : [[plot._fullData[curve].xaxis, plot._fullData[curve].yaxis]];
+      for (const [x, y] of [...raw.cells.axes, ...whole]) {
         const across = plot._fullLayout[x.replace("x", "xaxis")], up = plot._fullLayout[y.replace("y", "yaxis")];
         if (!across || !up) continue;
         const ends = (axis, at) => at < 0 ? [0, axis._length] : [axis.d2p(at - 0.5), axis.d2p(at + 0.5)].sort((a, b) => a - b);
@@ -50,7 +95,29 @@
     if (frames.length) reach(name, raw);
   }
   const markAll = () => Object.keys(shown).forEach(mark);
-  addEventListener("resize", () => setTimeout(markAll, 400));
+  addEventListener("resize", () => setTimeout(() => Object.keys(shown).forEach((name) => fit(name).then(() => mark(name))), 400));
+
+  // Words in cells are cut to the width of a cell; the whole of them is shown on hover.
+  const pen = document.createElement("canvas").getContext("2d");
+  const read = (markup) => new DOMParser().parseFromString(markup, "text/html").body.textContent;
+  function cut(markup, width) {
+    const signs = (markup.match(/&[^;]+;|./gsu) || []).map((one) => [one, read(one) || one]);
+    const wide = (some, end) => pen.measureText(some.map(([, sign]) => sign).join("") + end).width > width;
+    if (!wide(signs, "")) return markup;
+    while (signs.length && wide(signs, "…")) signs.pop();
+    return signs.map(([one]) => one).join("") + "…";
+  }
+  async function fit(name) {
+    const plot = plotOf(name), raw = shown[name] && shown[name].raw;
+    if (!raw || !plot || !plot._fullData) return;
+    for (const [at, trace] of raw.figure.data.entries()) {
+      if (trace.type !== "heatmap" || !trace.texttemplate) continue;
+      const full = plot._fullData[at], axis = plot._fullLayout[full.xaxis.replace("x", "xaxis")];
+      pen.font = full.textfont.size + "px " + full.textfont.family;
+      const width = axis._length / trace.text[0].length - 4;
+      await window.Plotly.restyle(plot, { text: [trace.text.map((row) => row.map((one) => cut(one, width)))] }, [at]);
+    }
+  }
 
   const plotOf = (name) => document.getElementById("figure-" + name);
   const CONFIG = { displayModeBar: false, displaylogo: false, responsive: true, scrollZoom: false, doubleClick: false };
@@ -94,15 +161,19 @@
     const { figure, less } = laid(raw, dark);
     setTimeout(() => {  // once its place is on the page
       if (shown[name].raw !== raw) return;
-      window.Plotly.react(plotOf(name), figure.data, figure.layout, CONFIG).then(() => { listen(name); mark(name); });
+      window.Plotly.react(plotOf(name), figure.data, figure.layout, CONFIG).then(() => fit(name)).then(() => { listen(name); mark(name); });
     }, 0);
     return [raw.said, false, { "--w": raw.width + "px", "--h": raw.height - less + "px" }, raw.words, false];
   }
-  // On a narrow page the selected column is brought into view.
+  // On a narrow page a column that is selected anew is brought into view; at first the names of the rows are.
+  const reached = {};
   function reach(name, raw) {
     const wide = document.getElementById("wide-" + name), column = raw.cells.columns.findIndex(matches);
     const axis = plotOf(name) && plotOf(name)._fullLayout && plotOf(name)._fullLayout[raw.cells.axes.length ? raw.cells.axes[0][0].replace("x", "xaxis") : ""];
-    if (!wide || !axis || column < 0 || wide.scrollWidth <= wide.clientWidth) return;
+    if (!wide || !axis || column < 0 || reached[name] === column) return;
+    const first = reached[name] === undefined;
+    reached[name] = column;
+    if (first || wide.scrollWidth <= wide.clientWidth) return;
     const at = axis._offset + axis.d2p(column);
     if (at < wide.scrollLeft + 20 || at > wide.scrollLeft + wide.clientWidth - 20) wide.scrollLeft = at - wide.clientWidth / 2;
   }
@@ -110,9 +181,11 @@
   const remembered = {}, later = {};
   const LATER = ["cone", "gain"];  // after the numbers, which are there sooner
   function needs(sent) {
+    if (session && sent.state.changes.length > session.state.changes.length) chosen = null;
     session = sent;
-    waiting = false;
-    document.body.dataset.waiting = "";
+    answered("event");
+    next("begin");
+    next("wanted");
     history.replaceState(null, "", sent.address || location.pathname);
     const at = sent.state, base = at.corrupt ? at.changed : "clean", text = at.shown === "corrupt" && at.corrupt ? at.corrupt : at.clean;
     const changedText = base === "clean" ? at.clean : at.corrupt, pair = [at.model, at.clean, at.corrupt, at.answer, at.wrong];
@@ -126,7 +199,6 @@
       cone: spread ? [at.model, changedText, spread] : null, gain: spread ? [at.model, changedText, spread] : null,
       attribution: open && open.open ? pair : null, circuit: pair,
     };
-    setTimeout(next, 0);
     return window.dash_clientside.callback_context.outputs_list.map(({ id }) => {
       if (id === "now") return sent.state;
       const name = id.replace("need-", ""), key = JSON.stringify(told[name]);
@@ -140,19 +212,63 @@
   }
 
   const FIELDS = ["model", "clean", "corrupt", "answer", "wrong", "changed", "site", "shown", "lens", "temperature"];
+  const WRITTEN = ["clean", "corrupt", "answer", "wrong"], LEFT = 600;
+  const writing = (name) => WRITTEN.includes(name) && document.activeElement && document.activeElement.id === name;
   // Fields show the state, but for the one that is being written in; what is as it was is not set again.
   const filledWith = {};
   function filled(sent) {
-    const at = sent.state, active = document.activeElement && document.activeElement.id;
+    const at = sent.state;
     const told = (name, now) => {
-      if (filledWith[name] === now && !sent.message) return nothing();
+      if (filledWith[name] === now) return nothing();
       filledWith[name] = now;
       return now;
     };
-    const values = FIELDS.map((name) => (name === active && value(name) !== at[name] && !sent.message ? nothing() : told(name, at[name])));
+    say(sent.message);
+    const values = FIELDS.map((name) => (writing(name) && value(name) !== at[name] ? nothing() : told(name, at[name])));
+    const dosing = at.changes[dosed()];
+    sayDose();
     const place = "Layer " + at.layer + ", position " + at.position + ", head " + at.head;
-    return [...values, sent.dose === null || sent.dose === undefined ? nothing() : told("dose", Math.log10(sent.dose)), told("message", sent.message || ""),
-      told("place", place + ". Arrow keys move it on tokens and figures, with Shift the head; Escape goes back to the last token.")];
+    return [...values, dosing && onSlider(dosing.amount) ? told("dose", Math.log10(dosing.amount)) : nothing(),
+      told("place", place + ". Arrow keys move it on tokens and figures, with Shift the head; Escape goes back to the last token, in layer 0 and head 0.")];
+  }
+
+  // A field that is left, and holds what was refused, shows the state again; what was written last has been sent by then.
+  document.addEventListener("focusout", ({ target }) => {
+    if (WRITTEN.includes(target.id)) setTimeout(() => {
+      if (writing(target.id) || waiting.event || !session || value(target.id) === session.state[target.id]) return;
+      set(target.id, { value: filledWith[target.id] = session.state[target.id] });
+    }, LEFT);
+  });
+
+  // The dose is that of one change: of the one that was chosen in the list, else of the last.
+  let chosen = null;
+  function onSlider(amount) {
+    const [least, most] = ["aria-valuemin", "aria-valuemax"].map((one) => Number(document.querySelector("#dose [role=slider]").getAttribute(one)));
+    return amount > 0 && Math.log10(amount) > least - 1e-3 && Math.log10(amount) < most + 1e-3;
+  }
+  const spreads = (one) => Boolean(one) && ["inject", "steer"].includes(one.kind);
+  const butAmount = (one) => JSON.stringify({ ...one, amount: 0, on: true });
+  function dosed() {
+    const all = session.state.changes;
+    if (!chosen) return all.findLastIndex(spreads);
+    if (spreads(all[chosen.number]) && butAmount(all[chosen.number]) === chosen.as) return chosen.number;
+    const moved = all.findIndex((one) => butAmount(one) === chosen.as);
+    return moved < 0 ? all.findLastIndex(spreads) : moved;
+  }
+  function choose(number) {
+    const one = session.state.changes[number];
+    if (!spreads(one)) return;
+    chosen = { number, as: butAmount(one) };
+    if (onSlider(one.amount)) set("dose", { value: filledWith.dose = Math.log10(one.amount) });
+    sayDose();
+  }
+  function sayDose() {
+    const number = dosed(), one = session.state.changes[number];
+    const what = one && (one.kind === "inject" ? "disturbance" : "steering") + " of layer " + one.layer + (one.position === null ? ", everywhere" : " at " + one.position);
+    put("dose-label", one ? "Length of the " + what + ", over that of the stream" : "Length of the next disturbance or steering, over that of the stream");
+    const off = one && !onSlider(one.amount);
+    put("dose-said", "Dose " + (one ? one.amount : dose()) + (off ? ", which is not on the slider; moving it sets another" : ""));
+    for (const button of document.querySelectorAll("[data-dose]")) button.setAttribute("aria-pressed", String(Number(button.dataset.dose) === number));
   }
 
   function changed(...given) {
@@ -163,10 +279,9 @@
       filledWith[name] = now;
       if (name === "dose") {
         doseAt = now;
-        const said = document.getElementById("dose-said");
-        if (said) said.textContent = "Dose " + dose();
-        const has = sent.state.changes.some((one) => one.kind === "inject" || one.kind === "steer");
-        if (has && Math.abs(Math.log10(sent.dose) - now) > 1e-3) send({ do: "dose", amount: dose() });
+        const number = dosed(), one = sent.state.changes[number];
+        if (!one) sayDose();
+        else if (!onSlider(one.amount) || Math.abs(Math.log10(one.amount) - now) > 1e-3) send({ do: "dose", number, amount: dose() });
       } else if (name === "task") {
         if (now) send({ do: "example", task: now, seed: examples });
       } else if ((now || "") !== sent.state[name] && !(now === null && !sent.state[name]) && now !== sent.state[name]) {
@@ -202,6 +317,7 @@
   }
   function show_look(told) {
     if (!told) return nothing();
+    put("attended-said", told.said || "");
     put("attended", ...(told.problem ? [soft(told.problem)] : told.tokens.map((one) => chip(one))));
     markTokens();
     return nothing();
@@ -218,7 +334,11 @@
       set("need-" + name, { data: later[name] });
       delete later[name];
     }
-    if (told.problem) { put("changes", soft(told.problem)); return nothing(); }
+    if (told.problem) {
+      put("predictions", soft(told.problem));
+      put("changes");
+      return nothing();
+    }
     put("predictions", ...told.runs.map((run) => made("table", { "data-run": run.run },
       made("caption", {}, run.run, made("span", { class: "soft" }, run.metric)),
       made("tbody", {}, ...run.tokens.map(([token, p, wide]) => made("tr", {}, made("td", { class: "mono" }, token), made("td", { class: "number" }, p),
@@ -230,12 +350,13 @@
     const numbers = (found) => found.map((one) => made("td", { class: "number" }, one));
     const rows = told.changes.map((one, number) => made("tr", one.on ? {} : { class: "off" },
       made("td", {}, made("button", { class: "switch", role: "switch", "aria-checked": one.on, "aria-label": one.named, "data-do": "switch", "data-number": number }, one.on ? "on" : "off")),
-      made("td", {}, one.named), ...numbers(one.numbers),
+      made("td", {}, one.dosed ? made("button", { class: "dosed", title: "Have the dose act on this", "aria-pressed": "false", "data-dose": number }, one.named) : one.named, ...(one.problem ? [made("p", { class: "problem" }, "Left out: " + one.problem)] : [])), ...numbers(one.numbers),
       made("td", {}, made("button", { class: "remove", title: "Remove", "aria-label": "Remove: " + one.named, "data-do": "remove", "data-number": number }, "×"))));
     if (told.together) rows.push(made("tr", { class: "together" }, made("td"), made("th", { scope: "row" }, "together"), ...numbers(told.together), made("td")));
     const heads = ["", "change", "moved", "share", "KL", ""].map((one) => made("th", { scope: "col" }, one));
     const focus = document.activeElement && document.activeElement.closest("#changes") ? document.activeElement.getAttribute("aria-label") : null;
     put("changes", made("div", { class: "wide" }, made("table", {}, made("thead", {}, made("tr", {}, ...heads)), made("tbody", {}, ...rows))), soft(told.read));
+    sayDose();
     if (focus) [...document.querySelectorAll("#changes button")].find((one) => one.getAttribute("aria-label") === focus)?.focus();
     return nothing();
   }
@@ -252,8 +373,6 @@
       token.setAttribute("aria-pressed", String(own));
       token.tabIndex = own ? 0 : -1;
     }
-    const at = session.state;
-    put("attended-said", "Head " + at.layer + "." + at.head + " from position " + at.position + ": the darker, the more attention.");
   }
   function marked(sent) {
     session = sent;
@@ -261,7 +380,49 @@
     return nothing();
   }
 
-  let running = false, asked = 0, texts = "";
+  // Work in the background: the tab keeps the list, through a reload too.
+  const worksAt = {};
+  let polled = 0;
+  function poll(after) {
+    clearTimeout(polled);
+    polled = setTimeout(() => session ? set("need-jobs", { data: { count: ++count } }) : poll(after), after);
+  }
+  function worked(begun, told, jobs) {
+    const from = window.dash_clientside.callback_context.triggered.map((one) => one.prop_id.split(".")[0]);
+    let listed = jobs || [];
+    if (from.includes("begun")) {
+      answered("begin");
+      say(begun.problem);
+      if (!begun.problem) listed = [...listed, begun];
+    }
+    if (from.includes("told-jobs") && told.jobs) {
+      const ended = told.jobs.filter((one) => one.ended);
+      if (ended.length) say(ended.map((one) => one.ended).join(" "));
+      for (const one of told.jobs) worksAt[one.key] = one;
+      listed = listed.filter((one) => !ended.some((other) => other.key === one.key));
+    }
+    return [...listed];
+  }
+  function watched(jobs) {
+    const lines = [...document.querySelectorAll("#work .job")];  // that stay where they are, so that a click on one is not lost
+    put("work", ...(jobs || []).map(({ key, kind }) => {
+      const line = lines.find((one) => one.dataset.job === key) || made("div", { class: "job", "data-job": key }, made("span", { class: "job-said" }),
+        made("progress", { "aria-label": "Progress", max: 1, value: 0 }), made("button", { class: "button job-stop", "data-stop": key }, "Stop"));
+      const at = worksAt[key] || { said: kind, share: 0 };
+      line.querySelector(".job-said").textContent = at.said;
+      line.querySelector("progress").value = at.share;
+      return line;
+    }));
+    if (jobs && jobs.length) poll(400);
+    return nothing();
+  }
+  function saved(told) {
+    answered("wanted");
+    say(told.problem);
+    return nothing();
+  }
+
+  let running = false, asked = 0, texts = "", written = {};
   function lived(told, need, go, seed, sent) {
     const from = window.dash_clientside.callback_context.triggered.map((one) => one.prop_id.split(".")[0]);
     if (from.includes("live-seed")) send({ do: "set", name: "seed", value: (sent.state.seed + 1) % 2147483648 });
@@ -273,6 +434,7 @@
       texts = need.of;
       set("live-ask", { data: { steps: running ? 1 : 0, ask: texts, count: ++asked } });
     }
+    if (from.includes("live-told") && told) written = told;
     const current = told && told.ask === texts;
     if (from.includes("live-told") && current) {
       if (told.problem || told.steps >= told.most) running = false;
@@ -280,20 +442,30 @@
     }
     if (from.includes("live-told")) show_written(current ? told.texts : {});
     const steps = current ? told.steps : 0;
-    const said = current && told.problem ? told.problem : "Seed " + (sent ? sent.state.seed : 0) + (steps ? ", " + steps + " tokens" : "");
-    return [said, running ? "Stop" : steps ? "Go on" : "Start"];
+    const whole = steps > 0 && steps >= told.most;
+    const said = current && told.problem ? told.problem
+      : "Seed " + (sent ? sent.state.seed : 0) + (steps ? ", " + steps + " tokens" : "") + (whole ? ": as long as they can be here" : "");
+    return [said, running ? "Stop" : steps ? "Go on" : "Start", whole];
   }
   const ask = (steps) => set("live-ask", { data: { steps: steps + 4, ask: texts, count: ++asked } });
 
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { explorer: { needs, drawn, filled, changed, marked, lived, show_texts, show_runs, show_past, show_look } });
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { explorer: { needs, drawn, filled, changed, marked, worked, watched, saved, lived, show_texts, show_runs, show_past, show_look } });
 
   // Clicks, keys and drags on what the server has made.
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-do], [data-save], .keys [data-position], #another");
+    const button = event.target.closest("[data-do], [data-save], [data-begin], [data-stop], [data-dose], .keys [data-position], #another");
     if (!button) return;
     if (button.id === "another") {
       const task = value("task");
       if (task) send({ do: "example", task, seed: ++examples });
+    } else if (button.dataset.begin) {
+      inTurn("begin", { kind: button.dataset.begin });
+    } else if (button.dataset.stop) {
+      const line = button.closest(".job").querySelector(".job-said");
+      line.textContent = line.textContent.split(/[,:]/)[0] + ": stopping";
+      set("need-jobs", { data: { stop: button.dataset.stop, count: ++count } });
+    } else if (button.dataset.dose) {
+      choose(Number(button.dataset.dose));
     } else if (button.dataset.save) {
       save(button.dataset.view, button.dataset.save);
     } else if (button.dataset.do) {
@@ -324,17 +496,19 @@
       if (now) now.focus();
     }
   }).observe(document.documentElement, { subtree: true, attributes: true, attributeFilter: ["class"] });
+  const DRAGGED = "application/x-explore-position";
   document.addEventListener("dragstart", (event) => {
     const token = event.target.closest && event.target.closest("[data-run='other'][data-position]");
-    if (token) event.dataTransfer.setData("text/plain", token.dataset.position);
+    if (token) event.dataTransfer.setData(DRAGGED, token.dataset.position);
   });
-  const target = (event) => event.target.closest && event.target.closest(".row[data-run='changed']");
+  // Files and selected words can be dropped too, and mean nothing here.
+  const target = (event) => event.dataTransfer.types.includes(DRAGGED) && event.target.closest && event.target.closest(".row[data-run='changed']");
   document.addEventListener("dragover", (event) => { if (target(event)) event.preventDefault(); });
   document.addEventListener("drop", (event) => {
     if (!target(event)) return;
     event.preventDefault();
-    const position = Number(event.dataTransfer.getData("text/plain"));
-    if (Number.isInteger(position)) send({ do: "drop", position });
+    const onto = event.target.closest("[data-position]");
+    send({ do: "drop", position: Number(event.dataTransfer.getData(DRAGGED)), ...(onto ? { onto: Number(onto.dataset.position) } : {}) });
   });
   document.addEventListener("toggle", (event) => {
     if (event.target.id !== "open-attribution" || !session || !event.target.open) return;
@@ -346,7 +520,7 @@
     const one = shown[view];
     if (!one || !one.raw) return;
     if (kind === "data") {
-      set("wanted", { data: { view, count: ++count } });
+      inTurn("wanted", { view });
       return;
     }
     const { data, layout } = flat(one.raw.figure);

@@ -2,7 +2,7 @@
 function inDark(figure, paper) {
   const pen = document.createElement("canvas").getContext("2d");
   // Dark paper: grey tones change sides, pale fills turn deep, and colours that would be lost are lifted.
-  function turned(color) {
+  function turned(color, line) {
     pen.fillStyle = "#000";
     pen.fillStyle = color;
     const found = pen.fillStyle, parts = found.startsWith("#")
@@ -16,16 +16,19 @@ function inDark(figure, paper) {
     if (wide < 0.12) turn = Math.min(0.9, Math.max(0.12, 1.03 - light));
     else if (light > 0.72) turn = 0.1 + 0.6 * (1 - light);
     else if (0.21 * r * r + 0.72 * g * g + 0.07 * b * b < 0.17) turn = 0.45;  // about its luminance
-    return "hsla(" + hue.toFixed(0) + ", " + (100 * Math.min(full, light > 0.72 ? 0.45 : 1)).toFixed(0) + "%, " + (100 * turn).toFixed(0) + "%, " + alpha + ")";
+    // A line that lets the paper through would be lost on a dark one.
+    if (line && alpha < 1) turn = Math.max(turn, 0.62);
+    const solid = line ? Math.cbrt(alpha) : alpha;
+    return "hsla(" + hue.toFixed(0) + ", " + (100 * Math.min(full, light > 0.72 ? 0.45 : 1)).toFixed(0) + "%, " + (100 * turn).toFixed(0) + "%, " + solid + ")";
   }
   const isColor = (value) => typeof value === "string" && CSS.supports("color", value);
-  function walked(value, named) {
-    if (Array.isArray(value)) return value.map((one) => walked(one, named));
+  function walked(value, named, line) {
+    if (Array.isArray(value)) return value.map((one) => walked(one, named, line));
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([name, one]) =>
-        [name, name === "colorscale" || name === "text" || name === "meta" ? one : walked(one, /color/i.test(name))]));
+        [name, name === "colorscale" || name === "text" || name === "meta" ? one : walked(one, /color/i.test(name), line || name === "line")]));
     }
-    return named && isColor(value) ? turned(value) : value;
+    return named && isColor(value) ? turned(value, line) : value;
   }
   const pale = (trace) => Array.isArray(trace.colorscale) &&
     trace.colorscale.every(([, color]) => { pen.fillStyle = color; return parseInt(pen.fillStyle.slice(1, 3), 16) > 150 && parseInt(pen.fillStyle.slice(3, 5), 16) > 150; });
