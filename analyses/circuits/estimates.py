@@ -20,7 +20,7 @@ from interp.progress import progress_bar
 
 METHODS = ("eap", "eap_ig_inputs", "eap_ig_activations", "clean_corrupted", "relp", "atp_star")
 
-GRAPH = 4
+GRAPH = 3
 """How many times as much a run takes of which a gradient is wanted."""
 
 
