@@ -143,9 +143,7 @@ class MLP(nn.Module):
         else:
             active = self.activation(self.hook_pre(self.gate(x)))
             passed = self.hook_pre_linear(self.input(x))
-            post = (
-                active * passed if torch.is_grad_enabled() else active.mul_(passed)
-            )  # then nobody needs the factor again
+            post = active * passed if torch.is_grad_enabled() else active.mul_(passed)  # nobody needs the factor again
         out: Tensor = self.output(self.hook_post(post))
         return out
 

@@ -192,13 +192,20 @@ def _run(model: Transformer, tokens: Tensor, places: Tensor, points: Sequence[st
 def _cast(values: Tensor, dtype: str, name: str) -> Tensor:
     """In the dtype that is kept. Raises ResultError where that has no room for a value."""
     kind: torch.dtype = getattr(torch, dtype)
-    cast = values.to(kind)
-    if torch.finfo(kind).max < torch.finfo(values.dtype).max and bool((torch.isinf(cast) & ~torch.isinf(values)).any()):
+    cast, most = values.to(kind), torch.finfo(kind).max
+    narrower = most < torch.finfo(values.dtype).max and not _within(values, most)
+    if narrower and bool((torch.isinf(cast) & ~torch.isinf(values)).any()):
         largest = float(values[torch.isfinite(values)].abs().max())
         raise ResultError(
             f"collect: {name} has values up to {largest:.3g}, which {dtype} cannot hold; give dtype float32."
         )
     return cast
+
+
+def _within(values: Tensor, most: float) -> bool:
+    """Whether all are numbers between -most and most: one look, where telling which are infinite makes four tensors."""
+    lowest, highest = values.aminmax()
+    return bool((lowest >= -most) & (highest <= most))
 
 
 def _of_blocks(points: Sequence[str]) -> bool:
