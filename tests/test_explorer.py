@@ -1,7 +1,4 @@
-"""What the live page knows, without a browser: states, changes and their effects, code, work in the background."""
-
-import threading
-import time
+"""What the live page knows, without a browser: states, changes and their effects, code."""
 
 import numpy as np
 import pytest
@@ -18,10 +15,7 @@ from analyses.explorer.events import act, elsewhere, remark
 from analyses.explorer.kept import KeptResults
 from analyses.explorer.session import MOST_PAST, Session, called
 from analyses.explorer.state import Change, State
-from analyses.explorer.turns import Turns
-from analyses.explorer.work import Job, Jobs
 from interp.errors import InterpError, TokenError
-from interp.progress import progress_bar
 from interp.zoo import DEFAULT_PAIR
 
 HOSTILE = "<script>alert(1)</script> & \"quotes\" 'and' \\ \n end"
@@ -454,85 +448,7 @@ def test_texts_end_with_the_context(desk, state):
         desk.lives.to(state.but(corrupt=""), 1, 1.0)
 
 
-# Taking turns, and work in the background
-
-
-def test_turns_are_taken_in_order():
-    turns, order = Turns(), []
-
-    def wait(number):
-        with turns:
-            order.append(number)
-
-    with turns:
-        threads = [threading.Thread(target=wait, args=(number,)) for number in range(5)]
-        for number, thread in enumerate(threads, start=1):
-            thread.start()
-            while len(turns._waiting) < number:
-                time.sleep(0.001)
-        turns.give_way()
-        order.append("back")
-    for thread in threads:
-        thread.join()
-    assert order == [0, 1, 2, 3, 4, "back"]
-
-
-def test_work_gives_way_says_how_far_it_is_and_stops():
-    turns, started = Turns(), threading.Event()
-
-    def compute():
-        with progress_bar(False) as bar:
-            task = bar.add_task("counting", total=4000)
-            for _ in range(4000):
-                started.set()
-                time.sleep(0.002)
-                bar.advance(task)
-
-    job = Job("count", compute, turns)
-    started.wait(10.0)
-    with turns:  # though the work holds it from its beginning to its end
-        done = job.steps.share
-    assert job.running
-    while job.steps.share <= done:
-        time.sleep(0.001)
-    assert job.steps.said.startswith("counting ")
-    assert job.steps.said.endswith(" of 4,000")
-    assert 0 < job.steps.share < 1
-    with turns:  # so that it cannot end before it is seen
-        job.stop()
-        assert job.said == "count: stopping"
-    job.wait(10.0)
-    assert (job.running, job.problem, job.result) == (False, "stopped", None)
-
-
-def test_the_same_work_is_not_begun_twice_by_the_same_tab():
-    jobs, turns = Jobs(), Turns()
-    with turns:
-        first = jobs.start("x", lambda: None, turns, about=1)
-        with pytest.raises(InterpError, match="x: that is under way already"):
-            jobs.start("x", lambda: None, turns, about=1, own=["unknown", first])
-        jobs.start("x", lambda: None, turns, about=2, own=[first])
-        jobs.start("x", lambda: None, turns, about=1)
-        with pytest.raises(InterpError, match="3 pieces of work are under way, in all tabs"):
-            jobs.start("y", lambda: None, turns)
-    jobs.get(first).wait(10.0)
-    assert jobs.start("x", lambda: None, turns, about=1, own=[first]) != first
-
-
-def test_work_that_fails_says_why_and_frees_its_turn(caplog):
-    turns, jobs = Turns(), Jobs()
-
-    def refuse():
-        raise InterpError("no")
-
-    for compute, said in ((refuse, "no"), (lambda: 1 / 0, "terminal")):
-        job = jobs.get(jobs.start("x", compute, turns))
-        job.wait(10.0)
-        assert said in job.problem
-    with turns:
-        pass
-    with pytest.raises(InterpError, match="no longer here"):
-        jobs.get("unknown")
+# Circuits and examples
 
 
 def test_a_circuit_is_there_when_its_work_is_done(desk, state):
