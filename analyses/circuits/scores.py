@@ -108,7 +108,7 @@ def numbers_by_edge(given: Any, who: str) -> dict[str, float]:
             f"{who}: scores are a result of edge_patching or edge_attribution, or numbers by edge; got {type(given).__name__}."
         )
     for name, value in given.items():
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, np.number)):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise ResultError(f"{who}: the score of {name!r} is no number: {value!r}.")
     return {name: float(value) for name, value in given.items()}
 
