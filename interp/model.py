@@ -26,6 +26,7 @@ from interp.hooks import Points, unless_changed
 from interp.initial import initialise
 from interp.key_values import KeyValues
 from interp.linear import Linear, linear
+from interp.modes import may_reuse
 from interp.names import Selection, block_name, hook_axes
 from interp.norms import head_norms, norm_or_nothing
 from interp.positions import Rotary, sinusoidal, turned
@@ -141,9 +142,8 @@ class MLP(nn.Module):
         if self.gate is None:
             post = self.activation(self.hook_pre(self.input(x)))  # [batch, position, d_mlp]
         else:
-            active = self.activation(self.hook_pre(self.gate(x)))
-            passed = self.hook_pre_linear(self.input(x))
-            post = active * passed if torch.is_grad_enabled() else active.mul_(passed)  # nobody needs the factor again
+            active, passed = self.activation(self.hook_pre(self.gate(x))), self.hook_pre_linear(self.input(x))
+            post = active.mul_(passed) if may_reuse() else active * passed
         out: Tensor = self.output(self.hook_post(post))
         return out
 

@@ -8,6 +8,15 @@ from torch import Tensor
 
 from interp.errors import InterpError
 
+_transforms = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+"""What of `torch.func` is under way, where this torch says so; else nothing is written over."""
+
+
+def may_reuse() -> bool:
+    """Whether a run may write over a tensor of its own that nobody needs again: no gradient is recorded, and no transform of
+    `torch.func` is under way, in which a factor may stand for many, so that the product would not fit."""
+    return not torch.is_grad_enabled() and _transforms is not None and _transforms() is None
+
 
 @contextmanager
 def ordinary() -> Iterator[None]:

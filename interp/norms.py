@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from interp.config import ModelConfig
 from interp.hooks import Points, unless_changed
+from interp.modes import may_reuse
 from interp.names import block_name
 
 
@@ -51,7 +52,7 @@ class Norm(nn.Module):
         """The same in one kernel, past all hooks."""
         if self.centres:
             return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
-        if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        if not may_reuse() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         # A CPU has no kernel for it: the same steps to the bit, with one tensor of the stream's size instead of two.
         axes = tuple(range(-self.weight.ndim, 0))

@@ -8,6 +8,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import TINY, random_tokens, tiny
+from torch.func import functional_call
 
 import analyses
 import interp
@@ -67,6 +68,22 @@ def test_the_steps_that_save_memory_without_gradients_are_the_same_to_the_bit(op
         found, others = model.run_with_cache(random_tokens())
     assert torch.equal(found, expected.detach())
     assert all(torch.equal(others[name], values[name].detach()) for name in values)
+
+
+@pytest.mark.parametrize("name", ["blocks.0.ln1.weight", "blocks.1.mlp.input.weight", "W_E"])
+def test_one_weight_of_many_values_without_gradients(name):
+    """As an ensemble that differs in it alone is run."""
+    model, tokens = Transformer(replace(TINY, **GATED)).requires_grad_(False), random_tokens()
+    values = torch.stack([(1 + 0.1 * number) * model.get_parameter(name) for number in range(3)])
+
+    def run(value):
+        return functional_call(model, {name: value}, (tokens,))
+
+    with torch.no_grad(), model.explicit_attention():
+        found = torch.vmap(run)(values)
+        expected = torch.stack([run(value) for value in values])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert (expected[0] != expected[1]).any()
 
 
 @pytest.mark.parametrize("mode", OFF)
