@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_transformer_lens_layer import NAMES, fresh, mean_difference, some_tokens
+from test_transformer_lens_layer import fresh, some_tokens
+from test_transformer_lens_patching import NAMES, mean_difference
 
 from interp.errors import ConfigError, HookError, InterpError, TokenError
 from interp.transformer_lens import ActivationCache, HookedTransformer, HookedTransformerConfig, patching, utils
