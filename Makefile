@@ -7,6 +7,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 MODEL ?= smalltown
 
+# What is compiled once is kept: the tests start some hundred processes that import all of it.
+unexport PYTHONDONTWRITEBYTECODE
+
 demo: $(VENV)/demo-installed
 	@mkdir -p out
 	$(BIN)/interp report --model $(MODEL) --out out/report.html --force
