@@ -18,14 +18,15 @@ class KeyValues:
         self, config: ModelConfig, batch: int, capacity: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         shape = (config.n_layers, batch, min(capacity, config.n_ctx), config.kv_heads, config.d_head)
-        self._keys, self._values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        self._slots = shape[2]
+        self._keys, self._values = (torch.zeros(shape, dtype=dtype, device=device).unbind() for _ in range(2))
         self.lengths = torch.zeros(batch, dtype=torch.long, device=device)
         self.even: int | None = 0
 
     def positions(self, new: int) -> Int[Tensor, "batch new"]:
         """The absolute positions of the next tokens of each row; past the last slot (padding only), that slot."""
         following = torch.arange(new, device=self.lengths.device)
-        return (self.lengths[:, None] + following).clamp(max=self._keys.shape[2] - 1)
+        return (self.lengths[:, None] + following).clamp(max=self._slots - 1)
 
     def extend(
         self,
@@ -38,12 +39,12 @@ class KeyValues:
         """Put new keys and values into their slots and return the first `used` slots of the layer."""
         kept_keys, kept_values = self._keys[layer], self._values[layer]
         if self.even is not None:
-            following = slice(self.even, self.even + keys.shape[1])
-            kept_keys[:, following], kept_values[:, following] = keys, values
+            for kept, new in ((kept_keys, keys), (kept_values, values)):
+                kept.narrow(1, self.even, new.shape[1]).copy_(new)
         else:
             rows = torch.arange(len(positions), device=positions.device)[:, None]
             kept_keys[rows, positions], kept_values[rows, positions] = keys, values
-        return kept_keys[:, :used], kept_values[:, :used]
+        return kept_keys.narrow(1, 0, used), kept_values.narrow(1, 0, used)
 
     def advance(self, real: Bool[Tensor, "batch new"]) -> None:
         """Count the tokens that were read; padding counts none."""

@@ -20,8 +20,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, any_layout: bo
         bias: [out]
         any_layout: the result's reader does not mind strides, so that nothing need be turned back.
     """
-    rows = x.shape[:-1].numel()
-    if x.device.type != "cpu" or x.dtype != torch.float32 or rows < 2 or (rows > FEW_ROWS and not any_layout):
+    rows = x.numel() // weight.shape[1]
+    if rows < 2 or not x.is_cpu or x.dtype != torch.float32 or (rows > FEW_ROWS and not any_layout):
         return F.linear(x, weight, bias)
     flat = x.reshape(rows, x.shape[-1])
     if rows % TILE:

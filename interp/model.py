@@ -53,7 +53,8 @@ class Attention(HeadWeights):
     def __init__(self, config: ModelConfig, points: Points, layer: int) -> None:
         super().__init__()
         self.config, self.layer, self.window = config, layer, config.window_of(layer)
-        self.widths = [heads * config.d_head for heads in (config.n_heads, config.kv_heads, config.kv_heads)]
+        self.counts = [config.n_heads, config.kv_heads, config.kv_heads]
+        self.widths = [heads * config.d_head for heads in self.counts]
         self.qkv = Linear(config.d_model, sum(self.widths), bias=config.has_qkv_bias)  # three in one product
         self.o = Linear(self.widths[0], config.d_model, bias=config.has_out_bias)
         self.q_norm, self.k_norm = head_norms(config, points, layer)
@@ -67,8 +68,8 @@ class Attention(HeadWeights):
 
     def attend(self, x: Stream, view: View, moved: Tensor | None) -> Float[Tensor, "batch position head d_head"]:
         """What each head reads, before anybody changes it at `hook_z`; its queries, keys and values `moved` where hooks do so."""
-        parts = (self.qkv(x) if moved is None else self.qkv(x) + moved).split(self.widths, dim=-1)
-        q, k, v = (part.unflatten(-1, (-1, self.config.d_head)) for part in parts)  # [batch, position, head, d_head]
+        flat = self.qkv(x) if moved is None else self.qkv(x) + moved
+        q, k, v = flat.unflatten(-1, (-1, self.config.d_head)).split_with_sizes(self.counts, dim=2)
         return self.meet(q, k, v, view)
 
     def meet(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Float[Tensor, "batch position head d_head"]:
@@ -88,8 +89,7 @@ class Attention(HeadWeights):
         """What the heads together write into the stream."""
         z = self.hook_z(z)
         if not self.hook_result.active:
-            out: Tensor = self.o(z.flatten(2))
-            return out
+            return cast(Tensor, self.o(z.flatten(2)))
         result = einsum(z, self.W_O, "b p h e, h e d -> b p h d")
         heard = self.hook_result(result)
         summed = heard.sum(2) if self.o.bias is None else heard.sum(2) + self.o.bias

@@ -60,15 +60,22 @@ class Norm(nn.Module):
         return (x * rate).mul_(self.weight)
 
 
+class Nothing(nn.Identity):
+    """Where there is no norm; without a module's way to its forward pass, which takes longer than reading one token there."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x
+
+
 def norm_or_nothing(config: ModelConfig, points: Points, name: str, there: bool) -> nn.Module:
     """A norm of the stream where there is one; else what changes nothing."""
-    return Norm(config, points, name) if there else nn.Identity()
+    return Norm(config, points, name) if there else Nothing()
 
 
 def head_norms(config: ModelConfig, points: Points, layer: int) -> list[nn.Module]:
     """RMS norms of queries and keys: of each head by itself, or of all heads together."""
     if config.qk_norm == "none":
-        return [nn.Identity(), nn.Identity()]
+        return [Nothing(), Nothing()]
     alone = config.qk_norm == "head"
     return [
         Norm(
