@@ -27,6 +27,7 @@ from analyses.cascade.survival import survival
 from analyses.cascade.temperature import temperature_sweep
 from analyses.cascade.twin import random_twin
 from analyses.cascade.verdict import internal_verdict
+from analyses.cascade.wavefront import wavefront
 
 __all__ = [
     "Nudge",
@@ -59,4 +60,5 @@ __all__ = [
     "stable_regions",
     "survival",
     "temperature_sweep",
+    "wavefront",
 ]

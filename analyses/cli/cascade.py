@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analyses.cli.app import Force, Model, SaveAll, app, deliver_all, free, free_folder, refuse, seed_option
+from analyses.cli.app import (
+    Force,
+    Model,
+    Save,
+    SaveAll,
+    app,
+    deliver,
+    deliver_all,
+    free,
+    free_folder,
+    refuse,
+    seed_option,
+)
 from analyses.cli.parts import check_whole, goes_on, parts_of
 
 if TYPE_CHECKING:
@@ -123,6 +135,43 @@ def outside(
         check_any(results, "cascade outside")
         deliver_all(results, figures(results), rows(results), out, save, force)
         check_whole(results, asked, out, save)
+
+
+@cascade_app.command()
+def picture(
+    prompt: Annotated[str | None, typer.Argument(help="The text. Default: one made for smalltown.")] = None,
+    corrupt: Annotated[str | None, typer.Option(help="The same text disturbed, of as many tokens.")] = None,
+    swap: Annotated[str | None, typer.Option(help="Or POSITION=TOKEN to put there, or POSITION for the next best.")] = None,
+    nudge: Annotated[float | None, typer.Option(help="Or nudge the stream at the last token by this dose.")] = None,
+    steps: Annotated[int, typer.Option(help="Tokens to generate.", min=1)] = 20,
+    temperature: Annotated[float, typer.Option(help="Of sampling; 0 is greedy.")] = 1.0,
+    model: Model = "smalltown",
+    out: Annotated[Path, typer.Option(help="The HTML file to write the moving picture to.")] = Path("picture.html"),
+    save: Save = None,
+    seed: Annotated[int, seed_option("Of the noise, so of the draw that is shown.")] = 0,
+    force: Force = False,
+) -> None:  # fmt: skip
+    """One disturbance as light that spreads through layers and positions, then on through the text, beside the untrained model."""
+    import analyses
+    from analyses.cascade import Nudge, Replace, wavefront
+    from analyses.report.tables import wavefront_rows
+    from interp import load
+    from interp.zoo import DEFAULT_PAIR
+
+    if sum(one is not None for one in (corrupt, swap, nudge)) > 1:
+        raise typer.BadParameter("choose one of --corrupt, --swap and --nudge")
+    swapped = None if swap is None else _swap(swap)
+    free(out, save, force=force)
+    if prompt is None and all(one is None for one in (corrupt, swap, nudge)):
+        corrupt = DEFAULT_PAIR.corrupt
+    disturbance: Disturbance | None = swapped
+    if nudge is not None:
+        disturbance = Nudge(dose=nudge)
+    elif corrupt is not None:
+        disturbance = Replace([corrupt])
+    text = DEFAULT_PAIR.clean if prompt is None else prompt
+    result = wavefront(load(model), text, disturbance, steps=steps, temperature=temperature, seed=seed, progress=True)
+    deliver(result, wavefront_rows(result), out, save, force, [analyses.plot(result, animated=True)])
 
 
 def _swap(text: str) -> "Swap":

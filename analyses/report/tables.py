@@ -94,6 +94,23 @@ def lens_training(lens: TunedLens) -> Table:
     return table
 
 
+def wavefront_rows(result: xr.Dataset) -> Table:
+    """Of the cascade's picture: both texts as they go on, and how far apart their streams are in the end."""
+    table = Table("weights", "", "goes on", title="one disturbance, inside and outside", title_justify="left")
+    for name in ("at the last token", "in the text"):
+        table.add_column(f"distance {name}", justify="right")
+    drawn = result["generated"].to_numpy() == 1
+    for weights in result["weights"].to_numpy():
+        one = result.sel(weights=weights)
+        output = one["distance"].to_numpy()[-1]
+        numbers = [f"{output[~drawn][-1]:.3f}", f"{output[drawn].mean():.3f}"]
+        for said, name in (("clean", "token"), ("disturbed", "other_token")):
+            text = Text(visible("".join(str(token) for token in one[name].to_numpy()[drawn])))
+            table.add_row(str(weights), said, text, *numbers)
+            weights, numbers = "", ["", ""]
+    return table
+
+
 def survey_rows(manifest: Mapping[str, Any]) -> Table:
     """How many rows a survey took, and why others were put aside."""
     table = Table("rows", title=manifest["request"]["analysis"], title_justify="left")
