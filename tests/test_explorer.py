@@ -12,7 +12,7 @@ from analyses.explorer import parts
 from analyses.explorer.address import from_address, to_address
 from analyses.explorer.desk import Desk
 from analyses.explorer.events import act, elsewhere, remark
-from analyses.explorer.kept import KeptResults
+from analyses.explorer.kept import Kept
 from analyses.explorer.session import MOST_PAST, Session, called
 from analyses.explorer.state import Change, State
 from interp.errors import InterpError, TokenError
@@ -415,10 +415,10 @@ def test_results_are_kept_by_what_they_depend_on(desk, state):
 
 
 def test_kept_results_make_room():
-    kept = KeptResults(most=2000)
+    kept = Kept(2000, lambda result: result.nbytes)
     for number in range(10):
         kept.put(number, xr.Dataset({"x": ("a", np.zeros(100))}))
-    assert kept.nbytes <= 2000
+    assert kept.size <= 2000
     assert kept.get(9) is not None
     assert kept.get(0) is None
 

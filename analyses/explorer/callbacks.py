@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
-import xarray as xr
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, no_update
 
 from analyses.explorer import figures, parts
 from analyses.explorer.address import from_address, to_address
 from analyses.explorer.desk import Desk
 from analyses.explorer.events import act, elsewhere, remark, settled
+from analyses.explorer.figures import FIGURES
 from analyses.explorer.page import PANELS
 from analyses.explorer.session import Session
 from analyses.explorer.state import State as Looked
@@ -21,18 +21,6 @@ Json = dict[str, Any]
 
 LIVE_SECONDS = 0.15
 """For which texts are continued before the page is told."""
-
-FIGURES: dict[str, tuple[Callable[[Looked], str], Callable[[xr.Dataset, Looked], Json]]] = {
-    "lens": (lambda at: ("tuned" if at.lens == "tuned" else "lens") + at.suffix, figures.lens),
-    "patching": (lambda at: "patching", figures.patching),
-    "head": (lambda at: f"attention{at.suffix}", figures.head),
-    "heads": (lambda at: f"attention{at.suffix}", figures.heads),
-    "cone": (lambda at: "cone", figures.cone),
-    "gain": (lambda at: "gain", figures.gain),
-    "attribution": (lambda at: "attribution", figures.attribution),
-}
-"""The result that each figure is of, and what draws it."""
-
 
 def register(app: Dash, desk: Desk, start: Looked) -> None:
     """Give the page what it needs; `start` is shown where the address names nothing."""
@@ -130,8 +118,6 @@ def _texts(app: Dash, desk: Desk) -> None:
 
 
 def _figure(app: Dash, desk: Desk, name: str) -> None:
-    result, draw = FIGURES[name]
-
     @app.callback(
         Output(f"raw-{name}", "data"),
         Input(f"need-{name}", "data"),
@@ -141,9 +127,8 @@ def _figure(app: Dash, desk: Desk, name: str) -> None:
     def view(need: Any, given: Any) -> Any:
         if need is None:
             return None
-        state = Looked.from_json(given)
         try:
-            return draw(desk.result(result(state), state), state)
+            return desk.figure(name, Looked.from_json(given))
         except InterpError as error:
             return {"problem": str(error)}
 
@@ -178,7 +163,7 @@ def _saved(app: Dash, desk: Desk) -> None:
                 return no_update
             found = table(edges)
         elif name in FIGURES:
-            found = table(desk.result(FIGURES[name][0](state), state))
+            found = table(desk.result(FIGURES[name].result(state), state))
         else:
             return no_update
         return dcc.send_string(found.to_csv(index=False), f"{name}.csv")
