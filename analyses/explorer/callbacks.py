@@ -22,6 +22,7 @@ Json = dict[str, Any]
 LIVE_SECONDS = 0.15
 """For which texts are continued before the page is told."""
 
+
 def register(app: Dash, desk: Desk, start: Looked) -> None:
     """Give the page what it needs; `start` is shown where the address names nothing."""
     _sessions(app, desk, start)
@@ -38,6 +39,7 @@ def _sent(desk: Desk, session: Session, number: int, message: str = "") -> Json:
     """A session as the tab keeps it."""
     length = max(tokens.shape[1] for tokens in desk.asked(session.state).tokens.values())
     said = {"number": number, "message": message, "address": to_address(session.state), "length": length}
+    said["runs"] = parts.runs(session)
     return session.to_json() | said
 
 
@@ -101,9 +103,6 @@ def _texts(app: Dash, desk: Desk) -> None:
             State("now", "data"),
             prevent_initial_call=True,
         )(_told(tell))
-    app.callback(
-        Output("told-past", "data"), Input("need-past", "data"), State("session", "data"), prevent_initial_call=True
-    )(_told(lambda given: parts.runs(Session.from_json(given))))
 
     @app.callback(
         Output("code", "children"), Output("code-shown", "opened"), Input("show-code", "n_clicks"), State("now", "data"),
@@ -266,8 +265,8 @@ def _in_browser(app: Dash) -> None:
     def named(function: str) -> ClientsideFunction:
         return ClientsideFunction(namespace="explorer", function_name=function)
 
-    needs = ["texts", "runs", "past", "look", "live", *PANELS]
-    app.clientside_callback(
+    needs = ["texts", "runs", "look", "live", *PANELS]
+    app.clientside_callback(  # the only one of the session: Dash takes some 10 ms for each
         named("needs"), [Output("now", "data"), *[Output(f"need-{name}", "data") for name in dict.fromkeys(needs)]],
         Input("session", "data"), prevent_initial_call=True,
     )  # fmt: skip
@@ -280,18 +279,10 @@ def _in_browser(app: Dash) -> None:
         )  # fmt: skip
     fields = ("model", "clean", "corrupt", "answer", "wrong", "changed", "site", "shown", "lens", "temperature")
     app.clientside_callback(
-        named("filled"), [*[Output(name, "value") for name in (*fields, "dose")], Output("selection", "children")],
-        Input("session", "data"), prevent_initial_call=True,
-    )  # fmt: skip
-    app.clientside_callback(
         named("changed"), Output("nowhere", "children"), [Input(name, "value") for name in (*fields, "task", "dose")],
         State("session", "data"), prevent_initial_call=True,
     )  # fmt: skip
-    app.clientside_callback(
-        named("marked"), Output("nowhere", "title"), Input("session", "data"),
-        prevent_initial_call=True,
-    )  # fmt: skip
-    for name in ("texts", "runs", "look", "past"):
+    for name in ("texts", "runs", "look"):
         app.clientside_callback(
             named(f"show_{name}"),
             Output(f"told-{name}", "storage_type"),
