@@ -38,7 +38,7 @@ class Desk:
     """The models and everything measured of them.
 
     Args:
-        given: models that are loaded already, by name.
+        given: models that are loaded already, by name; their weights stay as they are, for what is measured of them is kept.
     """
 
     def __init__(self, given: Mapping[str, Transformer] | None = None) -> None:
