@@ -50,7 +50,7 @@ def attended(result: xr.Dataset, state: State) -> Json:
     shares = np.nan_to_num(one.isel(query=at).to_numpy()).tolist()
     tokens = result["key_token"].isel(prompt=0).to_numpy()
     return {
-        "said": f"Head {state.layer}.{state.head} from position {at}{beyond}: the darker, the more attention.",
+        "said": f"Head {state.layer}.{state.head} from position {at}{beyond}: the bluer, the more attention.",
         "tokens": [
             {
                 "text": visible(str(token)),
