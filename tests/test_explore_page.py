@@ -216,6 +216,36 @@ def test_a_disturbance_spreads_with_its_dose(tab, smalltown):
 
 
 @pytest.mark.browser
+def test_an_interaction_asks_for_what_it_changes_alone(tab):
+    tab.open(START.but(layer=1, position=3, changes=(Change("patch", 1, 10), Change("inject", 1, 3))))
+    for name in ("lens", "patching", "head", "heads", "cone", "gain"):
+        tab.until(f"document.querySelector('#figure-{name}')._fullData.length")
+    asked = []
+    tab.page.on(
+        "request", lambda one: asked.extend(one.post_data_json["changedPropIds"]) if "_dash-" in one.url else None
+    )
+    runs, spread = ["runs"], ["cone", "gain", "runs"]
+    for act, needs in (
+        ("#tokens .token >> nth=4", ["look"]),
+        ("#do-patch", runs),
+        ("#do-undo", runs),
+        ("#do-inject", spread),
+        ("#do-undo", spread),
+        (".switch >> nth=0", runs),
+        ("#do-undo", runs),
+    ):
+        asked.clear()
+        tab.page.locator(act).click()
+        expected = sorted(["event.data", *(f"need-{name}.data" for name in needs)])
+        for _ in range(200):
+            tab.page.wait_for_timeout(25)
+            if len(asked) >= len(expected):
+                break
+        tab.page.wait_for_timeout(200)  # nor for anything afterwards
+        assert sorted(asked) == expected
+
+
+@pytest.mark.browser
 def test_two_texts_are_written_live_and_the_code_gives_them(tab):
     tab.open(START.but(temperature=0.5))
     page = tab.page

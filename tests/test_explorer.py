@@ -12,7 +12,6 @@ from analyses.explorer import parts
 from analyses.explorer.address import from_address, to_address
 from analyses.explorer.desk import Desk
 from analyses.explorer.events import act, elsewhere, remark
-from analyses.explorer.kept import KeptResults
 from analyses.explorer.session import MOST_PAST, Session, called
 from analyses.explorer.state import Change, State
 from interp.errors import InterpError, TokenError
@@ -412,15 +411,6 @@ def test_results_are_kept_by_what_they_depend_on(desk, state):
     assert desk.result("patching", state) is not desk.result("patching", state.but(site="z"))
     cone = desk.result("cone", state.but(changes=CHANGES))
     assert cone is desk.result("cone", state.but(changes=CHANGES[4:]))
-
-
-def test_kept_results_make_room():
-    kept = KeptResults(most=2000)
-    for number in range(10):
-        kept.put(number, xr.Dataset({"x": ("a", np.zeros(100))}))
-    assert kept.nbytes <= 2000
-    assert kept.get(9) is not None
-    assert kept.get(0) is None
 
 
 # Texts side by side

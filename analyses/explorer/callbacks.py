@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
-import xarray as xr
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, no_update
 
 from analyses.explorer import figures, parts
 from analyses.explorer.address import from_address, to_address
 from analyses.explorer.desk import Desk
 from analyses.explorer.events import act, elsewhere, remark, settled
+from analyses.explorer.figures import FIGURES
 from analyses.explorer.page import PANELS
 from analyses.explorer.session import Session
 from analyses.explorer.state import State as Looked
@@ -21,17 +21,6 @@ Json = dict[str, Any]
 
 LIVE_SECONDS = 0.15
 """For which texts are continued before the page is told."""
-
-FIGURES: dict[str, tuple[Callable[[Looked], str], Callable[[xr.Dataset, Looked], Json]]] = {
-    "lens": (lambda at: ("tuned" if at.lens == "tuned" else "lens") + at.suffix, figures.lens),
-    "patching": (lambda at: "patching", figures.patching),
-    "head": (lambda at: f"attention{at.suffix}", figures.head),
-    "heads": (lambda at: f"attention{at.suffix}", figures.heads),
-    "cone": (lambda at: "cone", figures.cone),
-    "gain": (lambda at: "gain", figures.gain),
-    "attribution": (lambda at: "attribution", figures.attribution),
-}
-"""The result that each figure is of, and what draws it."""
 
 
 def register(app: Dash, desk: Desk, start: Looked) -> None:
@@ -50,6 +39,7 @@ def _sent(desk: Desk, session: Session, number: int, message: str = "") -> Json:
     """A session as the tab keeps it."""
     length = max(tokens.shape[1] for tokens in desk.asked(session.state).tokens.values())
     said = {"number": number, "message": message, "address": to_address(session.state), "length": length}
+    said["runs"] = parts.runs(session)
     return session.to_json() | said
 
 
@@ -113,9 +103,6 @@ def _texts(app: Dash, desk: Desk) -> None:
             State("now", "data"),
             prevent_initial_call=True,
         )(_told(tell))
-    app.callback(
-        Output("told-past", "data"), Input("need-past", "data"), State("session", "data"), prevent_initial_call=True
-    )(_told(lambda given: parts.runs(Session.from_json(given))))
 
     @app.callback(
         Output("code", "children"), Output("code-shown", "opened"), Input("show-code", "n_clicks"), State("now", "data"),
@@ -130,8 +117,6 @@ def _texts(app: Dash, desk: Desk) -> None:
 
 
 def _figure(app: Dash, desk: Desk, name: str) -> None:
-    result, draw = FIGURES[name]
-
     @app.callback(
         Output(f"raw-{name}", "data"),
         Input(f"need-{name}", "data"),
@@ -141,9 +126,8 @@ def _figure(app: Dash, desk: Desk, name: str) -> None:
     def view(need: Any, given: Any) -> Any:
         if need is None:
             return None
-        state = Looked.from_json(given)
         try:
-            return draw(desk.result(result(state), state), state)
+            return desk.figure(name, Looked.from_json(given))
         except InterpError as error:
             return {"problem": str(error)}
 
@@ -178,7 +162,7 @@ def _saved(app: Dash, desk: Desk) -> None:
                 return no_update
             found = table(edges)
         elif name in FIGURES:
-            found = table(desk.result(FIGURES[name][0](state), state))
+            found = table(desk.result(FIGURES[name].result(state), state))
         else:
             return no_update
         return dcc.send_string(found.to_csv(index=False), f"{name}.csv")
@@ -281,8 +265,8 @@ def _in_browser(app: Dash) -> None:
     def named(function: str) -> ClientsideFunction:
         return ClientsideFunction(namespace="explorer", function_name=function)
 
-    needs = ["texts", "runs", "past", "look", "live", *PANELS]
-    app.clientside_callback(
+    needs = ["texts", "runs", "look", "live", *PANELS]
+    app.clientside_callback(  # the only one of the session: Dash takes some 10 ms for each
         named("needs"), [Output("now", "data"), *[Output(f"need-{name}", "data") for name in dict.fromkeys(needs)]],
         Input("session", "data"), prevent_initial_call=True,
     )  # fmt: skip
@@ -295,18 +279,10 @@ def _in_browser(app: Dash) -> None:
         )  # fmt: skip
     fields = ("model", "clean", "corrupt", "answer", "wrong", "changed", "site", "shown", "lens", "temperature")
     app.clientside_callback(
-        named("filled"), [*[Output(name, "value") for name in (*fields, "dose")], Output("selection", "children")],
-        Input("session", "data"), prevent_initial_call=True,
-    )  # fmt: skip
-    app.clientside_callback(
         named("changed"), Output("nowhere", "children"), [Input(name, "value") for name in (*fields, "task", "dose")],
         State("session", "data"), prevent_initial_call=True,
     )  # fmt: skip
-    app.clientside_callback(
-        named("marked"), Output("nowhere", "title"), Input("session", "data"),
-        prevent_initial_call=True,
-    )  # fmt: skip
-    for name in ("texts", "runs", "look", "past"):
+    for name in ("texts", "runs", "look"):
         app.clientside_callback(
             named(f"show_{name}"),
             Output(f"told-{name}", "storage_type"),

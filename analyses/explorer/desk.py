@@ -1,18 +1,18 @@
 """What the server has: models, and what was made of them. Everything else is in the tabs."""
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import xarray as xr
+from plotly.io.json import to_json_plotly
 
 from analyses.circuits import edge_patching
 from analyses.explorer.asked import Asked, read
 from analyses.explorer.changes import obstacle
 from analyses.explorer.code import as_python
 from analyses.explorer.effects import Effects, effects
-from analyses.explorer.kept import KeptResults
+from analyses.explorer.figures import FIGURES, Drawn
+from analyses.explorer.kept import Kept
 from analyses.explorer.live import Lives
 from analyses.explorer.measures import MEASURES, key_of
 from analyses.explorer.models import Models
@@ -25,68 +25,83 @@ from interp.config import ModelConfig
 from interp.model import Transformer
 from interp.zoo import task
 
-MOST_ASKED = 16
-"""Pairs of prompts whose reading is kept."""
+MOST_ASKED, MOST_EFFECTS = 16, 512
+"""Pairs of prompts whose reading is kept, and sets of changes whose effects are."""
+
+MOST_BYTES, MOST_DRAWN = 400_000_000, 100_000_000
+"""Of results, and of figures of them as JSON."""
+
+Value = TypeVar("Value")
 
 
 class Desk:
     """The models and everything measured of them.
 
     Args:
-        given: models that are loaded already, by name.
+        given: models that are loaded already, by name; their weights stay as they are, for what is measured of them is kept.
     """
 
     def __init__(self, given: Mapping[str, Transformer] | None = None) -> None:
-        self.models, self.kept, self.jobs = Models(given), KeptResults(), Jobs()
+        self.models, self.jobs = Models(given), Jobs()
         self.lives = Lives(self.models)
-        self._asked: OrderedDict[tuple[str, ...], Asked] = OrderedDict()
-        self._configs: dict[str, ModelConfig] = {}
-        self._lock = threading.Lock()
+        self.kept: Kept[xr.Dataset] = Kept(MOST_BYTES, lambda result: result.nbytes)
+        self.drawn: Kept[Drawn] = Kept(MOST_DRAWN, lambda drawn: len(to_json_plotly(drawn)))
+        self._asked: Kept[Asked] = Kept(MOST_ASKED)
+        self._effects: Kept[Effects] = Kept(MOST_EFFECTS)
+        self._obstacles: Kept[tuple[str, ...]] = Kept(MOST_EFFECTS)
+        self._configs: Kept[ModelConfig] = Kept(MOST_ASKED)
 
     def asked(self, state: State) -> Asked:
         """A state's prompts and answers. Raises InterpError for what the model cannot take."""
-        found = self._asked.get(_texts(state))
-        if found is not None:  # without waiting for a turn
-            return found
-        with self.models.use(state.model) as model:
-            return self._read(model, state)
+        return self._of(self._asked, state, _texts(state), lambda model: read(model, state))
 
     def config(self, name: str) -> ModelConfig:
         """The shape of a model. Raises InterpError for a name that is not in the list."""
-        if name not in self._configs:
-            with self.models.use(name) as model:
-                self._configs[name] = model.config
-        return self._configs[name]
-
-    def _read(self, model: Transformer, state: State) -> Asked:
-        found = self._asked.get(_texts(state))
-        if found is None:
-            found = read(model, state)
-            with self._lock:
-                self._asked[_texts(state)] = found
-                while len(self._asked) > MOST_ASKED:
-                    self._asked.popitem(last=False)
-        return found
+        return self._of(self._configs, State(model=name), (), lambda model: model.config)
 
     def result(self, name: str, state: State) -> xr.Dataset:
         """The result of a view. Raises InterpError where it cannot be had, with the reason."""
         key = key_of(name, state)
-        found = self.kept.get(key)
+        return self._of(self.kept, state, key, lambda model: MEASURES[name](model, state, self._read(model, state)))
+
+    def figure(self, name: str, state: State) -> Drawn:
+        """A figure as the page takes it. Raises InterpError as `result`."""
+        one = FIGURES[name]
+        of = one.result(state)
+        key = (self.models.loading(state.model), name, key_of(of, state), *(getattr(state, at) for at in one.shows))
+        found = self.drawn.get(key)
         if found is not None:
             return found
-        with self.models.use(state.model) as model:
-            return self.kept.of(key, lambda: MEASURES[name](model, state, self._read(model, state)))
+        result = self.result(of, state)
+        drawn = one.draw(result, state)
+        return self.drawn.put(key, drawn) if key[0] == self.models.loading(state.model) else drawn
 
     def effects(self, state: State) -> Effects:
         """Predictions, and what the changes do to them. Raises InterpError for a change that cannot be made."""
-        with self.models.use(state.model) as model:
-            return effects(model, self._read(model, state), state)
+        return self._of(
+            self._effects, state, _changes(state), lambda model: effects(model, self._read(model, state), state)
+        )
 
     def obstacles(self, state: State) -> tuple[str, ...]:
         """Why each change cannot be made in this model and these texts; empty where it can."""
-        with self.models.use(state.model) as model:
+
+        def compute(model: Transformer) -> tuple[str, ...]:
             asked = self._read(model, state)
             return tuple(obstacle(model, asked, state, one) for one in state.changes)
+
+        return self._of(self._obstacles, state, _changes(state), compute)
+
+    def _of(self, kept: Kept[Value], state: State, key: Hashable, compute: Callable[[Transformer], Value]) -> Value:
+        """What is kept of the weights of a state's model and of a key, without waiting for a turn; else computed."""
+        found = kept.get((self.models.loading(state.model), key))
+        if found is not None:
+            return found
+        with self.models.use(state.model) as model:  # while it is in use its weights stay those that the key names
+            return kept.of((self.models.loading(state.model), key), lambda: compute(model))
+
+    def _read(self, model: Transformer, state: State) -> Asked:
+        """As `asked`, by who has the turn."""
+        return self._asked.of((self.models.loading(state.model), _texts(state)), lambda: read(model, state))
 
     def possible(self, state: State) -> State:
         """The state without the changes that cannot be made."""
@@ -116,7 +131,7 @@ class Desk:
 
     def circuit(self, state: State) -> xr.Dataset | None:
         """What every edge of the model does, where it was measured."""
-        return self.kept.get(_circuit_key(state))
+        return self.kept.get((self.models.loading(state.model), _circuit_key(state)))
 
     def start_circuit(self, state: State, own: Iterable[str] = ()) -> str:
         """Patch every edge in the background; the name of the work. `own` is that of the same tab, see `Jobs.start`."""
@@ -126,8 +141,9 @@ class Desk:
 
         def compute() -> None:
             model = self.models.loaded(state.model)
+            weights = self.models.loading(state.model)  # another may be loaded while the work lets others in
             found = edge_patching(model, state.clean, state.corrupt, answer=answer, wrong=wrong)
-            self.kept.put(_circuit_key(state), found)
+            self.kept.put((weights, _circuit_key(state)), found)
 
         return self._started("Patching every edge", compute, state, own)
 
@@ -160,3 +176,7 @@ def _texts(state: State) -> tuple[str, ...]:
 
 def _circuit_key(state: State) -> tuple[str, ...]:
     return ("circuit", *_texts(state))
+
+
+def _changes(state: State) -> tuple[Hashable, ...]:
+    return (*_texts(state), state.base, state.changes)

@@ -1,6 +1,7 @@
 """Figures of the page: those of `analyses.plots`, with what a click on a cell means."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import unescape
 from typing import Any
@@ -27,6 +28,9 @@ TIGHTEST = 0.8
 EDGES = 40
 """Of a circuit that are drawn."""
 
+Drawn = dict[str, Any]
+"""A figure as the page takes it, see `shown`."""
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -46,7 +50,7 @@ class Cells:
     first: int = 0
 
 
-def lens(result: xr.Dataset, state: State) -> dict[str, Any]:
+def lens(result: xr.Dataset, state: State) -> Drawn:
     """Logit or tuned lens; of a long text the tokens about the selected one."""
     count = result.sizes["position"]
     start = max(0, min(count - MOST, state.position - MOST // 2))
@@ -59,20 +63,20 @@ def lens(result: xr.Dataset, state: State) -> dict[str, Any]:
     return shown(figure, Cells(rows, columns))
 
 
-def patching(result: xr.Dataset, state: State) -> dict[str, Any]:
+def patching(result: xr.Dataset, state: State) -> Drawn:
     """The grid of patches: layer by position, or layer by head."""
     rows = [{"layer": int(layer)} for layer in result["layer"].to_numpy()]
     inner = "head" if "head" in result["effect"].dims else "position"
     return shown(plot(result), Cells(rows, [{inner: at} for at in range(result.sizes[inner])]))
 
 
-def head(result: xr.Dataset, state: State) -> dict[str, Any]:
+def head(result: xr.Dataset, state: State) -> Drawn:
     """The pattern of the selected head."""
     places = [{"position": at} for at in range(result.sizes["key"])]
     return shown(plot_head(result, layer=state.layer, head=state.head), Cells(places, []))
 
 
-def heads(result: xr.Dataset, state: State) -> dict[str, Any]:
+def heads(result: xr.Dataset, state: State) -> Drawn:
     """All heads of the selected layer."""
     return shown(
         plot_attention(result, layer=state.layer),
@@ -80,14 +84,14 @@ def heads(result: xr.Dataset, state: State) -> dict[str, Any]:
     )
 
 
-def attribution(result: xr.Dataset, state: State) -> dict[str, Any]:
+def attribution(result: xr.Dataset, state: State) -> Drawn:
     """What each part writes towards the answer, and what each head does."""
     rows = [{"layer": at} for at in range(result.sizes["layer"])]
     columns = [{"head": at} for at in range(result.sizes["head"])]
     return shown(plot(result), Cells(rows, columns, axes=[("x2", "y2"), ("x3", "y3"), ("x4", "y4")]))
 
 
-def cone(result: xr.Dataset, state: State) -> dict[str, Any]:
+def cone(result: xr.Dataset, state: State) -> Drawn:
     """Where a disturbance is, at each layer and position."""
     layers = [int(layer) for layer in result["layer"].to_numpy()]
     rows = [{"layer": min(layer, layers[-1] - 1)} for layer in layers]
@@ -100,18 +104,18 @@ def cone(result: xr.Dataset, state: State) -> dict[str, Any]:
     return shown(figure, Cells(rows, columns, first=layers[0]))
 
 
-def gain(result: xr.Dataset, state: State) -> dict[str, Any]:
+def gain(result: xr.Dataset, state: State) -> Drawn:
     """How it grows with depth."""
     return shown(plot(result), Cells(axes=[]))
 
 
-def circuit(result: xr.Dataset, state: State) -> dict[str, Any]:
+def circuit(result: xr.Dataset, state: State) -> Drawn:
     """The edges that matter most."""
     chosen = Circuit.from_scores(result, count=min(EDGES, result.sizes["edge"]))
     return shown(plot_circuit(chosen), Cells(axes=[]))
 
 
-def live(texts: Live) -> dict[str, Any]:
+def live(texts: Live) -> Drawn:
     """KL and h of two texts that are being written."""
     fig = make_subplots(1, 2, subplot_titles=["KL(clean || corrupt)", "h: the draws differ"], horizontal_spacing=0.12)
     for column, (values, units) in enumerate(((texts.kl, "nats"), (texts.h, "probability")), start=1):
@@ -126,7 +130,7 @@ def live(texts: Live) -> dict[str, Any]:
     return shown(fig, Cells(axes=[]))
 
 
-def shown(figure: go.Figure, cells: Cells) -> dict[str, Any]:
+def shown(figure: go.Figure, cells: Cells) -> Drawn:
     """A figure as the page takes it: as JSON, in words, with its size and its cells. Its title is kept for downloads."""
     title = str(figure.layout.title.text or "")
     below = re.search("<sup>(.*?)</sup>", title, re.DOTALL)
@@ -140,3 +144,30 @@ def shown(figure: go.Figure, cells: Cells) -> dict[str, Any]:
         "height": float(figure.layout.height or 450),
         "cells": {name: getattr(cells, name) for name in ("rows", "columns", "curves", "axes", "first")},
     }
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a state.
+
+    Args:
+        result: the name of the result that it is of.
+        draw: what draws it.
+        shows: what of the selection it depends on, besides the result.
+    """
+
+    result: Callable[[State], str]
+    draw: Callable[[xr.Dataset, State], Drawn]
+    shows: tuple[str, ...] = ()
+
+
+FIGURES: dict[str, Figure] = {
+    "lens": Figure(lambda at: ("tuned" if at.lens == "tuned" else "lens") + at.suffix, lens, ("position",)),
+    "patching": Figure(lambda at: "patching", patching),
+    "head": Figure(lambda at: f"attention{at.suffix}", head, ("layer", "head")),
+    "heads": Figure(lambda at: f"attention{at.suffix}", heads, ("layer",)),
+    "cone": Figure(lambda at: "cone", cone),
+    "gain": Figure(lambda at: "gain", gain),
+    "attribution": Figure(lambda at: "attribution", attribution),
+}
+"""Those that are drawn as the state changes."""

@@ -68,9 +68,10 @@ class Lives:
 
     def to(self, state: State, steps: int, seconds: float) -> Live:
         """The texts of a state, continued until they have so many steps or the time is over; at least by one step."""
-        key = (state.model, state.clean, state.corrupt, state.temperature, state.seed)
         end = time.monotonic() + seconds
         with self._models.use(state.model) as model:
+            weights = self._models.loading(state.model)
+            key = (weights, state.clean, state.corrupt, state.temperature, state.seed)
             with self._lock:
                 live = self._live.get(key)
             live = Live(model, state) if live is None else live

@@ -28,6 +28,7 @@ class Models:
         self._given, self._most = dict(given or {}), most
         self._loaded: OrderedDict[str, Transformer] = OrderedDict()
         self._turns: dict[str, Turns] = {}
+        self._times: dict[str, int] = {}
         self._lock = threading.Lock()
         here = [one.name for one in listed() if one.config is not None and one.revision is None]
         self.names: list[str] = list(dict.fromkeys([*self._given, *here]))
@@ -47,6 +48,10 @@ class Models:
         with self._lock:
             return self._turns.setdefault(name, Turns())
 
+    def loading(self, name: str) -> tuple[str, int]:
+        """What tells the weights of a name from those that were loaded by it before: how often it was loaded."""
+        return name, self._times.get(name, 0)
+
     def loaded(self, name: str) -> Transformer:
         """The model, by who has its turn."""
         if name in self._given:
@@ -60,6 +65,7 @@ class Models:
             raise InterpError(f"{WHO}: {name} has no tokenizer, so no text can be given to it here.")
         with self._lock:
             self._loaded[name] = model
+            self._times[name] = self._times.get(name, 0) + 1
             while len(self._loaded) > self._most:
                 self._loaded.popitem(last=False)
         return model

@@ -55,8 +55,8 @@ def page(models: Sequence[str]) -> Component:
 
 
 STORES = (
-    "session", "now", "event", "scheme", "need-texts", "need-runs", "need-past", "need-look", 
-    "told-texts", "told-runs", "told-past", "told-look", "wanted", "saved", "begin", "begun", "need-jobs", "told-jobs",
+    "session", "now", "event", "scheme", "need-texts", "need-runs", "need-look",
+    "told-texts", "told-runs", "told-look", "wanted", "saved", "begin", "begun", "need-jobs", "told-jobs",
     "live-ask", "live-told",
     *(f"{kind}-{name}" for name in PANELS for kind in ("need", "raw")),
 )  # fmt: skip

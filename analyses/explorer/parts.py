@@ -50,7 +50,7 @@ def attended(result: xr.Dataset, state: State) -> Json:
     shares = np.nan_to_num(one.isel(query=at).to_numpy()).tolist()
     tokens = result["key_token"].isel(prompt=0).to_numpy()
     return {
-        "said": f"Head {state.layer}.{state.head} from position {at}{beyond}: the darker, the more attention.",
+        "said": f"Head {state.layer}.{state.head} from position {at}{beyond}: the bluer, the more attention.",
         "tokens": [
             {
                 "text": visible(str(token)),
@@ -103,10 +103,10 @@ def _numbers(effect: Effect) -> list[str]:
     return [f"{effect.moved:+.4f}", "–" if effect.share is None else f"{effect.share:.3f}", f"{effect.kl:.3g}"]
 
 
-def runs(session: Session) -> Json:
+def runs(session: Session) -> list[Json]:
     """The runs before this one, the latest first."""
     latest = list(enumerate(session.past))[: -MOST_RUNS - 1 : -1]
-    return {"runs": [{"number": number, "called": called(one)} for number, one in latest]}
+    return [{"number": number, "called": called(one)} for number, one in latest]
 
 
 def written(live: Live) -> Json:

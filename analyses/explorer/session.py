@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from analyses.explorer.address import from_address, to_address
@@ -14,6 +15,10 @@ MOST_PAST = 30
 
 SELECTION = ("layer", "position", "head", "site", "shown", "lens", "temperature", "seed")
 """What is looked at; going to another place is no step that is undone."""
+
+
+# A tab sends all of its past with every event; most of it was read before.
+_read, _written = lru_cache(maxsize=512)(from_address), lru_cache(maxsize=512)(to_address)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Session:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; what is past by its addresses, which are short."""
-        return {"state": self.state.to_json(), "past": [to_address(one) for one in self.past]}
+        return {"state": self.state.to_json(), "past": [_written(one) for one in self.past]}
 
     @classmethod
     def from_json(cls, given: Any) -> "Session":
@@ -57,7 +62,7 @@ class Session:
         past = given.get("past", [])[-MOST_PAST:]
         if not all(isinstance(one, str) for one in past):
             raise InterpError(f"{WHO}: what was sent is no session. Reload the page.")
-        return cls(State.from_json(given.get("state")), tuple(map(from_address, past)))
+        return cls(State.from_json(given.get("state")), tuple(map(_read, past)))
 
 
 def same_run(one: State, other: State) -> bool:

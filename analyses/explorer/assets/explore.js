@@ -159,10 +159,12 @@
     if (!scheme || (before.raw === raw && before.dark === dark)) return same;
     shown[name] = { raw, dark };
     const { figure, less } = laid(raw, dark);
-    setTimeout(() => {  // once its place is on the page
-      if (shown[name].raw !== raw) return;
+    const draw = () => {
+      if (shown[name].raw !== raw || shown[name].dark !== dark) return;
       window.Plotly.react(plotOf(name), figure.data, figure.layout, CONFIG).then(() => fit(name)).then(() => { listen(name); mark(name); });
-    }, 0);
+    };
+    if (LATER.includes(name)) whenIdle(draw);
+    else setTimeout(draw, 0);  // once its place is on the page
     return [raw.said, false, { "--w": raw.width + "px", "--h": raw.height - less + "px" }, raw.words, false];
   }
   // On a narrow page a column that is selected anew is brought into view; at first the names of the rows are.
@@ -178,6 +180,10 @@
     if (at < wide.scrollLeft + 20 || at > wide.scrollLeft + wide.clientWidth - 20) wide.scrollLeft = at - wide.clientWidth / 2;
   }
 
+  // What nobody asked for first waits while an event is answered, so that it does not hold up the next one.
+  function whenIdle(act) {
+    requestIdleCallback(() => { if (waiting.event) setTimeout(() => whenIdle(act), 30); else act(); }, { timeout: 300 });
+  }
   const remembered = {}, later = {};
   const LATER = ["cone", "gain"];  // after the numbers, which are there sooner
   function needs(sent) {
@@ -187,12 +193,15 @@
     next("begin");
     next("wanted");
     history.replaceState(null, "", sent.address || location.pathname);
+    fill(sent);
+    show_past(sent.runs);
+    requestAnimationFrame(() => { markAll(); markTokens(); });
     const at = sent.state, base = at.corrupt ? at.changed : "clean", text = at.shown === "corrupt" && at.corrupt ? at.corrupt : at.clean;
     const changedText = base === "clean" ? at.clean : at.corrupt, pair = [at.model, at.clean, at.corrupt, at.answer, at.wrong];
     const spread = at.changes.filter((one) => one.kind === "inject" && one.on).pop();
     const open = document.getElementById("open-attribution");
     const told = {
-      texts: [...pair, base], runs: [...pair, base, at.changes], past: sent.past,
+      texts: [...pair, base], runs: [...pair, base, at.changes],
       look: [at.model, text, at.layer, at.head, at.position], live: [at.model, at.clean, at.corrupt, at.temperature, at.seed],
       lens: [at.model, text, at.lens, sent.length > 16 ? at.position : 0], patching: [...pair, base, at.site],
       head: [at.model, text, at.layer, at.head], heads: [at.model, text, at.layer],
@@ -216,20 +225,16 @@
   const writing = (name) => WRITTEN.includes(name) && document.activeElement && document.activeElement.id === name;
   // Fields show the state, but for the one that is being written in; what is as it was is not set again.
   const filledWith = {};
-  function filled(sent) {
+  function fill(sent) {
     const at = sent.state;
-    const told = (name, now) => {
-      if (filledWith[name] === now) return nothing();
-      filledWith[name] = now;
-      return now;
-    };
+    const told = (name, now) => { if (filledWith[name] !== now) set(name, { value: filledWith[name] = now }); };
     say(sent.message);
-    const values = FIELDS.map((name) => (writing(name) && value(name) !== at[name] ? nothing() : told(name, at[name])));
+    for (const name of FIELDS) if (!writing(name) || value(name) === at[name]) told(name, at[name]);
     const dosing = at.changes[dosed()];
     sayDose();
-    const place = "Layer " + at.layer + ", position " + at.position + ", head " + at.head;
-    return [...values, dosing && onSlider(dosing.amount) ? told("dose", Math.log10(dosing.amount)) : nothing(),
-      told("place", place + ". Arrow keys move it on tokens and figures, with Shift the head; Escape goes back to the last token, in layer 0 and head 0.")];
+    if (dosing && onSlider(dosing.amount)) told("dose", Math.log10(dosing.amount));
+    put("selection", "Layer " + at.layer + ", position " + at.position + ", head " + at.head +
+      ". Arrow keys move it on tokens and figures, with Shift the head; Escape goes back to the last token, in layer 0 and head 0.");
   }
 
   // A field that is left, and holds what was refused, shows the state again; what was written last has been sent by then.
@@ -322,18 +327,22 @@
     markTokens();
     return nothing();
   }
-  function show_past(told) {
-    if (!told) return nothing();
-    const listed = (told.runs || []).map((one) => made("button", { class: "run", "data-do": "back", "data-number": one.number }, one.called));
-    put("runs", ...(listed.length ? listed : [soft(told.problem || "Runs before this one will stand here.")]));
-    return nothing();
+  let past = null;
+  function show_past(runs) {
+    const key = JSON.stringify(runs);
+    if (past === key) return;
+    past = key;
+    const listed = runs.map((one) => made("button", { class: "run", "data-do": "back", "data-number": one.number }, one.called));
+    put("runs", ...(listed.length ? listed : [soft("Runs before this one will stand here.")]));
   }
   function show_runs(told) {
     if (!told) return nothing();
-    for (const name of Object.keys(later)) {
-      set("need-" + name, { data: later[name] });
-      delete later[name];
-    }
+    whenIdle(() => {
+      for (const name of Object.keys(later)) {
+        set("need-" + name, { data: later[name] });
+        delete later[name];
+      }
+    });
     if (told.problem) {
       put("predictions", soft(told.problem));
       put("changes");
@@ -373,11 +382,6 @@
       token.setAttribute("aria-pressed", String(own));
       token.tabIndex = own ? 0 : -1;
     }
-  }
-  function marked(sent) {
-    session = sent;
-    requestAnimationFrame(() => { markAll(); markTokens(); });
-    return nothing();
   }
 
   // Work in the background: the tab keeps the list, through a reload too.
@@ -449,7 +453,7 @@
   }
   const ask = (steps) => set("live-ask", { data: { steps: steps + 4, ask: texts, count: ++asked } });
 
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { explorer: { needs, drawn, filled, changed, marked, worked, watched, saved, lived, show_texts, show_runs, show_past, show_look } });
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { explorer: { needs, drawn, changed, worked, watched, saved, lived, show_texts, show_runs, show_look } });
 
   // Clicks, keys and drags on what the server has made.
   document.addEventListener("click", (event) => {
