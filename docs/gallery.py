@@ -118,6 +118,7 @@ class Examples:
                 model, clean, Replace(corrupt), temperatures=(0.5, 0.8, 1.0, 1.3, 1.8), lengths=(8, 16, 24), seeds=3
             ),
             "external_verdict": self.outside,
+            "cascade_wavefront": lambda: cascade.wavefront(model, PROMPT, Replace([OTHER]), steps=20),
             "joined_verdict": lambda: cascade.joined_verdict(self.inside(), self.outside(), gain=self.gain(), coupled=self.texts()),
         }  # fmt: skip
 

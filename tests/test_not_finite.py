@@ -213,6 +213,7 @@ def test_heads_taken_out_of_it_are_neither_right_nor_wrong():
         lambda model, tokens: cascade.gain(model, tokens, dose=None),
         lambda model, tokens: cascade.driven(model, tokens, steps=4, seeds=1, horizon=2),
         lambda model, tokens: cascade.commitment(model, tokens, steps=4, seeds=1),
+        lambda model, tokens: cascade.wavefront(model, tokens[:1], steps=2),
         cascade.precision,
         cascade.stable_regions,
         cascade.rasters,

@@ -50,3 +50,4 @@ from .stable_regions import plot_stable_regions as plot_stable_regions
 from .survival import plot_survival as plot_survival
 from .temperature import plot_temperature as plot_temperature
 from .verdict import plot_verdict as plot_verdict
+from .wavefront import plot_wavefront as plot_wavefront

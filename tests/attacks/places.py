@@ -426,6 +426,10 @@ def outside() -> Iterator[Place]:
             lambda **k: cascade.commitment(MODEL, TOKENS, cascade.Unrelated(), **({"seeds": 2, "steps": 8} | k)),
             {"seeds": 3, "steps": 6, "seed": 3},
         ),
+        "wavefront": (
+            lambda **k: cascade.wavefront(MODEL, ONE, **({"steps": 2, "twin": False} | k)),
+            {"steps": 3, "seed": 3},
+        ),
     }
     yield from each_argument(calls, lambda _, argument: {"lowest": 0 if argument == "seed" else 1})
     for name, good in (("position", 3), ("token", 1)):
