@@ -25,7 +25,7 @@ from interp.head_weights import HeadWeights
 from interp.hooks import Points, unless_changed
 from interp.initial import initialise
 from interp.key_values import KeyValues
-from interp.linear import Linear, linear
+from interp.linear import Linear
 from interp.modes import may_reuse
 from interp.names import Selection, block_name, hook_axes
 from interp.norms import head_norms, norm_or_nothing
@@ -130,8 +130,8 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig, points: Points, layer: int) -> None:
         super().__init__()
         bias = config.has_mlp_bias
-        self.input = Linear(config.d_model, config.d_mlp, bias=bias, any_layout=True)
-        self.gate = Linear(config.d_model, config.d_mlp, bias=bias, any_layout=True) if config.mlp == "gated" else None
+        self.input = Linear(config.d_model, config.d_mlp, bias=bias)
+        self.gate = Linear(config.d_model, config.d_mlp, bias=bias) if config.mlp == "gated" else None
         self.output = Linear(config.d_mlp, config.d_model, bias=bias)
         self.activation = ACTIVATIONS[config.activation]
         self.hook_pre, self.hook_pre_linear, self.hook_post = (
@@ -328,7 +328,7 @@ class Transformer(ListeningToInputs, Fingerprinted, Prompted, Generating, Copied
             columns: only these tokens.
         """
         return self.finished_logits(
-            linear(normed, self.W_U.mT[columns], None if self.b_U is None else self.b_U[columns])
+            F.linear(normed, self.W_U.mT[columns], None if self.b_U is None else self.b_U[columns])
         )
 
     def finished_logits(self, products: Float[Tensor, "*place vocab"]) -> Float[Tensor, "*place vocab"]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
-from interp.linear import linear
+from interp.fused import each_head
 
 
 @checked.once_a_kind
@@ -70,8 +70,8 @@ def test_a_call_is_made_once_however_it_is_checked() -> None:
 
 
 def test_the_packages_are_checked() -> None:
-    with pytest.raises(TypeCheckError, match="weight"):
-        linear(torch.zeros(2, 3), "weights")  # type: ignore[arg-type]
+    with pytest.raises(TypeCheckError, match="heads"):
+        each_head(torch.zeros(1, 2, 3, 4), "several")  # type: ignore[arg-type]
 
 
 def test_closures_of_the_same_lines_are_checked_as_one_and_do_their_own() -> None:

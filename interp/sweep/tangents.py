@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.errors import ConfigError
 from interp.fused import each_head
-from interp.linear import linear
 from interp.model import MLP, Attention, Block, Transformer
 from interp.names import block_name
 from interp.norms import Norm
@@ -106,10 +106,10 @@ class LinearMLP:
     def push(self, t: Tensor, places: slice) -> Tensor:
         w = {name: weight.to(self._dtype) for name, weight in self._mlp.named_parameters()}
         gate = "input.weight" if self._active is None else "gate.weight"
-        post = linear(t, w[gate]) * self._slope[places]
+        post = F.linear(t, w[gate]) * self._slope[places]
         if self._active is not None:
-            post = post + linear(t, w["input.weight"]) * self._active[places]
-        return linear(post, w["output.weight"])
+            post = post + F.linear(t, w["input.weight"]) * self._active[places]
+        return F.linear(post, w["output.weight"])
 
     def pull(self, u: Tensor, places: slice) -> Tensor:
         w = {name: weight.to(self._dtype) for name, weight in self._mlp.named_parameters()}
@@ -145,7 +145,7 @@ class LinearAttention:
         """From positions `first` on, to the same: every position reads those before it, of which the earlier have no tangent."""
         last = first + t.shape[1]
         own, keys = slice(first, last), slice(0, last)
-        parts = torch.split(linear(t, self._attention.qkv.weight.to(t.dtype)), self._attention.widths, dim=-1)
+        parts = torch.split(F.linear(t, self._attention.qkv.weight.to(t.dtype)), self._attention.widths, dim=-1)
         q, k, v = (rearrange(part, "n p (h e) -> n p h e", e=self._config.d_head) for part in parts)
         q = self._turned(self._q_norm.push(q, own), own) * self._config.score_scale
         k = self._each_head(self._turned(self._k_norm.push(k, own), own)) * self._config.score_scale
@@ -155,7 +155,7 @@ class LinearAttention:
         moved = self._softmax(scores if self._slope is None else scores * self._slope[:, own, keys], pattern)
         z = einsum(moved, self._v[keys], "n h i j, j h e -> n i h e")
         z = z + einsum(pattern[..., first:], self._each_head(v), "h i j, n j h e -> n i h e")
-        return linear(z.flatten(2), self._attention.o.weight.to(t.dtype))
+        return F.linear(z.flatten(2), self._attention.o.weight.to(t.dtype))
 
     def pull(self, u: Tensor, first: int, down_to: int) -> Tensor:
         """From positions `first` on, to positions `down_to` to the last of them."""
