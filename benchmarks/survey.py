@@ -4,7 +4,8 @@
 
 `loop`: patching heads over pairs of indirect objects of the embedded model, in one process, against a loop over the same calls, one pair
 at a time. `workers`: the same with one and two workers of Ray Data, from the first shard's end to the last's, so that starting Ray, which
-takes seconds whatever the data set, is apart. `memory`: peak memory of the process at 1,000 and 100,000 rows, of a small random model, so
+takes seconds whatever the data set, is apart; and beside one process of one thread, for one worker has the threads of all cores, two share
+them. `memory`: peak memory of the process at 1,000 and 100,000 rows, of a small random model, so
 that the latter takes minutes. `collect`: every stream of the embedded model and of smollm2-135m, against forward passes that keep
 nothing, with and without logits. Run it on an idle machine.
 """
@@ -73,8 +74,14 @@ def workers(console: Console, folder: Path, rows: int) -> None:
         rates[number] = (len(ends) - done) * (rows // 20) / (ends[-1] - ends[done - 1])
         said = "one process" if number is None else f"{number} workers of Ray"
         console.print(f"{said}: {rates[number]:.1f} rows/s, {whole:.1f} s with all that starts")
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    analyses.survey("smalltown", f"task:ioi:{rows // 5}", "activation_patching", out=folder / "thread", options=HEADS)
+    thread = rows // 5 / (time.perf_counter() - start)
+    torch.set_num_threads(os.cpu_count() or 1)
     console.print(
-        f"two workers against one {rates[2] / rates[1]:.2f} x; Ray at one worker costs {rates[None] / rates[1] - 1:+.1%}"
+        f"two workers against one {rates[2] / rates[1]:.2f} x, against one process of one thread ({thread:.1f} rows/s) "
+        f"{rates[2] / thread:.2f} x; Ray at one worker costs {rates[None] / rates[1] - 1:+.1%}"
     )
 
 

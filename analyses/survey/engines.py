@@ -30,18 +30,27 @@ def here(
 
 
 class RayWorker:
-    """A `Worker` in a process of its own, with a GPU of its own where it was given one."""
+    """A `Worker` in a process of its own, with a GPU of its own where it was given one.
+
+    Ray calls from another thread than it makes this in, and threads of torch that two threads of a process have set to work stand in each
+    other's way; so all is done in the one that calls.
+    """
 
     def __init__(
         self, model: str, options: Mapping[str, Any], folder: str, request: Mapping[str, Any], threads: int
     ) -> None:
-        torch.set_num_threads(threads)
-        device = "cuda" if os.environ.get("CUDA_VISIBLE_DEVICES") and torch.cuda.is_available() else "cpu"
-        self.worker = Worker(load(model, **{"device": device, **options}), Path(folder), request)
+        self._model, self._options, self._folder, self._request = model, options, Path(folder), request
+        self._threads = threads
+        self._worker: Worker | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The shards of a batch: their numbers, and rows."""
-        reports = [self.worker.shard(int(number)) for number in batch["shard"]]
+        if self._worker is None:
+            torch.set_num_threads(self._threads)
+            device = "cuda" if os.environ.get("CUDA_VISIBLE_DEVICES") and torch.cuda.is_available() else "cpu"
+            model = load(self._model, **{"device": device, **self._options})
+            self._worker = Worker(model, self._folder, self._request)
+        reports = [self._worker.shard(int(number)) for number in batch["shard"]]
         return {"shard": [report["shard"] for report in reports], "rows": [report["rows"] for report in reports]}
 
 
