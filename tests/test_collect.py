@@ -83,6 +83,29 @@ def test_stopped_it_goes_on_to_the_same(tmp_path, model, monkeypatch):
         analyses.collect(model, place, out=tmp_path / "a.zarr", names="hook_embed")
 
 
+@pytest.mark.parametrize("where", ["_make", "_keep"])
+def test_a_full_disk_is_named_and_the_same_call_goes_on(tmp_path, model, monkeypatch, where):
+    place = written(tmp_path / "rows.jsonl", pairs([6] * 10))
+    whole = opened(analyses.collect(model, place, out=tmp_path / "whole.zarr"))
+    monkeypatch.setattr(collecting, "BLOCK", 4)
+    told, real = [], getattr(collecting, where)
+
+    def full(*given):
+        told.append(given)
+        if len(told) == 3:
+            raise OSError(28, "No space left on device")
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collecting, where, full)
+        with pytest.raises(
+            InterpError, match=r"rows \d to \d cannot be written to .*part\.zarr: No space left on device"
+        ):
+            analyses.collect(model, place, out=tmp_path / "part.zarr")
+    part = opened(analyses.collect(model, place, out=tmp_path / "part.zarr"))
+    xr.testing.assert_equal(whole.load(), part.load())
+
+
 def test_a_lens_trained_on_what_was_collected_is_that_of_the_runs(tmp_path, model):
     tokens = random_tokens(12, 10)
     options = {"steps": 6, "rows": 3, "validate_every": 2, "learning_rate": 1e-2}
