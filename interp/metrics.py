@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+AT_ONCE = 2**17
+"""Numbers of each distribution that a divergence takes at once: its many steps then stay in a core's cache."""
+
 NEAR = 1e-2
 """Difference of two logarithms below which e^d - 1 - d is summed as a series: subtracting loses its digits."""
 
@@ -28,6 +31,12 @@ def kl_divergence(log_p: Float[Tensor, "*rows vocab"], log_q: Float[Tensor, "*ro
     As sum p (e^d - 1 - d) with d = ln q - ln p, which is the same since both sum to 1, has no negative terms, and keeps a KL far below
     the precision of the numbers: errors of d count in second order only.
     """
+    few = max(1, AT_ONCE // log_p.shape[-1])
+    pairs = zip(*(torch.split(each.reshape(-1, each.shape[-1]), few) for each in (log_p, log_q)), strict=True)
+    return torch.cat([_kl(p, q) for p, q in pairs]).reshape(log_p.shape[:-1])
+
+
+def _kl(log_p: Float[Tensor, "row vocab"], log_q: Float[Tensor, "row vocab"]) -> Float[Tensor, " row"]:
     p, q = log_p.exp(), log_q.exp()
     apart = (log_q - log_p).masked_fill(p == 0, 0.0)
     near = (apart.abs() < NEAR) & (p != 0)

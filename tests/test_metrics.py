@@ -65,6 +65,19 @@ def test_divergence_where_tokens_cannot_come_and_its_slope():
     torch.testing.assert_close(logits.grad, logits.detach().softmax(-1) - log_p.exp())  # q - p
 
 
+def test_divergences_are_the_same_however_many_are_taken_at_once(monkeypatch):
+    log_p, log_q = (torch.randn(3, 4, 7, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    found = []
+    for at_once in (1, 15, 2**17):
+        monkeypatch.setattr(metrics, "AT_ONCE", at_once)
+        kl = metrics.kl_divergence(log_p.log_softmax(-1), log_q.log_softmax(-1))
+        found.append((kl, *torch.autograd.grad(kl.sum(), (log_p, log_q))))
+    for one in found[1:]:
+        for a, b in zip(one, found[0], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-14, atol=1e-15)
+    assert metrics.kl_divergence(torch.zeros(0, 7), torch.zeros(0, 7)).shape == (0,)
+
+
 def test_certainty_has_no_nan_and_half_precision_is_raised():
     log_p = metrics.log_probabilities(torch.tensor([[0.0, -torch.inf]], dtype=torch.bfloat16))
     assert log_p.dtype == torch.float32

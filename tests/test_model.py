@@ -1,6 +1,7 @@
 """The forward pass: against `transformers`, against itself on other paths, and on bad input."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,21 @@ def test_weight_hash_follows_the_weights():
     assert before == tiny().weight_hash()
     model.W_E[0, 0] += 1
     assert model.weight_hash() != before
+
+
+def test_weight_hash_is_of_the_numbers_however_they_lie():
+    model, other = tiny(), tiny()
+    weight = other.blocks[0].mlp.input.weight
+    weight.data = weight.detach().T.contiguous().T
+    assert not weight.is_contiguous()
+    assert other.weight_hash() == model.weight_hash()
+    weight.data[1, 2] += 1
+    assert other.weight_hash() != model.weight_hash()
+    square = tiny(config=replace(TINY, d_head=8, d_mlp=16))
+    before = square.weight_hash()
+    weight = square.blocks[0].mlp.input.weight
+    weight.data = weight.detach().T  # the same bytes as another matrix
+    assert square.weight_hash() != before
 
 
 def test_config_to_logits_is_one_readable_file():
