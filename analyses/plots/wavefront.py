@@ -12,7 +12,7 @@ from analyses.plots.kinds import draws
 from analyses.plots.labels import LONGEST_TICK, label, model_name, short, subtitled
 from analyses.plots.theme import INK, SEQUENTIAL, TEMPLATE
 
-UNRELATED = 2**0.5
+UNRELATED, BRIGHTEST = 2**0.5, 1.5
 PANEL, COLUMN = 270, 26
 """Pixels: of a panel's height, and of a token's width."""
 
@@ -42,10 +42,10 @@ def plot_wavefront(result: xr.Dataset, *, animated: bool = False) -> go.Figure:
         one = result.sel(weights=name)
         ticks = _ticks(one)
         fig.add_heatmap(
-            z=distance[row], y=layers, colorscale=SEQUENTIAL, zmin=0, zmax=UNRELATED, hoverongaps=False, showscale=row == 0,
+            z=distance[row], y=layers, colorscale=SEQUENTIAL, zmin=0, zmax=BRIGHTEST, hoverongaps=False, showscale=row == 0,
             customdata=np.broadcast_to(np.array(ticks), (len(layers), length)),
             hovertemplate="%{customdata}<br>layer %{y}, position %{x}<br>distance %{z:.3f}<extra></extra>",
-            colorbar={"title": {"text": "distance of<br>the streams<br> ", "side": "top"}, "tickvals": [0, 0.5, 1, UNRELATED],
+            colorbar={"title": {"text": "distance of<br>the streams", "side": "top"}, "tickvals": [0, 0.5, 1, UNRELATED],
                       "ticktext": ["0: alike", "0.5", "1", "√2: unrelated"], "thickness": 14, "len": 1.0, "y": 0.5},
             row=row + 1, col=1,
         )  # fmt: skip
