@@ -172,8 +172,9 @@ def test_gain_figure(results, smalltown):
     line = next(t for t in figure.data if t.name == "smalltown")
     np.testing.assert_allclose(line.y, results["gain"]["log_gain"].mean("prompt"))
     assert "95 % bootstrap" in figure.layout.title.text
-    bars = next(t for t in figure.data if t.type == "bar" and t.name == "smalltown")
-    np.testing.assert_allclose(np.log(bars.y), np.log(results["gain"]["reproduction"].to_numpy()).mean(0)[:-1])
+    points = next(t for t in figure.data if t.mode == "markers" and t.name == "smalltown")
+    assert figure.layout.yaxis3.type == "log"
+    np.testing.assert_allclose(np.log(points.y), np.log(results["gain"]["reproduction"].to_numpy()).mean(0)[:-1])
     few = analyses.plot(
         results["gain"].isel(prompt=[0]).assign(log_gain_interval=results["gain"]["log_gain_interval"] * np.nan)
     )

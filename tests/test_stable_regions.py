@@ -1,5 +1,7 @@
 """Stable regions: affine models, quadratic forms, planted thresholds and jumps."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,9 @@ from interp import ModelConfig, Transformer
 from interp.errors import InterpError
 
 WIDTH = 6
+
+
+regions = sys.modules["analyses.cascade.stable_regions"]  # the package has a function of that name
 
 
 def affine() -> Transformer:
@@ -97,6 +102,23 @@ def test_crossing_by_hand():
     assert np.isnan(found[2])
     assert found[3] == pytest.approx(2 ** (2 / 3))
     assert crossing(response[:1], doses, np.array([64.0]))[0] == pytest.approx(8)  # beyond the doses
+
+
+@pytest.mark.parametrize("unlike", [False, True])
+def test_between_equal_activations_there_is_no_way_whatever_rounding_makes_of_it(monkeypatch, unlike):
+    """At the first layer the last position has its token's embedding and nothing else; rounding differs by processor, so it is put in."""
+    model, prompts = tiny(), random_tokens(2, 6)
+    prompts[:, -1] = torch.tensor([4, 9 if unlike else 4])
+    outputs = regions._Place._outputs
+
+    def rounded(self, *given):
+        exact = outputs(self, *given)
+        return exact * (1 + 1e-16 * torch.randn(exact.shape, generator=torch.Generator().manual_seed(0)).double())
+
+    monkeypatch.setattr(regions._Place, "_outputs", rounded)
+    distance = stable_regions(model, prompts, points=5)["distance"].to_numpy()
+    assert np.isnan(distance[:, 0]).all() != unlike
+    assert np.isfinite(distance[:, 1:]).all()
 
 
 def test_a_planted_jump_is_steep():

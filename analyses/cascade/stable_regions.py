@@ -161,7 +161,7 @@ class _Place:
         moved = self._outputs((torch.stack(self._here)[:, None] + share[:, None] * ends[:, None]).flatten(0, 1), Set)
         out = moved.reshape(len(self._layers), len(steps), -1)
         begun, left = ((out - end).norm(dim=-1) for end in (out[:, :1], out[:, -1:]))
-        whole = begun + left
+        whole = (begun + left).where(ends.any(-1, keepdim=True), 0.0)  # of equal activations all of it is rounding
         return torch.where(whole > 0, begun / whole, torch.nan).cpu().numpy()
 
     def inverse_exponents(

@@ -52,7 +52,7 @@ def plot_head(result: xr.Dataset, *, layer: int, head: int, prompt: int = 0) -> 
         zmin=0,
         zmax=1,
         hoverongaps=False,
-        colorbar={"title": {"text": "attention", "side": "right"}},
+        colorbar={"title": {"text": "attention", "side": "top"}},
     )
     fig.update_xaxes(title="key: attended to", tickangle=-60, **axis(keys))
     fig.update_yaxes(title="query: attends from", autorange="reversed", **axis(queries))
@@ -119,7 +119,7 @@ def plot_attention(result: xr.Dataset, *, prompt: int = 0, layer: int | None = N
             "colorscale": SCALE,
             "cmin": 0,
             "cmax": 1,
-            "colorbar": {"title": {"text": "attention", "side": "right"}},
+            "colorbar": {"title": {"text": "attention", "side": "top"}},
         },
         width=min(1100, 140 + 140 * heads),
         height=120 + 125 * layers,
@@ -144,7 +144,7 @@ def _picture(patterns: xr.Dataset, numbers: list[int], title: str, of: str) -> g
     fig.add_heatmap(
         z=np.round(z, 3).astype(np.float32), x=places[1], y=numbers[0] + places[0], colorscale=SCALE, zmin=0, zmax=1, hoverongaps=False,
         hovertemplate="layer %{y:.0f}, head %{x:.0f}<br>attention %{z:.3f}<extra></extra>",
-        colorbar={"title": {"text": "attention", "side": "right"}},
+        colorbar={"title": {"text": "attention", "side": "top"}},
     )  # fmt: skip
     ticks = {"showgrid": False, "ticks": ""}
     fig.update_xaxes(

@@ -14,6 +14,9 @@ from interp.errors import ResultError
 
 CURVES = (("gain", "ln G: whole disturbance", 1), ("relative_gain", "ln Γ: on site, relative to the stream", 2))
 
+TICKS = [one * 10.0**power for power in range(-3, 4) for one in (1, 2, 5)]
+"""Of k: on a logarithmic scale growth and its inverse are as far from 1, and a large first layer leaves the others apart."""
+
 
 @draws("cascade_gain")
 def plot_gain(result: xr.Dataset, *, null: xr.Dataset | None = None, theory: xr.Dataset | None = None) -> go.Figure:
@@ -56,7 +59,7 @@ def plot_gain(result: xr.Dataset, *, null: xr.Dataset | None = None, theory: xr.
     fig.update_xaxes(title="layer", dtick=1, col=3)
     fig.update_yaxes(title="nats", col=1)
     fig.update_yaxes(title="nats", col=2)
-    fig.update_yaxes(title="k", col=3)
+    fig.update_yaxes(title="k", type="log", tickvals=TICKS, col=3)
     fig.update_layout(
         template=TEMPLATE,
         title={"text": f"Growth of an injected disturbance<br><sup>{_band_name(result)}</sup>", "y": 0.96},
@@ -64,7 +67,6 @@ def plot_gain(result: xr.Dataset, *, null: xr.Dataset | None = None, theory: xr.
         height=450,
         margin={"t": 96, "b": 116},
         legend={"y": -0.28, "yanchor": "top", "x": 0, "xanchor": "left"},
-        barmode="group",
     )
     fig.update_annotations(font={"size": 13})
     return fig
@@ -82,8 +84,9 @@ def _draw(fig: go.Figure, result: xr.Dataset, color: str) -> None:
     k = np.exp(np.log(result["reproduction"].to_numpy()[:, :-1]).mean(0))
     bounds = result.get("log_reproduction_interval")
     error = None if bounds is None else whiskers(k, np.exp(bounds.to_numpy()[:, :-1]), INK)
-    fig.add_bar(
-        x=layers[:-1], y=k, error_y=error, name=name, legendgroup=name, showlegend=False, marker={"color": color},
+    fig.add_scatter(
+        x=layers[:-1], y=k, error_y=error, name=name, legendgroup=name, showlegend=False, mode="markers",
+        marker={"color": color, "size": 7},
         hovertemplate="layer %{x}<br>k = %{y:.3f}<extra></extra>", row=1, col=3,
     )  # fmt: skip
 
