@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analyses.architecture import architecture
 from analyses.extra import need
+from analyses.results import as_json
 from interp.errors import ResultError
 from interp.model import Transformer
 
@@ -51,11 +53,13 @@ class Activations:
         self.rows = len(self.tokens)
 
     def check_model(self, model: Transformer) -> None:
-        """Raise ResultError where they are of other weights."""
-        if self.about["weight_hash"] != model.weight_hash():
-            raise ResultError(
-                f"{self.path} holds activations of {self.about['model']} with other weights than {model.name} has."
-            )
+        """Raise ResultError where they are of other weights, or of another architecture."""
+        for what, own in (("weight_hash", model.weight_hash()), ("architecture", as_json(architecture(model)))):
+            if self.about.get(what) != own:
+                other = "weights" if what == "weight_hash" else what
+                raise ResultError(
+                    f"{self.path} holds activations of {self.about['model']} with other {other} than {model.name} has."
+                )
 
     def read(self, name: str, rows: Sequence[int]) -> Tensor:
         """The values of a hook point in some rows, [row, position, ...], in the dtype that they were kept in."""

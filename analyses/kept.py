@@ -40,11 +40,8 @@ class Kept:
             raise InterpError(f"{str(folder)[:80]!r} cannot keep parts: {said}.") from error
         if foreign:
             raise InterpError(f"{folder} is no folder of kept parts; name another, or an empty one.")
-        if about.exists() and _text(about) != asked:
-            raise InterpError(
-                f"{folder} holds parts of another request (other model, prompts or options). Name another folder, or delete it."
-            )
-        self._said = asked
+        self._about, self._said = about, asked
+        self._check()
 
     def part(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """The part of that name: read where it is there and whole, else computed and kept."""
@@ -52,15 +49,32 @@ class Kept:
             return compute()
         path = self._folder / f"{name}.safetensors"
         if path.exists():
+            self._check()
             with suppress(OSError, SafetensorError):  # damaged: it is written anew
                 if (there := _whole(regular(path))) is not None:
                     return there
         found = compute()
-        make_folder(self._folder)
-        write_whole(self._folder / "request.json", lambda about: about.write_text(self._said, encoding="utf-8"))
+        self._claim(self._folder)
         whole = {key: np.ascontiguousarray(values) for key, values in found.items()}
         write_whole(path, lambda temporary: save_file(whole, temporary, {DIGEST: _digest(whole)}))
         return found
+
+    def _check(self) -> None:
+        if self._about.exists() and _text(self._about) != self._said:
+            raise InterpError(
+                f"{self._about.parent} holds parts of another request (other model, prompts or options). Name another folder, or delete it."
+            )
+
+    def _claim(self, folder: Path) -> None:
+        """Say whose parts the folder has; of several processes that begin one, the first does, and others must ask for the same."""
+        make_folder(folder)
+        if not self._about.exists():
+            try:
+                write_whole(self._about, lambda about: about.write_text(self._said, encoding="utf-8"), overwrite=False)
+            except InterpError:
+                if not self._about.exists():
+                    raise
+        self._check()
 
 
 def _whole(path: Path) -> Arrays | None:

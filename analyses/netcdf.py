@@ -9,7 +9,7 @@ from interp.errors import ResultError
 from interp.files import regular
 
 RATIO = 1100
-"""How many times larger than its file an array may be; deflate packs no better than 1032 to 1."""
+"""How many times larger than its file all arrays together may be; deflate packs no better than 1032 to 1."""
 
 
 def read_netcdf(path: Path) -> xr.Dataset:
@@ -31,6 +31,7 @@ def read_netcdf(path: Path) -> xr.Dataset:
 
 
 def _check_own(path: Path) -> None:
+    size, room = 0, RATIO * path.stat().st_size
     with h5py.File(path, "r") as file:
         for name in file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -40,7 +41,8 @@ def _check_own(path: Path) -> None:
                 raise ResultError(f"{path}: {name!r} is no array; a result has no groups.")
             if array.external or array.is_virtual:
                 raise ResultError(f"{path}: the numbers of {name!r} lie in another file, and are not read.")
-            if array.size * array.dtype.itemsize > RATIO * path.stat().st_size:
+            size += array.size * array.dtype.itemsize
+            if size > room:
                 raise ResultError(
-                    f"{path}: {name!r} is said to have the shape {array.shape}, which no file of that size holds."
+                    f"{path}: {name!r} is said to have the shape {array.shape}, which no file of that size holds, with what is before it."
                 )

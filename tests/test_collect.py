@@ -1,7 +1,9 @@
 """Activations of a data set: what is in the file is what a run computes, and a lens trained on it is the lens trained on the runs."""
 
 import json
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from survey_data import pairs, written
 import analyses
 from analyses.activations import Activations
 from analyses.survey import collecting
+from interp import Transformer
 from interp.errors import HookError, InterpError, ResultError
 
 pytest.importorskip("zarr", reason="Zarr is not installed")
@@ -181,6 +184,61 @@ def test_killed_while_it_begins_it_can_begin_again(tmp_path, model, monkeypatch)
     (tmp_path / "a.zarr" / "done.json").write_text('{"rows": -5}')
     with pytest.raises(InterpError, match="no collection that can go on"):
         analyses.collect(model, place, out=tmp_path / "a.zarr")
+
+
+def test_only_the_same_collection_goes_on(tmp_path, model):
+    """With the same weights as other heads, the same ids in rows of another length, the same rows at other places."""
+    name, out = "hook_embed", tmp_path / "a.zarr"
+    rows = [[5, 6, 7, 8], [9, 10, 11, 12]]
+    analyses.collect(model, rows, names=name, out=out)
+    heads = Transformer(replace(model.config, n_heads=4, d_head=4)).requires_grad_(False).to(model.dtype)
+    heads.load_state_dict(model.state_dict())
+    assert heads.weight_hash() == model.weight_hash()
+    others = [
+        (heads, rows, "architecture"),
+        (model, [[5, 6], [7, 8], [9, 10], [11, 12]], "tokens, rows"),
+        (model, [[1] * 99, *rows], "rows"),
+    ]
+    for other, given, differs in others:
+        with pytest.raises(InterpError, match=f"its {differs} differ"):
+            analyses.collect(other, given, names=name, out=out, most_rejected=0.5)
+    with pytest.raises(ResultError, match="other architecture than"):
+        Activations(out).check_model(heads)
+
+
+@pytest.mark.parametrize("said", ["true", "0.5", '"1"', "-1", "99"])
+def test_a_damaged_count_of_rows_is_named(tmp_path, model, said):
+    out = analyses.collect(model, [[5, 6]], names="hook_embed", out=tmp_path / "a.zarr")
+    (out / "done.json").write_text(f'{{"rows": {said}}}')
+    with pytest.raises(InterpError, match="no collection that can go on"):
+        analyses.collect(model, [[5, 6]], names="hook_embed", out=out)
+    (out / "done.json").unlink()
+    os.mkfifo(out / "done.json")
+    with pytest.raises(InterpError, match="no collection that can go on"):
+        analyses.collect(model, [[5, 6]], names="hook_embed", out=out)
+
+
+def test_where_a_collection_cannot_be(tmp_path, model, monkeypatch):
+    for name in ("a\0.zarr", "a" * 300 + ".zarr"):
+        with pytest.raises(InterpError, match="cannot name a folder"):
+            analyses.collect(model, [[5, 6]], names="hook_embed", out=tmp_path / name)
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "real.zarr")
+    assert analyses.collect(model, [[5, 6]], names="hook_embed", out=tmp_path / "link.zarr") == tmp_path / "real.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(collecting, "_keep", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(InterpError, match=r"the beginning cannot be written to .*b\.zarr: No space left"):
+            analyses.collect(model, [[5, 6]], names="hook_embed", out=tmp_path / "b.zarr")
+    assert not (tmp_path / "b.zarr").exists()
+    begin = collecting._begin
+
+    def beaten(*given):
+        begin(*given)
+        monkeypatch.setattr(collecting, "_begin", begin)
+        analyses.collect(model, [[5, 6]], names="hook_embed", out=tmp_path / "c.zarr")
+
+    monkeypatch.setattr(collecting, "_begin", beaten)
+    with pytest.raises(InterpError, match="was begun by another call meanwhile"):
+        analyses.collect(model, [[5, 6]], names="hook_embed", out=tmp_path / "c.zarr")
 
 
 def test_values_beyond_half_precision_are_named(tmp_path, model):

@@ -10,12 +10,14 @@ import torch
 from conftest import TINY, random_tokens, tiny
 
 import analyses
+import analyses.kept as kept_parts
 from analyses import cascade
 from analyses.cascade import Nudge, Replace, Swap
 from analyses.kept import Kept
 from analyses.report.inside import inside_shelf, inside_steps
 from analyses.report.outside import outside_shelf, outside_steps
 from interp.errors import CheckpointError, InterpError
+from interp.files import make_folder
 
 TOKENS = random_tokens(2, 6)
 TEXTS = ["Mary and John went to the park", "Once upon a time"]
@@ -226,3 +228,28 @@ def test_a_part_whose_numbers_changed_on_the_disk_is_made_anew(tmp_path):
     assert np.array_equal(found["values"], -numbers)
     again = kept.part("one", lambda: pytest.fail("it is there"))
     assert np.array_equal(again["values"], -numbers)
+
+
+def test_of_two_that_begin_one_folder_the_second_takes_nothing_of_the_first(tmp_path):
+    """Both have looked before either has written."""
+    one, other, same = (Kept(tmp_path / "parts", {"seed": seed}) for seed in (0, 1, 0))
+    one.part("first", lambda: {"x": np.arange(3)})
+    for name in ("first", "second"):
+        with pytest.raises(InterpError, match="parts of another request"):
+            other.part(name, lambda: {"x": np.arange(4)})
+    assert same.part("first", lambda: pytest.fail("it is there"))["x"].tolist() == [0, 1, 2]
+
+
+def test_a_folder_is_claimed_by_one_of_two_at_once(tmp_path, monkeypatch):
+    """The other writes its request between the look and the claim."""
+    one, other = (Kept(tmp_path / "parts", {"seed": seed}) for seed in (0, 1))
+
+    def meanwhile(place):
+        make_folder(place)
+        monkeypatch.setattr(kept_parts, "make_folder", make_folder)
+        other.part("second", lambda: {"x": np.arange(4)})
+
+    monkeypatch.setattr(kept_parts, "make_folder", meanwhile)
+    with pytest.raises(InterpError, match="parts of another request"):
+        one.part("first", lambda: {"x": np.arange(3)})
+    assert not (tmp_path / "parts" / "first.safetensors").exists()

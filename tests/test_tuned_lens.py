@@ -13,7 +13,7 @@ import analyses
 from analyses.lenses import TunedLens, load_lens, published_lens, save_lens, train_tuned_lens, tuned_lens, tuning
 from analyses.lenses.smalltown import documents
 from analyses.lenses.targets import Targets
-from interp import ModelConfig
+from interp import ModelConfig, Transformer
 from interp.errors import CheckpointError, InterpError, TokenError
 
 FEW = {"steps": 12, "rows": 4, "validate_every": 4, "learning_rate": 0.01}
@@ -203,6 +203,18 @@ def test_a_lens_of_another_model_is_an_error(tmp_path, smalltown):
         load_lens(path, model)
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_lens(tmp_path / "none", model)
+
+
+def test_a_lens_of_the_same_weights_as_other_heads_is_an_error(tmp_path):
+    model = tiny()
+    heads = Transformer(replace(model.config, n_heads=4, d_head=4)).requires_grad_(False).to(model.dtype)
+    heads.load_state_dict(model.state_dict())
+    assert heads.weight_hash() == model.weight_hash()
+    lens = train_tuned_lens(model, random_tokens(8, 6), out=tmp_path / "lens.safetensors", steps=1, rows=2)
+    for one in (lens, tmp_path / "lens.safetensors"):
+        analyses.tuned_lens(model, random_tokens(), lens=one)
+        with pytest.raises(CheckpointError, match="another architecture"):
+            analyses.tuned_lens(heads, random_tokens(), lens=one)
 
 
 def test_the_shipped_lens_wins_at_every_layer_before_the_last(smalltown):

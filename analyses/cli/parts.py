@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,13 +43,28 @@ def _remove(parts: Path) -> None:
 
     if not parts.is_dir():
         return
-    if not (parts / UNFINISHED).is_dir():  # which no command of ours makes
-        (parts / UNFINISHED).unlink(missing_ok=True)
+    if _left(parts / UNFINISHED) is not None:
+        (parts / UNFINISHED).unlink()
     for folder in parts.iterdir():
         if folder in opened and not folder.is_symlink():
-            shutil.rmtree(folder, ignore_errors=True)
+            _clear(folder)
     if not any(parts.iterdir()):
         parts.rmdir()
+
+
+def _clear(folder: Path) -> None:
+    """Remove finished parts, and a folder that is empty then."""
+    from analyses.report.shelf import WRITTEN
+    from interp.files import sweep
+
+    sweep(folder)
+    for place in list(folder.iterdir()):
+        if place.is_dir() and not place.is_symlink():
+            _clear(place)
+        elif place.suffix in (*WRITTEN, ".safetensors") or place.name == "request.json":
+            place.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def check_whole(results: "Mapping[str, xr.Dataset]", asked: Mapping[str, Any], *written: Path | None) -> None:
@@ -77,16 +91,23 @@ def check_whole(results: "Mapping[str, xr.Dataset]", asked: Mapping[str, Any], *
 
 def goes_on(asked: Mapping[str, Any], *written: Path | None) -> bool:
     """Whether the same command has left all these files, short of something, and nobody has changed them: they may be overwritten."""
+    known = _left(folder_of(asked["out"]) / UNFINISHED)
+    if known is None or known["command"] != _command(asked):
+        return False
+    return all(known["files"].get(str(file)) == _digest(file) for file in _files(*written))
+
+
+def _left(about: Path) -> dict[str, Any] | None:
+    """What a command left that lacks something: itself, and the files that it wrote; None where there is none of ours."""
     from interp.files import regular
     from interp.strict_json import parse
 
-    about = folder_of(asked["out"]) / UNFINISHED
     try:
         known = parse(regular(about).read_text(encoding="utf-8"))
-        same: bool = known["command"] == _command(asked)
-        return same and all(known["files"].get(str(file)) == _digest(file) for file in _files(*written))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # not there, or none of ours
-        return False
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(known, dict) and known.keys() == {"command", "files"} and isinstance(known["files"], dict)
+    return known if ours else None
 
 
 def _command(asked: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
+from analyses.architecture import architecture
 from analyses.results import as_json
 from interp.errors import CheckpointError
 from interp.files import write_whole
@@ -64,6 +65,10 @@ class TunedLens:
             raise CheckpointError(
                 f"tuned lens: it was trained for a model with weights {self.weight_hash[:12]}…, {model.name} has others. "
                 "Load the model that it belongs to, or train one with train_tuned_lens."
+            )
+        if self.about.get("architecture", own := architecture(model)) != own:
+            raise CheckpointError(
+                f"tuned lens: it was trained for a model of the same weights and another architecture than {model.name} has."
             )
         return self
 

@@ -62,7 +62,7 @@ def tuned_lens(
         candidates=candidates,
         positions=positions,
         centred=centred,
-        parameters={"bos": bos, "lens": dict(chosen.about)},
+        parameters={"bos": bos, "lens": {name: said for name, said in chosen.about.items() if name != "architecture"}},
     )
 
 

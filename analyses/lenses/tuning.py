@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from analyses.activations import SUFFIX, Activations
+from analyses.architecture import architecture
 from analyses.lenses.targets import Targets
 from analyses.lenses.translators import TunedLens, save_lens
 from analyses.results import as_json
@@ -123,13 +124,14 @@ def train_tuned_lens(
     about = {
         "method": "tuned lens (Belrose et al. 2023)",
         "model": model.name,
+        "architecture": architecture(model),
         "tokens": hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest(),
         **{"steps": steps, "rows": rows, "length": tokens.shape[1], "learning_rate": learning_rate},
         **({} if collected is None else {"collected": [collected.about["dtype"], collected.about["positions"]]}),
         **{"validate_every": validate_every, "patience": patience, "seed": seed},
     }
     lens = TunedLens.identity(model, about)
-    request = json.loads(as_json(about | {"weight_hash": lens.weight_hash, "config": model.config.to_dict()}))
+    request = json.loads(as_json(about | {"weight_hash": lens.weight_hash}))
     beside = None if path is None else path.with_name(path.name + ".training")
     state = _resumed(beside, lens, request)
     if state is None:

@@ -1,12 +1,15 @@
 """Activations of a data set, kept in Zarr: for probes, tuned lenses and sparse autoencoders."""
 
+import errno
 import json
 import math
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ import xxhash
 from torch import Tensor
 
 from analyses.activations import KIND, SUFFIX
+from analyses.architecture import architecture
 from analyses.extra import need
 from analyses.lenses.reading import chosen_positions
 from analyses.lenses.tuning import rows_of_text
@@ -23,7 +27,7 @@ from analyses.survey.rejected import MOST_REJECTED, check_most, write_reasons
 from analyses.survey.rows import prompt_ids, reason_of
 from analyses.survey.sources import Source
 from interp.errors import InterpError, ResultError, TokenError, is_known
-from interp.files import make_folder, sweep, temporary_folder, write_whole
+from interp.files import make_folder, regular, sweep, temporary_folder, write_whole
 from interp.hooks import check_unhooked
 from interp.model import Transformer
 from interp.names import Selection, select
@@ -44,7 +48,7 @@ BATCH = 2**25
 @takes_whole("length", least={"length": 1})
 def collect(
     model: Transformer,
-    texts: str | Path | Sequence[str],
+    texts: str | Path | Sequence[str | Sequence[SupportsIndex]],
     *,
     names: Selection = "blocks.*.hook_resid_post",
     out: str | Path,
@@ -60,8 +64,8 @@ def collect(
     Killed, the same call goes on from the last shard.
 
     Args:
-        texts: a text file (.txt), cut into full rows of `length` tokens as `train_tuned_lens` does; or a data set as `survey` takes it, or
-            listed texts, whose column `text`, `prompt` or `clean` has a prompt for each row, padded at the end.
+        texts: a text file (.txt), cut into full rows of `length` tokens as `train_tuned_lens` does; or a data set as `survey` takes it,
+            whose column `text`, `prompt` or `clean` has a prompt for each row; or listed prompts, texts or ids; padded at the end.
         names: hook points, as for `run_with_cache`.
         out: the folder; its name ends in .zarr.
         positions: only these of each row, counted from its end where negative; None is all. Of attention the rows of these queries.
@@ -80,7 +84,7 @@ def collect(
             point, or hooks that are attached.
     """
     zarr = need("zarr")
-    folder = Path(out)
+    folder = _place(out)
     if folder.suffix != SUFFIX:
         raise InterpError(f"collect: {folder} is no name of a Zarr folder; let it end in {SUFFIX}.")
     if dtype is not None and not is_known(dtype, DTYPES):
@@ -95,8 +99,10 @@ def collect(
     places = chosen_positions(tokens, chosen, "collect").cpu()
     kept = dtype or {torch.bfloat16: "float32"}.get(model.dtype, str(model.dtype).removeprefix("torch."))
     about = {
-        "kind": KIND, "model": storable(model.name), "weight_hash": model.weight_hash(), "names": json.dumps(points), "dtype": kept,
-        "positions": as_json(chosen), "tokens": xxhash.xxh3_128(tokens.cpu().numpy().tobytes()).hexdigest(),
+        "kind": KIND, "model": storable(model.name), "weight_hash": model.weight_hash(), "architecture": as_json(architecture(model)),
+        "names": json.dumps(points), "dtype": kept, "positions": as_json(chosen),
+        "tokens": xxhash.xxh3_128(f"{tuple(tokens.shape)}".encode() + tokens.cpu().numpy().tobytes()).hexdigest(),
+        "rows": xxhash.xxh3_128(as_json([rows, sorted(rejected.items())]).encode()).hexdigest(),
     }  # fmt: skip
     arrays = {"token_id": (tokens, "token"), "place": (places, "position"), "row": (torch.tensor(rows), None)}
     group, done = _begun(zarr, folder, about, arrays, rejected)
@@ -114,8 +120,33 @@ def collect(
             bar.update(task, completed=block.stop - done)
         if written is not None:
             written.result()
-    group.attrs["finished"] = True
+    with _written(folder, "the end"):
+        group.attrs["finished"] = True
     return folder
+
+
+def _place(out: str | Path) -> Path:
+    """Where the folder is or will be; a link is followed."""
+    try:
+        place = Path(os.path.realpath(out))
+        place.exists()
+    except (OSError, ValueError, TypeError) as error:  # a name that is too long, has a NUL in it, or is none
+        raise InterpError(
+            f"collect: {str(out)[:80]!r} cannot name a folder: {getattr(error, 'strerror', None) or error}."
+        ) from error
+    return place
+
+
+@contextmanager
+def _written(folder: Path, what: str) -> Iterator[None]:
+    """Name what stops writing, such as a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise InterpError(
+            f"collect: {what} cannot be written to {folder}: {error.strerror or error}. Make room, or what else is missing; the same call "
+            "goes on from there."
+        ) from error
 
 
 def _tokens(
@@ -144,6 +175,8 @@ def _tokens(
 
 def _prompts(model: Transformer, texts: Any) -> Iterator[tuple[str, Any]]:
     """The column and the value of each row."""
+    if not isinstance(texts, (str, Path, Iterable)):
+        raise InterpError(f"collect: texts are a file, a data set or a list of texts, got {type(texts).__name__}.")
     if not isinstance(texts, (str, Path)):
         yield from (("text", text) for text in texts)
         return
@@ -195,17 +228,12 @@ def _write(
     folder: Path, group: Any, model: Transformer, rows: int, block: range, arrays: Mapping[str, np.ndarray]
 ) -> None:
     """A block of rows, of so many; after it the next run begins behind it."""
-    try:
+    with _written(folder, f"rows {block.start} to {block.stop - 1}"):
         for name, array in arrays.items():
             if name not in group:
                 _make(group, name, model.hook_points[name].axes, (rows, *array.shape[1:]), array.dtype)
             group[name][block.start : block.stop] = array
         _keep(folder, block.stop)
-    except OSError as error:
-        raise InterpError(
-            f"collect: rows {block.start} to {block.stop - 1} cannot be written to {folder}: {error.strerror or error}. Make room, or "
-            "what else is missing; the same call goes on from there."
-        ) from error
 
 
 def _cast(values: Tensor, dtype: str, name: str) -> Tensor:
@@ -256,9 +284,9 @@ def _begun(
         try:
             group = zarr.open_group(str(folder), mode="r+")
             before = {name: group.attrs.get(name) for name in about}
-            done = int(parse((folder / DONE).read_text(encoding="utf-8"))["rows"])
-            if not 0 <= done <= len(arrays["row"][0]):
-                raise ValueError(f"{done} rows are not of this collection")
+            done = parse(regular(folder / DONE).read_text(encoding="utf-8"))["rows"]
+            if type(done) is not int or not 0 <= done <= len(arrays["row"][0]):
+                raise ValueError(f"{done!r} rows are not of this collection")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InterpError(
                 f"collect: {folder} holds no collection that can go on; name another folder, or delete it."
@@ -270,9 +298,17 @@ def _begun(
         return group, done
     make_folder(folder.parent)
     sweep(folder.parent)
-    with temporary_folder(folder.parent) as place:  # so that a kill leaves no folder that cannot go on
+    # In a temporary folder first, so that a kill leaves none that cannot go on.
+    with _written(folder, "the beginning"), temporary_folder(folder.parent) as place:
         _begin(zarr, place / folder.name, about, arrays, rejected)
-        (place / folder.name).rename(folder)
+        try:
+            (place / folder.name).rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise InterpError(
+                f"collect: {folder} was begun by another call meanwhile; the same call goes on when that has ended."
+            ) from error
     return zarr.open_group(str(folder), mode="r+"), 0
 
 

@@ -229,11 +229,17 @@ def grouped(file, folder):
     file.create_group("more")["leak"] = h5py.ExternalLink(str(folder / "other.h5"), "numbers")
 
 
+def many(file, folder):
+    """Each by itself would fit."""
+    for number in range(40):
+        file.create_dataset(f"leak{number}", (10**6,), "f8", chunks=(10**5,))
+
+
 def huge(file, folder):
     file.create_dataset("leak", (10**12,), "f8", chunks=(10**5,))
 
 
-@pytest.mark.parametrize("attack", [external, virtual, linked, soft, grouped, huge])
+@pytest.mark.parametrize("attack", [external, virtual, linked, soft, grouped, huge, many])
 def test_numbers_from_elsewhere_are_refused(attack, path):
     analyses.load(path)
     with h5py.File(path, "a") as file:

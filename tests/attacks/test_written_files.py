@@ -297,6 +297,21 @@ def test_a_command_removes_its_own_parts_only(tmp_path):
     assert stopped.part("coupled", lambda: pytest.fail("it is there")) is not None
 
 
+def test_what_others_put_among_finished_parts_stays(tmp_path):
+    out = tmp_path / "r.html"
+    with parts_of(out) as parts:
+        own = Shelf(parts, {"what": "report"})
+        own.part("lens", lambda: NUMBERS)
+        Kept(own.folder / "texts", {"seed": 1}).part("first", lambda: {"x": np.arange(3)})
+        (own.folder / "thesis.txt").write_text("mine")
+        (own.folder / "notes").mkdir()
+        (own.folder / "notes" / "n").write_text("mine too")
+        (parts / "unfinished.json").write_text('{"my": "own"}')
+    left = sorted(str(path.relative_to(own.folder)) for path in own.folder.rglob("*"))
+    assert left == ["notes", "notes/n", "thesis.txt"]
+    assert (folder_of(out) / "unfinished.json").read_text() == '{"my": "own"}'
+
+
 def test_drawing_leaves_nothing_beside_the_results(tmp_path, monkeypatch):
     """Nor does it let the browser fetch anything."""
     import plotly.io
