@@ -14,6 +14,7 @@ from conftest import tiny
 from survey_data import holds, pairs, plain, same_tables, table, written
 
 import analyses
+from analyses.survey import manifest
 from analyses.survey.surveyed import SURVEYED, checked_options
 from analyses.survey.values import check_values
 from interp.errors import InterpError, ResultError
@@ -151,8 +152,51 @@ def test_what_is_missing_or_damaged_in_the_folder_is_made_again(tmp_path, model,
 def test_a_folder_that_does_not_say_what_it_is_is_named(tmp_path, name, text):
     heads(tiny(), written(tmp_path / "rows.jsonl", pairs([8])), tmp_path / "s")
     (tmp_path / "s" / name).write_text(text)
-    with pytest.raises(ResultError, match="is not finished|names no analysis"):
+    with pytest.raises(ResultError, match="is damaged|names no analysis"):
         analyses.summarise(tmp_path / "s")
+
+
+@pytest.mark.parametrize("shards", ["x", [None], {"a": None}, [{}], [5], None, [True]])
+def test_a_manifest_of_another_form_is_named(tmp_path, shards):
+    heads(tiny(), written(tmp_path / "rows.jsonl", pairs([8])), tmp_path / "s")
+    about = tmp_path / "s" / "manifest.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"shards": shards}))
+    with pytest.raises(ResultError, match="is damaged"):
+        analyses.summarise(tmp_path / "s")
+
+
+@pytest.mark.parametrize("value", ["x", None, [None], {"a": None}, -1, True, 1.5, 7])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("input", key) for key in ("rows", "columns", "shards")]
+    + [("shards/000000", key) for key in ("shard", "accepted", "rejected", "rows", "reasons", "files")],
+)
+def test_a_part_of_another_form_is_made_again(tmp_path, model, name, key, value):
+    place, out = written(tmp_path / "rows.jsonl", pairs([8] * 3)), tmp_path / "s"
+    whole = heads(model, place, out, shard_rows=2)
+    about = out / f"{name}.json"
+    good = json.loads(about.read_text())
+    about.write_text(json.dumps(good | {key: value}))
+    again = heads(model, place, out, shard_rows=2)
+    assert {name: again[name] for name in ("rows", "accepted", "rejected", "reasons")} == {
+        name: whole[name] for name in ("rows", "accepted", "rejected", "reasons")
+    }
+    assert json.loads(about.read_text())[key] == good[key]
+
+
+def test_of_two_requests_at_once_one_is_refused(tmp_path, monkeypatch):
+    real = manifest.write_whole
+
+    def after_another(path, write, **options):
+        monkeypatch.setattr(manifest, "write_whole", real)
+        manifest.ask(tmp_path / "s", {"analysis": "logit_lens", "shard_rows": 1})
+        real(path, write, **options)
+
+    monkeypatch.setattr(manifest, "write_whole", after_another)
+    with pytest.raises(InterpError, match="another request: shard_rows was 1 and is 2"):
+        manifest.ask(tmp_path / "s", {"analysis": "logit_lens", "shard_rows": 2})
+    monkeypatch.setattr(manifest, "write_whole", after_another)
+    manifest.ask(tmp_path / "s", {"analysis": "logit_lens", "shard_rows": 1})
 
 
 WRONG = """

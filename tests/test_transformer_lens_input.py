@@ -332,3 +332,54 @@ def test_patching_with_what_is_none(cached):
     for table in ([[0.5, 1]], [["a", 1]], [[0]], [[0, 1, 1]]):
         with refused(ConfigError, match="patching: an index"):
             generic(index_df=pd.DataFrame(table))
+
+
+def test_padding_in_ids_is_no_token(town):
+    model, core = town, town.core
+    ids = torch.tensor([[11, -1, 12, 13], [14, 15, 16, -1], [-1, 17, 18, 19]])
+    real = ids != -1
+    logits = model(ids)
+    torch.testing.assert_close(logits, core(ids), equal_nan=True)
+    assert logits[~real].isnan().all()
+    for row, there in zip(range(3), real, strict=True):
+        torch.testing.assert_close(logits[row][there], model(ids[row][there][None])[0], atol=1e-4, rtol=1e-4)
+    seen, cache = model.run_with_cache(ids)
+    torch.testing.assert_close(seen, logits, equal_nan=True)
+    assert (cache["pattern", 0][0, :, 2:, 1] == 0).all()
+    losses = model(ids, return_type="loss", loss_per_token=True)
+    assert (losses == 0).tolist() == [[True, True, False], [False, False, True], [True, False, False]]
+    torch.testing.assert_close(losses[1, :2], model(ids[1:2, :3], return_type="loss", loss_per_token=True)[0])
+    assert torch.equal(model(ids, attention_mask=torch.ones_like(ids)).isnan(), logits.isnan())
+    going = model.generate(ids[:1], max_new_tokens=2, do_sample=False)
+    alone = model.generate(ids[:1][real[:1]][None], max_new_tokens=2, do_sample=False)
+    assert torch.equal(going[0, -2:], alone[0, -2:])
+    bare = fresh()
+    assert bare.generate(torch.tensor([[1, -1, 2]]), max_new_tokens=1, stop_at_eos=False)[0, :3].tolist() == [1, -1, 2]
+    for wrong in (torch.tensor([[-1, -1]]), torch.tensor([[1, -2]])):
+        with refused(TokenError):
+            model(wrong)
+    for wrong in (torch.tensor([[1, -1]]), torch.tensor([[10**6]])):
+        with refused(TokenError, match="embed"):
+            model.embed(wrong)
+
+
+def test_a_hook_that_takes_a_token_away_is_followed():
+    model = fresh(use_hook_tokens=True)
+    ids = some_tokens(1, 4)
+
+    def drop(value, hook):
+        return torch.where(torch.arange(4) == 1, -1, value)
+
+    found = model.run_with_hooks(ids, fwd_hooks=[("hook_tokens", drop)])
+    assert found[0].isnan().all(-1).tolist() == [False, True, False, False]
+
+
+def test_places_in_a_factored_matrix(cached):
+    model, *_ = cached
+    whole, product = model.QK, model.QK.AB
+    for index in (0, -1, np.int64(1), slice(0, 1), [1, 0], torch.tensor([1]), np.array([0]), [True, False], (0, [1])):
+        torch.testing.assert_close(whole[index].AB, product[index])
+    torch.testing.assert_close(whole[0, 1, 1:3, ::2].AB, product[0, 1, 1:3, ::2])
+    torch.testing.assert_close(whole[..., 2].AB, product[..., 2:3])
+    assert len(model.blocks[:1]) == 1
+    assert model.blocks[-1]._layer == model.cfg.n_layers - 1

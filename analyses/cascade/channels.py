@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.coupled import drawn_pairs, generators_of
-from analyses.cascade.disturbances import Disturbance, Nudge, stacked
+from analyses.cascade.disturbances import Disturbance, Nudge, disturbance_of, stacked
 from analyses.cascade.rounding import check_rounding
 from analyses.intervals import over_prompts
 from analyses.kept import Arrays, Kept, request_of
@@ -73,7 +73,7 @@ def channels(
         InterpError: temperature 0, a disturbance that is not possible or at the last step. ResultError: with both channels shut
             something is left, or more than 2 % of what the disturbance does is rounding.
     """
-    disturbance = disturbance or Nudge(dose=0.5)
+    disturbance = disturbance_of(disturbance, WHO, default=Nudge(dose=0.5))
     if not temperature > 0 or seeds < 1:
         raise InterpError(
             f"{WHO}: temperature and seeds must be positive; greedy texts have no probabilities to compare."

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.coupled import Coupled, couple
-from analyses.cascade.disturbances import Disturbance, Nudge, Swap
+from analyses.cascade.disturbances import Disturbance, Nudge, disturbance_of
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords, token_strings
 from interp.errors import InterpError, ResultError
@@ -108,7 +108,7 @@ def commitment(
         InterpError: a nudge, which leaves the tokens alone, or prompts of another length. ResultError: no texts part, or nothing
             differs where they do.
     """
-    disturbance = disturbance or Swap()
+    disturbance = disturbance_of(disturbance, WHO)
     if isinstance(disturbance, Nudge):
         raise InterpError(
             f"{WHO}: a nudge leaves all tokens as they are; disturb the prompt by Swap, Replace or Unrelated."

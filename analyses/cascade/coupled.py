@@ -14,7 +14,7 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement, divergence, total_variation
 from analyses.cascade.alignment import align
-from analyses.cascade.disturbances import Disturbance, Swap, stacked
+from analyses.cascade.disturbances import Disturbance, disturbance_of, stacked
 from analyses.cascade.rounding import check_rounding
 from analyses.intervals import RESAMPLES, over_prompts
 from analyses.kept import Arrays, Kept, request_of
@@ -135,7 +135,7 @@ def coupled(
             disturbance does after the prompt, as in `gain`, or makes more than one draw in a thousand differ.
     """
     run = couple(
-        model, prompts, disturbance or Swap(), seeds=seeds, steps=steps, temperature=temperature, seed=seed, bos=bos,
+        model, prompts, disturbance, seeds=seeds, steps=steps, temperature=temperature, seed=seed, bos=bos,
         use_cache=use_cache, max_bytes=max_bytes, progress=progress, folder=folder,
     )  # fmt: skip
     return describe_coupled(model, run)
@@ -192,7 +192,7 @@ def coords_of(model: Transformer, run: Coupled) -> dict[Any, Any]:
 def couple(
     model: Transformer,
     prompts: Prompt,
-    disturbance: Disturbance,
+    disturbance: Disturbance | None,
     *,
     seeds: int = 8,
     steps: int = 64,
@@ -205,6 +205,7 @@ def couple(
     folder: Path | None = None,
 ) -> Coupled:
     """Make the texts of `coupled`, whose arguments and errors these are."""
+    disturbance = disturbance_of(disturbance, WHO)
     Sampling(temperature)  # checks it
     if seeds < 1:
         raise InterpError(f"{WHO}: seeds must be at least 1, got {seeds}.")

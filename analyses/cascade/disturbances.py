@@ -244,6 +244,17 @@ class Unrelated(InTokens):
 Disturbance = Swap | Nudge | Replace | Unrelated
 
 
+def disturbance_of(given: Disturbance | None, who: str, *, default: Disturbance | None = None) -> Disturbance:
+    """What users give as a disturbance; None is the default, or else `Swap()`. Raises InterpError for what is none."""
+    if given is None:
+        return Swap() if default is None else default
+    if not isinstance(given, Disturbance):
+        raise InterpError(
+            f"{who}: a disturbance is Swap(...), Nudge(...), Replace(...) or Unrelated() of analyses.cascade, got {given!r}."
+        )
+    return given
+
+
 def stacked(streams: Sequence[Int[Tensor, "_ _"]]) -> Int[Tensor, "rows position"]:
     """Beginnings of several streams one below the other, the shorter ones padded at the end."""
     width = max(rows.shape[1] for rows in streams)

@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from analyses.cascade.coupled import Coupled, coords_of, couple
-from analyses.cascade.disturbances import Disturbance, Swap
+from analyses.cascade.disturbances import Disturbance
 from analyses.cascade.feedback import feedback, units_of
 from analyses.cascade.reproduction import reproduction
 from analyses.cascade.survival import forced
@@ -83,7 +83,7 @@ def driven(
     if not temperature > 0:
         raise InterpError(f"{WHO}: the temperature must be positive; greedy texts have no probabilities to compare.")
     run = couple(
-        model, prompts, disturbance or Swap(), seeds=seeds, steps=steps, temperature=temperature, seed=seed, bos=bos,
+        model, prompts, disturbance, seeds=seeds, steps=steps, temperature=temperature, seed=seed, bos=bos,
         max_bytes=max_bytes, progress=progress, folder=folder,
     )  # fmt: skip
     check_clusters(clusters, len(run.clean), WHO)

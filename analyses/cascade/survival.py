@@ -13,7 +13,7 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement, stays
 from analyses.cascade.coupled import Coupled, coords_of, couple
-from analyses.cascade.disturbances import Disturbance, Swap, Unrelated
+from analyses.cascade.disturbances import Disturbance, Unrelated
 from analyses.intervals import bootstrap_mean, share_interval
 from analyses.results import Variable, make
 from interp.finite import not_finite
@@ -65,7 +65,7 @@ def survival(
     request: dict[str, Any] = {
         "seeds": seeds, "steps": steps, "temperature": temperature, "seed": seed, "bos": bos, "max_bytes": max_bytes, "progress": progress,
     }  # fmt: skip
-    run = couple(model, prompts, disturbance or Swap(), folder=folder, **request)
+    run = couple(model, prompts, disturbance, folder=folder, **request)
     unrelated = None
     if len(run.clean) > 1:
         beside = None if folder is None else folder / "unrelated"

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from analyses.cascade.collapse import collapse_advantage
 from analyses.cascade.coupled import coords_of, couple
-from analyses.cascade.disturbances import Disturbance, Swap
+from analyses.cascade.disturbances import Disturbance
 from analyses.intervals import bootstrap_mean, resampled, share_interval
 from analyses.results import Variable, make
 from interp.errors import InterpError
@@ -85,7 +85,7 @@ def temperature_sweep(
         task = bar.add_task("temperatures", total=len(grid))
         for one in grid:
             run = couple(
-                model, prompts, disturbance or Swap(), seeds=seeds, steps=sizes[-1], temperature=float(one), seed=seed, bos=bos,
+                model, prompts, disturbance, seeds=seeds, steps=sizes[-1], temperature=float(one), seed=seed, bos=bos,
                 max_bytes=max_bytes, folder=None if folder is None else folder / f"temperature-{one:g}",
             )  # fmt: skip
             damage.append(run.alignment[0])

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.cascade.coupled import Coupled, couple
-from analyses.cascade.disturbances import Disturbance, Swap
+from analyses.cascade.disturbances import Disturbance, disturbance_of
 from analyses.cascade.twin import random_twin
 from analyses.results import Variable, make, token_strings
 from interp.errors import InterpError
@@ -59,7 +59,7 @@ def wavefront(
     Raises:
         InterpError: several prompts, or a disturbed one of another length. Else as `coupled`.
     """
-    disturbance = disturbance or Swap()
+    disturbance = disturbance_of(disturbance, WHO)
     options: dict[str, Any] = {"steps": steps, "temperature": temperature, "seed": seed, "bos": bos}
     models = [model, random_twin(model)] if twin else [model]
     found = [_followed(one, prompt, disturbance, options, progress) for one in models]

@@ -12,7 +12,7 @@ from typing import Any
 from analyses.results import VERSIONS, as_json
 from analyses.survey.sources import digest
 from interp.errors import InterpError, ResultError
-from interp.files import make_folder, regular, write_whole
+from interp.files import UNFINISHED, make_folder, regular, write_whole
 from interp.strict_json import parse
 
 REQUEST, SHARDS, MANIFEST, REJECTED, TEMPLATE = "request.json", "shards", "manifest.json", "rejected", "template.nc"
@@ -30,19 +30,24 @@ def ask(folder: Path, request: Mapping[str, Any]) -> None:
     """
     about, asked = folder / REQUEST, as_json(dict(request), sort_keys=True, indent=1)
     try:
-        if folder.is_dir() and not about.exists() and any(folder.iterdir()):
+        there = list(folder.iterdir()) if folder.is_dir() else []
+        if (
+            any(not path.name.endswith(UNFINISHED) for path in there) and not about.exists()
+        ):  # in this order: a request is written first
             raise InterpError(f"survey: {folder} is no folder of a survey; name another, or an empty one.")
         make_folder(folder)
     except OSError as error:
         raise InterpError(f"survey: {folder} cannot be written to: {error.strerror or error}.") from error
-    if about.exists():
-        before = asked_in(folder)
-        if differences := list(_differences(before, parse(asked), "")):
-            raise InterpError(
-                f"survey: {folder} holds a survey with another request: {'; '.join(differences)}. Name another folder, or delete it."
-            )
-        return
-    write_whole(about, lambda temporary: temporary.write_text(asked, encoding="utf-8"))
+    if not about.exists():
+        try:
+            write_whole(about, lambda temporary: temporary.write_text(asked, encoding="utf-8"), overwrite=False)
+        except InterpError:
+            if not about.exists():  # else another process was quicker
+                raise
+    if differences := list(_differences(asked_in(folder), parse(asked), "")):
+        raise InterpError(
+            f"survey: {folder} holds a survey with another request: {'; '.join(differences)}. Name another folder, or delete it."
+        )
 
 
 def begun(folder: Path) -> bool:
@@ -101,19 +106,42 @@ def described(folder: Path, files: Iterable[Path], rows: Mapping[Path, int]) -> 
     }
 
 
+def is_report(found: Any) -> bool:
+    """Whether this has the form of what is said of a shard."""
+    if not isinstance(found, dict) or not found.keys() >= REPORTED:
+        return False
+    reasons, lengths, files = found["reasons"], found["lengths"], found["files"]
+    return (
+        all(is_count(found[name]) for name in ("shard", "rows", "accepted", "rejected"))
+        and found["accepted"] + found["rejected"] == found["rows"]
+        and isinstance(reasons, dict)
+        and all(map(is_count, reasons.values()))
+        and (lengths is None or (isinstance(lengths, list) and len(lengths) == 2 and all(map(is_count, lengths))))
+        and isinstance(files, dict)
+        and bool(files)
+        and all(isinstance(about, dict) and isinstance(about.get("xxh3"), str) for about in files.values())
+    )
+
+
+def is_count(found: Any) -> bool:
+    """Whether a JSON value counts something."""
+    return type(found) is int and found >= 0
+
+
 def done(folder: Path, number: int) -> dict[str, Any] | None:
     """The report of a shard that is done and whose files are those that were written, with the survey's template; None where it is to be
     done (again)."""
     path = marker(folder, number)
     try:
         report: dict[str, Any] = parse(regular(path).read_text(encoding="utf-8"))
+        if not is_report(report):
+            return None
         for name, about in report["files"].items():
             if digest(regular(folder / name)) != about["xxh3"]:
                 return None
-        whole = report["shard"] == number and report.keys() >= REPORTED and bool(report["files"])
-        if not whole or (report["accepted"] and not (folder / TEMPLATE).exists()):
+        if report["shard"] != number or (report["accepted"] and not (folder / TEMPLATE).exists()):
             return None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # not there, or damaged
+    except (OSError, ValueError):  # not there, or damaged
         return None
     return report
 

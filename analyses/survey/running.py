@@ -13,7 +13,7 @@ from analyses.survey.rejected import MOST_REJECTED, check_most, check_share, gat
 from analyses.survey.rows import roles_of
 from analyses.survey.sources import Source
 from analyses.survey.staged import stage
-from analyses.survey.surveyed import checked_options, surveyed
+from analyses.survey.surveyed import check_options, checked_options, surveyed
 from analyses.survey.values import check_values
 from interp.errors import InterpError
 from interp.hooks import check_unhooked
@@ -79,14 +79,16 @@ def survey(
     """
     need("pyarrow")
     folder, source, about = Path(out), Source.of(pairs), surveyed(analysis)
-    asked = checked_options(analysis, options or {})
+    asked = checked_options(analysis, {} if options is None else options)
+    load_options = {} if load_options is None else load_options
+    check_options(load_options, "load_options")
     check_most(most_rejected, "survey")
     ray = workers is not None or address is not None
     if ray and not isinstance(model, str):
         raise InterpError("survey: with workers the model is given by its name or path, since each of them loads it.")
     if ray:
         need("ray.data")
-    loaded = load(model, **dict(load_options or {})) if isinstance(model, str) else model
+    loaded = load(model, **dict(load_options)) if isinstance(model, str) else model
     check_unhooked(loaded, "survey")
     if not begun(folder):
         check_values(loaded, analysis, asked, max_bytes)
@@ -107,7 +109,7 @@ def survey(
             check_share(folder, reports, most_rejected, staged["rows"])
             if ray:
                 del loaded  # each worker has its own
-                shards = with_ray(str(model), load_options or {}, folder, request, todo, workers or 1, address, advance)
+                shards = with_ray(str(model), load_options, folder, request, todo, workers or 1, address, advance)
             else:
                 shards = here(loaded, folder, request, todo, advance)
             for report in shards:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.extra import need, write_parquet
+from analyses.survey.manifest import is_count
 from analyses.survey.sources import Source, digest
 from interp.errors import InterpError
 from interp.files import regular, write_whole
@@ -53,11 +54,26 @@ def _staged(about: Path, place: Path) -> dict[str, Any] | None:
     """What was written before; None where it is not there, or not whole."""
     try:
         found: dict[str, Any] = parse(regular(about).read_text(encoding="utf-8"))
+        if not _has_form(found):
+            return None
         sums = [shard["xxh3"] for shard in found["shards"]]
         whole = all(digest(regular(place / shard_file(number))) == known for number, known in enumerate(sums))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
-    return found if whole and {"rows", "columns"} <= found.keys() else None
+    return found if whole else None
+
+
+def _has_form(found: Any) -> bool:
+    """Whether this has the form of what `stage` writes."""
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), list) for name in ("shards", "columns")):
+        return False
+    shards = [shard if isinstance(shard, dict) else {} for shard in found["shards"]]
+    return (
+        all(isinstance(name, str) for name in found["columns"])
+        and all(is_count(shard.get("rows")) and isinstance(shard.get("xxh3"), str) for shard in shards)
+        and is_count(found.get("rows"))
+        and 0 < found["rows"] == sum(shard["rows"] for shard in shards)
+    )
 
 
 def read_shard(folder: Path, number: int) -> Any:

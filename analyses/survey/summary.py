@@ -12,7 +12,7 @@ from analyses.averaged import GROUP, LEFT_OUT, PROMPTS, TOKENS
 from analyses.from_end import FROM_END
 from analyses.results import load
 from analyses.survey.dense import Axes, Dense, Key, group_names, read_dense
-from analyses.survey.manifest import MANIFEST, TEMPLATE, asked_in, done
+from analyses.survey.manifest import MANIFEST, TEMPLATE, asked_in, done, is_report
 from analyses.survey.moments import Moments
 from analyses.survey.surveyed import Surveyed, surveyed
 from interp.errors import ResultError
@@ -85,11 +85,13 @@ def summarise(folder: str | Path, *, by: str | Sequence[str] | None = None) -> x
 def _reports(folder: Path) -> list[dict[str, Any]]:
     try:
         manifest = parse(regular(folder / MANIFEST).read_text(encoding="utf-8"))
-        shards: list[dict[str, Any]] = list(manifest["shards"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise ResultError(
             f"summarise: the survey in {folder} is not finished; the same call or command goes on with it."
         ) from error
+    shards = manifest.get("shards") if isinstance(manifest, dict) else None
+    if not isinstance(shards, list) or not all(map(is_report, shards)):
+        raise ResultError(f"summarise: {MANIFEST} in {folder} is damaged; run the survey again, which makes it anew.")
     return shards
 
 

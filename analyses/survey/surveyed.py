@@ -98,6 +98,12 @@ def function_of(name: str) -> Callable[..., Any]:
     return function
 
 
+def check_options(given: Any, what: str) -> None:
+    """Raise InterpError for what is no dictionary of options."""
+    if not isinstance(given, Mapping):
+        raise InterpError(f"survey: {what} must be a dictionary of values by name, got {given!r}.")
+
+
 def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of an analysis as JSON values, those that are fixed among them.
 
@@ -106,6 +112,7 @@ def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
             depend on the other rows; a value that is no JSON.
     """
     about = surveyed(name)
+    check_options(given, "options")
     taken = [p.name for p in signature(function_of(name)).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
     taken = [option for option in taken if option not in OURS]
     for option in given:
@@ -115,18 +122,21 @@ def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
             )
         if option not in taken:
             raise InterpError(f"survey: {name} has no option {option!r}. {nearest(option, taken)}")
+    try:
+        options: dict[str, Any] = parse(as_json({**about.fixed, **given}))
+    except ValueError as error:
+        raise InterpError(f"survey: an option of {name} has no JSON value: {error}.") from error
     for option, value in about.fixed.items():
-        if given.get(option, value) != value:
+        if options[option] != value:
             raise InterpError(
                 f"survey: {name} takes {option}={value} over a data set: what it chooses otherwise depends on which prompts run together."
             )
     for option in ("replacement", "ablation"):
-        if given.get(option) in TOGETHER and not given.get("reference"):
+        if is_known(options.get(option), TOGETHER) and not options.get("reference"):
             said = "give reference= texts" if "reference" in taken else "choose another"
             raise InterpError(
-                f"survey: {option} {given[option]!r} is a mean over the prompts that run together, so a row would depend on others; {said}."
+                f"survey: {option} {options[option]!r} is a mean over prompts that run together, so a row would depend on others; {said}."
             )
-    options: dict[str, Any] = parse(as_json({**about.fixed, **given}))
     return options
 
 

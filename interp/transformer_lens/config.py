@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from numbers import Real
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from interp.config import Activation, MLPKind, ModelConfig, Norm, Positions
 from interp.errors import ConfigError, nearest
 from interp.loading.devices import device_there
 from interp.transformer_lens.utils import get_device
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import LARGEST, whole_number
 
 ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
@@ -44,6 +45,15 @@ ONLY: dict[str, Any] = {
     "load_in_4bit": False,
 }
 """Fields that can only stay what they are."""
+
+
+WHOLE = {
+    "n_layers": 1, "d_model": 1, "n_ctx": 1, "d_head": 1, "n_heads": -1, "d_vocab": -1, "d_vocab_out": -1, "d_mlp": 1,
+    "window_size": 1, "rotary_dim": 1, "n_key_value_heads": 1, "seed": -LARGEST,
+}  # fmt: skip
+"""Fields that are whole numbers, and the least that each may be."""
+MAY_BE_NONE = ("d_mlp", "window_size", "rotary_dim", "n_key_value_heads", "seed")
+NUMBERS = ("eps", "attn_scale", "initializer_range", "rotary_base", "attn_scores_soft_cap", "output_logits_soft_cap")
 
 
 @dataclass(kw_only=True)
@@ -128,11 +138,17 @@ class HookedTransformerConfig:
                 raise ConfigError(
                     f"HookedTransformerConfig.{name} can only be {value!r} here; got {getattr(self, name)!r}."
                 )
-        for name in ("d_model", "d_head"):
-            whole_number(getattr(self, name), f"HookedTransformerConfig.{name}", ConfigError, least=1)
-        self.seed = None if self.seed is None else whole_number(self.seed, "HookedTransformerConfig.seed", ConfigError)
+        for name, least in WHOLE.items():
+            value = getattr(self, name)
+            if value is not None or name not in MAY_BE_NONE:
+                setattr(self, name, whole_number(value, f"HookedTransformerConfig.{name}", ConfigError, least=least))
+        for name in NUMBERS:
+            if isinstance(value := getattr(self, name), bool) or not isinstance(value, Real):
+                raise ConfigError(f"HookedTransformerConfig.{name} must be a number, got {value!r}.")
         self.dtype = dtype_of(self.dtype)
-        if self.attn_types is not None and len(self.attn_types) != self.n_layers:
+        if self.attn_types is not None and (
+            not isinstance(self.attn_types, (list, tuple)) or len(self.attn_types) != self.n_layers
+        ):
             raise ConfigError(
                 f"HookedTransformerConfig.attn_types must name {self.n_layers} layers 'local' or 'global'; got {self.attn_types!r}."
             )
@@ -232,7 +248,7 @@ def dtype_of(given: Any) -> torch.dtype:
 
 
 def _one_of(field: str, value: Any, known: dict[Any, Any]) -> Any:
-    if value not in known:
+    if not isinstance(value, str | None) or value not in known:
         names = ", ".join(repr(name) for name in known)
         raise ConfigError(f"HookedTransformerConfig.{field} must be one of {names} here; got {value!r}.")
     return known[value]

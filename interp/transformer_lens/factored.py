@@ -2,12 +2,14 @@
 
 from typing import Any, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.factored import FactoredMatrix as Factored
+from interp.whole_numbers import is_one, one_or_several, sliced, whole_number, whole_numbers
 
 
 class FactoredMatrix:
@@ -120,17 +122,25 @@ class FactoredMatrix:
 
     def get_corner(self, k: int = 3) -> Tensor:
         """The first k rows and columns, and of leading axes the first k too."""
+        k = whole_number(k, "FactoredMatrix.get_corner: k", ConfigError, least=0)
         whole = self[..., :k, :k].AB
         return whole[tuple(slice(0, k) for _ in whole.shape)]
 
     def __getitem__(self, index: Any) -> "FactoredMatrix":
-        """Leading axes, rows and columns by their place. A row or column chosen by its number keeps its axis, with length 1."""
+        """Leading axes, rows and columns by their place. A row or column chosen by its number keeps its axis, with length 1.
+
+        Raises:
+            ConfigError: what is no index, or is out of range.
+        """
         index = index if isinstance(index, tuple) else (index,)
         at = next((place for place, one in enumerate(index) if one is Ellipsis), None)
         if at is not None:
             index = (*index[:at], *[slice(None)] * (self.ndim - len(index) + 1), *index[at + 1 :])
         if len(index) > self.ndim:
             raise ConfigError(f"FactoredMatrix: {len(index)} indices for {self.ndim} axes.")
+        index = tuple(
+            _checked(one, length, axis) for axis, (one, length) in enumerate(zip(index, self.shape, strict=False))
+        )
         leading = index[: self.ndim - 2]
         rows, columns = (*index[self.ndim - 2 :], slice(None), slice(None))[:2]
         left, right = self.A[leading], self.B[leading]
@@ -171,6 +181,44 @@ class FactoredMatrix:
 
     def __repr__(self) -> str:
         return f"FactoredMatrix: Shape({tuple(self.shape)}), Hidden Dim({self.mdim})"
+
+
+def _checked(index: Any, length: int, axis: int) -> Any:
+    """One index, in the forms that torch takes: a number, a slice forwards, or places (also as the mask of an axis)."""
+    what = f"FactoredMatrix: an index along axis {axis}"
+    if isinstance(index, slice):
+        if sliced(index, length, what, ConfigError).step < 0:
+            raise ConfigError(f"{what}: the step of a slice must be positive.")
+        return slice(
+            *(None if end is None else whole_number(end, what) for end in (index.start, index.stop, index.step))
+        )
+    if is_one(index):
+        place = whole_number(index, what, ConfigError)
+        _check_within([place], length, what)
+        return place
+    places = index if isinstance(index, Tensor) else _as_tensor(index, what)
+    if places.dtype == torch.bool and places.shape == (length,):
+        return places.nonzero()[:, 0]
+    if places.numel() and (places.dtype == torch.bool or places.is_floating_point() or places.is_complex()):
+        raise ConfigError(
+            f"{what} must be whole numbers, or a mask of {length}; got {places.dtype}, shape {tuple(places.shape)}."
+        )
+    _check_within(places.flatten().tolist(), length, what)
+    return places.long()
+
+
+def _as_tensor(given: Any, what: str) -> Tensor:
+    if isinstance(given, np.ndarray) and given.dtype.kind in "biu":
+        return torch.from_numpy(given)
+    several = one_or_several(given, what, ConfigError)
+    if several and all(isinstance(one, bool) for one in several):
+        return torch.tensor(several)
+    return torch.tensor(whole_numbers(several, what, ConfigError), dtype=torch.long)
+
+
+def _check_within(places: list[int], length: int, what: str) -> None:
+    if wrong := [place for place in places if not -length <= place < length]:
+        raise ConfigError(f"{what}: {wrong[0]} is out of range; there are {length}.")
 
 
 def _kept(index: Any) -> Any:

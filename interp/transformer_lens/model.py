@@ -12,6 +12,7 @@ import interp
 from interp.errors import ConfigError, HookError, TokenError
 from interp.loading.devices import device_there
 from interp.names import Selection
+from interp.prompts import as_ids
 from interp.tokenizer import PAD, Tokenizer
 from interp.transformer_lens.cache import ActivationCache
 from interp.transformer_lens.config import HookedTransformerConfig, dtype_of
@@ -193,7 +194,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         """
         left = self._side(padding_side) == "left" and self.core.tokenizer is not None
         if isinstance(input, Tensor):
-            tokens = (input[None] if input.ndim == 1 else input).to(self.core.device)
+            tokens = as_ids(input[None] if input.ndim == 1 else input).to(self.core.device)
             real = self._beyond_padding(tokens, prepend_bos) if left and attention_mask is None else None
         else:
             rows = self._rows(input, prepend_bos, padding_side).to(self.core.device)
@@ -244,12 +245,12 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         """Run the model.
 
         Args:
-            input: a text, several, or ids; with `start_at_layer` the stream that enters that block.
+            input: a text, several, or ids, -1 where there is no token; with `start_at_layer` the stream that enters that block.
             return_type: `logits` [batch, position, d_vocab_out], `loss`, `both`, or None for nothing.
             loss_per_token: [batch, position - 1] instead of the mean.
             prepend_bos, padding_side: see `to_tokens`; nothing is prepended to ids.
             tokens: with `start_at_layer`, what the loss is of.
-            attention_mask: 0 at padding, which nobody sees and where the logits are NaN.
+            attention_mask: 0 at padding, which nobody sees and where the logits are NaN, as at ids of -1.
             stop_at_layer: return the stream that enters that block (after the last: the number of layers).
 
         Raises:
@@ -262,8 +263,10 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         if start_at_layer is None:
             tokens, real = self._read(input, prepend_bos, padding_side, attention_mask)
             ids = tokens if real is None else tokens.masked_fill(~real, PAD)
-            self.core.check_tokens(ids)
-            ids = self.core.hook_points[TOKENS](ids) if self.cfg.use_hook_tokens else ids
+            real = self.core.check_tokens(ids)
+            if self.cfg.use_hook_tokens:
+                ids = self.core.hook_points[TOKENS](ids)
+                real = self.core.check_tokens(ids)
             residual = self.core.embed(ids)
         elif isinstance(input, Tensor) and input.is_floating_point():
             residual, real = input, None if attention_mask is None else self._mask(attention_mask, input)
@@ -445,7 +448,7 @@ class HookedTransformer(WithStates, WithHooks, WithTexts, WithWeights):
         )  # fmt: skip
         whole = torch.cat([rows, *(step[:, None] for step in steps)], dim=1)
         self._runs += 1
-        if bool((whole == PAD).any()):
+        if bool((whole == PAD).any()) and (stops or self.core.tokenizer is not None):
             whole = whole.masked_fill(whole == PAD, stops[0] if stops else self.pad_id)
         if return_type == "tokens" or (return_type == "input" and isinstance(input, Tensor)):
             return whole

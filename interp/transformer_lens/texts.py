@@ -13,7 +13,7 @@ from interp.errors import ConfigError, TokenError
 from interp.tokenizer import PAD, Tokenizer
 from interp.transformer_lens.config import HookedTransformerConfig
 from interp.transformer_lens.their_tokenizer import TheirTokenizer
-from interp.whole_numbers import whole_numbers
+from interp.whole_numbers import is_one, whole_numbers
 
 Side = Literal["left", "right"]
 Texts = str | list[str]
@@ -188,9 +188,9 @@ class WithTexts(nn.Module):
         if isinstance(given, (list, tuple)) and given and not _has_rows(given):
             ids = torch.tensor([self.core.to_single_token(_alone(one)) for one in given])
         elif isinstance(given, (Tensor, np.ndarray)):
-            ids = torch.as_tensor(given)
+            ids = _of_numbers(given)
         elif isinstance(given, (list, tuple)):
-            ids = torch.tensor([whole_numbers(row, "a token id") for row in given])
+            ids = torch.tensor(_rows_alike(given))
         else:
             ids = torch.tensor(self.core.to_single_token(given))
         if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
@@ -200,6 +200,23 @@ class WithTexts(nn.Module):
             wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
             raise TokenError(f"token id {wrong} is out of range: the model has logits of 0 to {below - 1}.")
         return ids
+
+
+def _of_numbers(given: Tensor | np.ndarray) -> Tensor:
+    """As a tensor. Raises TokenError for an array of anything but numbers."""
+    if isinstance(given, np.ndarray) and given.dtype.kind not in "biufc":
+        raise TokenError(f"token ids must be whole numbers, got an array of {given.dtype}.")
+    return torch.as_tensor(given)
+
+
+def _rows_alike(given: Sequence[Any]) -> list[list[int]]:
+    """Rows of ids. Raises TokenError where one is no row, or not as long as the first."""
+    rows = [[] if is_one(row) else whole_numbers(row, "a token id") for row in given]
+    if wrong := [at for at, row in enumerate(rows) if is_one(given[at]) or len(row) != len(rows[0])]:
+        raise TokenError(
+            f"token ids in rows: give each as many as the first, {len(rows[0])}; row {wrong[0]} is {given[wrong[0]]!r}."
+        )
+    return rows
 
 
 def _has_rows(given: Any) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from interp.errors import HookError, TokenError
 from interp.metrics import log_probabilities, pick, rank
 from interp.transformer_lens.slices import Slice, SliceInput
+from interp.whole_numbers import whole_number
 
 if TYPE_CHECKING:
     from interp.transformer_lens.model import HookedTransformer
@@ -95,15 +96,12 @@ def lm_cross_entropy_loss(
     Args:
         attention_mask: 0 at padding; what is predicted from or at it counts nothing, and is 0 by token.
     """
+    mask = None if attention_mask is None else _mask_of(attention_mask, tokens)
+    tokens = tokens if mask is None else tokens.masked_fill(~mask, 0)
     _check_fit(logits, tokens)
-    if attention_mask is not None and attention_mask.shape != tokens.shape:
-        raise TokenError(
-            f"attention_mask of shape {tuple(attention_mask.shape)} does not fit tokens of {tuple(tokens.shape)}."
-        )
     losses = -pick(log_probabilities(logits[:, :-1]), tokens[:, 1:])
-    if attention_mask is None:
+    if mask is None:
         return losses if per_token else losses.mean()
-    mask = attention_mask.bool()
     counted = mask[:, :-1] & mask[:, 1:]
     losses = losses.masked_fill(~counted, 0.0)
     return losses if per_token else losses.sum() / counted.sum()
@@ -116,6 +114,14 @@ def lm_accuracy(
     _check_fit(logits, tokens)
     right = logits[:, :-1].argmax(-1) == tokens[:, 1:]
     return right if per_token else right.float().mean()
+
+
+def _mask_of(given: Any, tokens: Any) -> Tensor:
+    """Where a token counts. Raises TokenError for a mask that does not fit the tokens."""
+    if not isinstance(given, Tensor) or not isinstance(tokens, Tensor) or given.shape != tokens.shape:
+        mask, ids = (tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__ for one in (given, tokens))
+        raise TokenError(f"attention_mask must be a tensor that fits the tokens; got {mask} for tokens of {ids}.")
+    return given.bool()
 
 
 def _check_fit(logits: Any, tokens: Any) -> None:
@@ -147,8 +153,9 @@ def test_prompt(
         prepend_space_to_answer: where it begins with none.
 
     Raises:
-        TokenError: an answer without tokens.
+        TokenError: an answer without tokens, a `top_k` that is no whole number.
     """
+    top_k = whole_number(top_k, "test_prompt: top_k", least=0)
     console = Console(highlight=False, markup=False, width=120)
     answers: list[Any] = [answer] if isinstance(answer, str) or not isinstance(answer, Sequence) else list(answer)
     if not isinstance(prompt, str) or not all(isinstance(one, str) for one in answers):

@@ -8,14 +8,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import interp
-from interp.errors import ConfigError
+from interp.errors import ConfigError, TokenError
 from interp.model import MLP, Attention, Block
 from interp.norms import Norm
+from interp.prompts import as_ids
 from interp.transformer_lens.config import HookedTransformerConfig
 from interp.transformer_lens.factored import FactoredMatrix
 from interp.transformer_lens.points import HookPoint
 from interp.transformer_lens.stand_in import StandIn, stand_in
-from interp.whole_numbers import whole_number
+from interp.whole_numbers import sliced, whole_number
 
 
 class Part:
@@ -205,6 +206,18 @@ class BlockPart(Part):
         return self._model.core.run_blocks(residual, start_at_layer=self._layer, stop_at_layer=self._layer + 1)
 
 
+class Blocks(list[BlockPart]):
+    """All blocks. Raises ConfigError for a layer that is not there."""
+
+    def __getitem__(self, layer: Any) -> Any:
+        if isinstance(layer, slice):
+            return [super(Blocks, self).__getitem__(at) for at in sliced(layer, len(self), "blocks", ConfigError)]
+        number = whole_number(layer, "blocks: a layer", ConfigError)
+        if not -len(self) <= number < len(self):
+            raise ConfigError(f"blocks: layer {number} is out of range; the model has {len(self)}.")
+        return super().__getitem__(number)
+
+
 class EmbedPart(Part):
     """The token embedding."""
 
@@ -215,6 +228,9 @@ class EmbedPart(Part):
         return self._model.W_E
 
     def __call__(self, tokens: Tensor) -> Tensor:
+        tokens = as_ids(tokens)
+        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(self.W_E):
+            raise TokenError(f"embed: ids must be from 0 to {len(self.W_E) - 1}; padding has no embedding.")
         return self.W_E[tokens] * self._model.core.config.embed_scale
 
 
@@ -253,8 +269,8 @@ class WithWeights(nn.Module):
     hook_dict: dict[str, HookPoint]
 
     @property
-    def blocks(self) -> list[BlockPart]:
-        return [BlockPart(self, layer) for layer in range(self.cfg.n_layers)]
+    def blocks(self) -> "Blocks":
+        return Blocks(BlockPart(self, layer) for layer in range(self.cfg.n_layers))
 
     @property
     def embed(self) -> EmbedPart:

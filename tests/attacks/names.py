@@ -18,6 +18,7 @@ from analyses.cascade import Nudge
 from interp import Intervention, Row, Set
 from interp.errors import InterpError
 from interp.sweep.readouts import Logits
+from interp.transformer_lens import HookedTransformer, HookedTransformerConfig, utils
 from interp.zoo import task
 
 NO_NAMES: list[Any] = [
@@ -57,6 +58,29 @@ def unless_number(value: Any) -> Any:
 
 def circuit_of(names: Any) -> Any:
     return analyses.Circuit.of(MODEL, "x" if isinstance(names, (list, set, dict)) and not names else names)
+
+
+def unless_whole(value: Any) -> Any:
+    """Nothing that is a whole number, or stands for the default."""
+    return float("nan") if value is None or type(value) is int else value
+
+
+def surveyed(**options: Any) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.jsonl"
+        rows.write_text('{"prompt": [1, 2, 3, 4], "answer": 3, "wrong": 4}\n', encoding="utf-8")
+        asked = options.get("options")
+        name = "direct_logit_attribution" if isinstance(asked, dict) and "ablation" in asked else "logit_lens"
+        return analyses.survey(MODEL, rows, name, out=Path(folder) / "out", **options)
+
+
+def config(**fields: Any) -> Any:
+    return HookedTransformerConfig(
+        **(
+            {"n_layers": 1, "d_model": 4, "n_ctx": 8, "d_head": 2, "d_vocab": 5, "act_fn": "relu", "device": "cpu"}
+            | fields
+        )
+    )
 
 
 NO_GAPS: list[Any] = [-1, -0.5, float("nan"), "x", True, [0.1], np.array([1.0, 2.0]), object()]
@@ -119,6 +143,17 @@ NAMES: dict[str, Callable[[Any], Any]] = {
     "to_tokens": lambda v: (
         MODEL.to_tokens(v) if not isinstance(v, (list, torch.Tensor)) else MODEL.to_tokens("nothing")
     ),
+    "disturbance or None": lambda v: cascade.coupled(MODEL, TOKENS, v, seeds=1, steps=2),
+    "survival's disturbance or None": lambda v: cascade.survival(MODEL, TOKENS, v, seeds=1, steps=2),
+    "driven's disturbance or None": lambda v: cascade.driven(MODEL, TOKENS, v, seeds=1, steps=2),
+    "channels' disturbance or None": lambda v: cascade.channels(MODEL, TOKENS, v, seeds=1, steps=4),
+    "wavefront's disturbance or None": lambda v: cascade.wavefront(MODEL, ONE, v, steps=2, twin=False),
+    "commitment's disturbance or None": lambda v: cascade.commitment(MODEL, TOKENS, v, seeds=1, steps=2),
+    "temperature's disturbance or None": lambda v: cascade.temperature_sweep(MODEL, TOKENS, v, seeds=1),
+    "survey's options or None": lambda v: surveyed(options=5 if isinstance(v, dict) else v),
+    "survey's load_options or None": lambda v: surveyed(load_options=5 if isinstance(v, dict) else v),
+    "survey's top_k": lambda v: surveyed(options={"top_k": unless_whole(v)}),
+    "survey's reference": lambda v: surveyed(options={"ablation": v}),
     "disturbance vector or None": lambda v: cascade.coupled(MODEL, TOKENS, Nudge(vector=v), seeds=1, steps=2),
     "disturbance dose": lambda v: cascade.coupled(
         MODEL,
@@ -128,6 +163,67 @@ NAMES: dict[str, Callable[[Any], Any]] = {
         steps=2,
     ),
 }
+
+
+HOOKED = HookedTransformer(config(n_layers=2))
+TOWN = HookedTransformer.from_pretrained("smalltown", device="cpu")
+NO_WHOLE: list[Any] = [
+    True,
+    1.0,
+    1.5,
+    float("nan"),
+    "a",
+    None,
+    [[1.0]],
+    object(),
+    99,
+    torch.tensor(True),
+    np.float64(1),
+    {},
+    b"a",
+]
+NOT_IN_ROWS: list[Any] = [
+    [[1, 2], [1]], [[1], 2], np.array([1, "a"], dtype=object), np.array(["a"]), [[1.0]], [[True]], torch.ones(2), -1, 99, None, {}, {1},
+]  # fmt: skip
+WHOLE: dict[str, Callable[[Any], Any]] = {
+    "QK[]": lambda v: HOOKED.QK[v],
+    "QK[..., ]": lambda v: HOOKED.QK[..., v],
+    "QK[slice]": lambda v: HOOKED.QK[slice("a" if v is None or v == 99 else v, None)],
+    "QK.get_corner": lambda v: HOOKED.QK.get_corner(-1 if isinstance(v, int) and v == 99 else v),
+    "blocks[]": lambda v: HOOKED.blocks[v],
+    "test_prompt's top_k": lambda v: utils.test_prompt(
+        "They", " saw", TOWN, top_k=-1 if isinstance(v, int) and v == 99 else v
+    ),
+    **{
+        f"HookedTransformerConfig.{name}": lambda v, name=name: config(
+            **{name: -7 if isinstance(v, int) and v == 99 else v}
+        )
+        for name in ("n_layers", "d_model", "n_ctx", "d_head", "n_heads", "d_vocab")
+    },
+}
+LOSSES: list[Any] = [
+    torch.ones(1, 5, dtype=torch.long),
+    torch.ones(1, 3),
+    [[1, 2, 3]],
+    None,
+    torch.full((1, 3), 9),
+    torch.full((1, 3), -1),
+]
+
+
+def of_the_layer() -> list[tuple[str, Callable[[Any], Any], Any]]:
+    """Places of `interp.transformer_lens` with what each does not take."""
+    logits, ids = torch.zeros(1, 3, 5), torch.ones(1, 3, dtype=torch.long)
+    return [
+        *((place, call, value) for place, call in WHOLE.items() for value in NO_WHOLE),
+        *(("to_directions", HOOKED.tokens_to_residual_directions, value) for value in NOT_IN_ROWS),
+        *(("loss's tokens", lambda v: utils.lm_cross_entropy_loss(logits, v), value) for value in LOSSES),
+        *(("loss's tokens, masked", lambda v: utils.lm_cross_entropy_loss(logits, v, ids), value) for value in LOSSES),
+        *(("act_fn", lambda v: HookedTransformer(config(act_fn=v)), value) for value in (True, "a", ["a"], {"a": 1}, object())),
+        *(("loss's mask", lambda v: utils.lm_cross_entropy_loss(logits, ids, v), value) for value in ([[1]], 3, ids[:, :2])),
+        *((f"config's {name}", lambda v, name=name: config(**{name: v}), value)
+          for name in ("eps", "attn_scale", "rotary_base", "attn_types") for value in (True, "a", [], {}, object())),
+    ]  # fmt: skip
 
 
 def parameters_in_any_form() -> None:
@@ -155,6 +251,11 @@ def main() -> int:
         asked = {"subject": [1], "answer": 1} if call is analyses.causal_tracing else {"answer": 1, "wrong": 2}
         with_gap = lambda v, call=call, given=given, asked=asked: call(MODEL, *given, **asked, smallest_gap=v)  # noqa: E731
         wrong += [(f"{call.__name__}.smallest_gap", with_gap, value) for value in NO_GAPS]
+    wrong += of_the_layer()
+    wrong += [("disturbance, a class", lambda v: cascade.coupled(MODEL, TOKENS, v, seeds=1, steps=2), cascade.Swap)]
+    for options in (iter([]), torch.ones(2), (name for name in "a"), 0, False):
+        wrong += [("survey's options", lambda v: surveyed(options=v), options)]
+    wrong += [("survey's positions", lambda v: surveyed(options={"positions": v}), float("nan"))]
     for place, call, value in wrong:
         if value is None and place.endswith("or None"):
             continue
