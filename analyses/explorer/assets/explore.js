@@ -6,7 +6,7 @@
   let session = null, count = 0;
 
   // One at a time: an event is about the session that answers the one before, and Dash drops the answer to what is asked again before it comes.
-  const queues = { event: [], begin: [], wanted: [] }, waiting = {};
+  const queues = { event: [], begin: [], wanted: [] }, waiting = {}, asking = {};
   function inTurn(name, question) {
     queues[name].push(question);
     next(name);
@@ -14,7 +14,8 @@
   function next(name) {
     if (waiting[name] || !queues[name].length || !session) return;
     wait(name, true);
-    set(name, { data: { ...queues[name].shift(), count: ++count } });
+    asking[name] = queues[name].shift();
+    set(name, { data: { ...asking[name], count: ++count } });
   }
   function wait(name, still) {
     waiting[name] = still;
@@ -22,12 +23,21 @@
   }
   function answered(name) {
     wait(name, false);
+    delete asking[name];
     setTimeout(() => next(name), 0);
+  }
+  // The last choice wins: what a field was set to is what was last asked for, answered or not, and until then it is not filled.
+  const askedFor = (is) => [asking.event, ...queues.event].findLast((one) => one && is(one));
+  const choice = (name) => askedFor((one) => one.do === "set" && one.name === name);
+  const aim = (name) => { const last = choice(name); return last ? last.value : session.state[name]; };
+  function amountOf(number) {
+    const one = session.state.changes[number], last = askedFor((other) => other.do === "dose" && butAmount(other.change) === butAmount(one));
+    return last ? last.amount : one.amount;
   }
   function send(event) {
     const queue = queues.event, last = queue[queue.length - 1];
     if (event.do === "key" && queue.length > 20) return;
-    if (last && event.do === "dose" && last.do === "dose" && last.number === event.number) queue.pop();
+    if (last && event.do === "dose" && last.do === "dose" && butAmount(last.change) === butAmount(event.change)) queue.pop();
     inTurn("event", event);
   }
 
@@ -229,10 +239,10 @@
     const at = sent.state;
     const told = (name, now) => { if (filledWith[name] !== now) set(name, { value: filledWith[name] = now }); };
     say(sent.message);
-    for (const name of FIELDS) if (!writing(name) || value(name) === at[name]) told(name, at[name]);
-    const dosing = at.changes[dosed()];
+    for (const name of FIELDS) if (!choice(name) && (!writing(name) || value(name) === at[name])) told(name, at[name]);
+    const dosing = dosed();
     sayDose();
-    if (dosing && onSlider(dosing.amount)) told("dose", Math.log10(dosing.amount));
+    if (dosing >= 0 && onSlider(amountOf(dosing))) told("dose", Math.log10(amountOf(dosing)));
     put("selection", "Layer " + at.layer + ", position " + at.position + ", head " + at.head +
       ". Arrow keys move it on tokens and figures, with Shift the head; Escape goes back to the last token, in layer 0 and head 0.");
   }
@@ -264,7 +274,7 @@
     const one = session.state.changes[number];
     if (!spreads(one)) return;
     chosen = { number, as: butAmount(one) };
-    if (onSlider(one.amount)) set("dose", { value: filledWith.dose = Math.log10(one.amount) });
+    if (onSlider(amountOf(number))) set("dose", { value: filledWith.dose = Math.log10(amountOf(number)) });
     sayDose();
   }
   function sayDose() {
@@ -284,12 +294,12 @@
       filledWith[name] = now;
       if (name === "dose") {
         doseAt = now;
-        const number = dosed(), one = sent.state.changes[number];
-        if (!one) sayDose();
-        else if (!onSlider(one.amount) || Math.abs(Math.log10(one.amount) - now) > 1e-3) send({ do: "dose", number, amount: dose() });
+        const number = dosed(), change = session.state.changes[number], amount = change && amountOf(number);
+        if (!change) sayDose();
+        else if (!onSlider(amount) || Math.abs(Math.log10(amount) - now) > 1e-3) send({ do: "dose", number, change, amount: dose() });
       } else if (name === "task") {
         if (now) send({ do: "example", task: now, seed: examples });
-      } else if ((now || "") !== sent.state[name] && !(now === null && !sent.state[name]) && now !== sent.state[name]) {
+      } else if ((now || "") !== aim(name) && !(now === null && !aim(name)) && now !== aim(name)) {
         send({ do: "set", name, value: now });
       }
     }
@@ -429,7 +439,7 @@
   let running = false, asked = 0, texts = "", written = {};
   function lived(told, need, go, seed, sent) {
     const from = window.dash_clientside.callback_context.triggered.map((one) => one.prop_id.split(".")[0]);
-    if (from.includes("live-seed")) send({ do: "set", name: "seed", value: (sent.state.seed + 1) % 2147483648 });
+    if (from.includes("live-seed")) send({ do: "set", name: "seed", value: (aim("seed") + 1) % 2147483648 });
     if (from.includes("live-go")) {
       running = !running;
       if (running) ask(told && told.ask === texts ? told.steps : 0);
