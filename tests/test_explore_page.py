@@ -523,6 +523,28 @@ def test_of_choices_taken_back_while_an_event_is_under_way_the_last_wins(tab):
 
 
 @pytest.mark.browser
+def test_a_double_click_removes_one_change_and_a_quick_click_means_the_row_it_is_on(tab):
+    changes = tuple(Change("patch", layer, 10) for layer in range(4))
+    tab.open(START.but(changes=changes))
+    page, rows = tab.page, "document.querySelectorAll('#changes .remove').length === {}".format
+    tab.until(rows(4))
+    page.locator(".remove").first.dblclick()
+    tab.until(rows(3))
+    assert tab.state.changes == changes[1:]
+    answer_once(page, '"event.data"', lambda route: route.abort())
+    page.locator(".remove").first.click()
+    tab.until("document.querySelector('#message').textContent.includes('did not answer')")
+    tab.wrong.clear()
+    wait, release = hold(page, '"event.data"')
+    page.locator(".remove").first.click()  # after a failure it can be pressed again
+    wait()
+    page.locator(".switch").nth(1).click()
+    release()
+    tab.until("document.querySelectorAll('.switch')[0].getAttribute('aria-checked') === 'false'")
+    assert [(one.layer, one.on) for one in tab.state.changes] == [(2, False), (3, True)]
+
+
+@pytest.mark.browser
 def test_each_piece_of_work_is_listed_through_a_reload_and_stopped_by_itself(tab, monkeypatch):
     def long(*given, **options):
         with progress_bar(False) as bar:

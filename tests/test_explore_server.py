@@ -74,9 +74,10 @@ def test_a_question_that_is_none_gives_no_trace(server, body):
     [
         None, 3, {}, {"do": "exec"}, {"do": "set", "name": "model", "value": "/etc/passwd"}, {"do": "set", "name": "changes", "value": []},
         {"do": "set", "name": "clean", "value": {"a": 1}}, {"do": "set", "name": "temperature", "value": "hot"},
-        {"do": "switch", "number": 9},
+        {"do": "switch", "number": 9}, {"do": "remove", "number": 0, "change": "x"}, {"do": "remove", "number": 0, "change": {"kind": "<b>", "layer": 0}},
+        {"do": "switch", "number": 0, "change": {"kind": "patch", "layer": 1}},
         {"do": "select", "layer": -3}, {"do": "select", "layer": "x"}, {"do": "key", "key": "<b>"}, {"do": "cell", "how": "exec"},
-        {"do": "steer"}, {"do": "dose", "amount": 3}, {"do": "undo"},
+        {"do": "steer"}, {"do": "dose", "amount": 3}, {"do": "dose", "number": 0, "amount": 3, "change": {"kind": "inject", "layer": 1, "position": 2}}, {"do": "undo"},
         {"do": "patch", "site": "../x"}, {"do": "example", "task": "ioi", "seed": -1},
         {"do": "back", "number": True}, {"do": "drop", "position": None}, {"do": "drop", "position": ""},
         {"do": "set", "name": "clean", "value": "\ud800"}, {"do": "steer", "toward": "\udfff"}, {"do": "\ud800"},

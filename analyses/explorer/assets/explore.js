@@ -62,6 +62,7 @@
       if (name in queues) {
         queues[name].length = 0;  // what came after it was meant for its answer
         answered(name);
+        for (const button of document.querySelectorAll("[data-pressed]")) delete button.dataset.pressed;
       } else if (name === "need-jobs") {
         poll(2000);
       } else if (name === "live-ask") {
@@ -263,17 +264,18 @@
   }
   const spreads = (one) => Boolean(one) && ["inject", "steer"].includes(one.kind);
   const butAmount = (one) => JSON.stringify({ ...one, amount: 0, on: true });
-  function dosed() {
+  function placed(known) {
     const all = session.state.changes;
-    if (!chosen) return all.findLastIndex(spreads);
-    if (spreads(all[chosen.number]) && butAmount(all[chosen.number]) === chosen.as) return chosen.number;
-    const moved = all.findIndex((one) => butAmount(one) === chosen.as);
-    return moved < 0 ? all.findLastIndex(spreads) : moved;
+    return all[known.number] && butAmount(all[known.number]) === known.as ? known.number : all.findIndex((one) => butAmount(one) === known.as);
   }
-  function choose(number) {
-    const one = session.state.changes[number];
-    if (!spreads(one)) return;
-    chosen = { number, as: butAmount(one) };
+  function dosed() {
+    const at = chosen ? placed(chosen) : -1;
+    return at < 0 ? session.state.changes.findLastIndex(spreads) : at;
+  }
+  function choose(row) {
+    const as = butAmount(row.change), number = placed({ number: row.number, as });
+    if (!spreads(session.state.changes[number])) return;
+    chosen = { number, as };
     if (onSlider(amountOf(number))) set("dose", { value: filledWith.dose = Math.log10(amountOf(number)) });
     sayDose();
   }
@@ -337,7 +339,7 @@
     markTokens();
     return nothing();
   }
-  let past = null;
+  let past = null, rowed = [];  // changes by their rows, which may be those of a moment ago
   function show_past(runs) {
     const key = JSON.stringify(runs);
     if (past === key) return;
@@ -366,6 +368,7 @@
       put("changes", soft("Nothing is changed. Select a cell and press a button above, or have a click do it."));
       return nothing();
     }
+    rowed = told.changes.map((one, number) => ({ number, change: one.change }));
     const numbers = (found) => found.map((one) => made("td", { class: "number" }, one));
     const rows = told.changes.map((one, number) => made("tr", one.on ? {} : { class: "off" },
       made("td", {}, made("button", { class: "switch", role: "switch", "aria-checked": one.on, "aria-label": one.named, "data-do": "switch", "data-number": number }, one.on ? "on" : "off")),
@@ -479,12 +482,17 @@
       line.textContent = line.textContent.split(/[,:]/)[0] + ": stopping";
       set("need-jobs", { data: { stop: button.dataset.stop, count: ++count } });
     } else if (button.dataset.dose) {
-      choose(Number(button.dataset.dose));
+      choose(rowed[Number(button.dataset.dose)]);
     } else if (button.dataset.save) {
       save(button.dataset.view, button.dataset.save);
     } else if (button.dataset.do) {
       const event = { do: button.dataset.do };
-      if (button.dataset.number) event.number = Number(button.dataset.number);
+      if (event.do === "back") event.number = Number(button.dataset.number);
+      else if (button.dataset.number) Object.assign(event, rowed[Number(button.dataset.number)]);
+      if (event.do === "remove") {
+        if (button.dataset.pressed) return;  // a double click is about one change, and its row stays until the answer
+        button.dataset.pressed = "yes";
+      }
       if (["inject", "steer"].includes(event.do)) event.amount = dose();
       if (event.do === "steer") Object.assign(event, { toward: value("toward"), away: value("away") });
       send(event);
