@@ -12,6 +12,7 @@ from analyses.explorer import parts
 from analyses.explorer.address import from_address, to_address
 from analyses.explorer.desk import Desk
 from analyses.explorer.events import act, elsewhere, remark
+from analyses.explorer.figures import most
 from analyses.explorer.session import MOST_PAST, Session, called
 from analyses.explorer.state import Change, State
 from interp.errors import InterpError, TokenError
@@ -468,6 +469,20 @@ def test_a_circuit_is_there_when_its_work_is_done(desk, state):
     with desk.models.use(state.model) as model:
         whole = analyses.edge_patching(model, state.clean, state.corrupt, answer=state.answer, wrong=state.wrong)
     xr.testing.assert_identical(desk.circuit(state).drop_attrs(), whole.drop_attrs())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_copied_code_gives_the_circuit_that_is_shown(small_checkpoint, state, named):
+    desk = Desk({str(small_checkpoint): interp.load(small_checkpoint)})
+    state = state if named else state.but(wrong="")
+    assert "edge_patching" not in desk.python(state)
+    desk.jobs.get(desk.start_circuit(state)).wait(60.0)
+    space: dict[str, object] = {}
+    exec(desk.python(state.but(layer=1, changes=CHANGES)), space)
+    xr.testing.assert_identical(space["edges"].drop_attrs(), desk.circuit(state).drop_attrs())
+    assert space["circuit"].edges == most(desk.circuit(state)).edges
+    assert len(space["circuit"].edges) > 1
+    assert "edge_patching" not in desk.python(state.but(clean="Other words", corrupt=""))
 
 
 def test_examples_are_pairs_of_tasks(desk, state):
