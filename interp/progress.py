@@ -29,7 +29,8 @@ def progress_bar(shown: bool) -> Iterator[Progress]:
     """A bar with the share that is done, the time taken and the time left.
 
     Within the block of one that is shown, every other is a part of it, whether shown by itself or not: its tasks stand beneath, and
-    leave when they are done.
+    leave when they are done. A task whose steps are made by such a part says in its field `part` how many of them that is, so that the
+    share of the whole can take in what is done of it: `bar.update(task, part=len(rows))`.
     """
     outer = _OUTER.get()
     if outer is not None:

@@ -456,7 +456,8 @@ def test_kept_parts_count_as_done(pairs, tmp_path, monkeypatch):
 
     def telling(self, task, **values):
         update(self, task, **values)
-        told.append((self.tasks[0].completed, self.tasks[0].total))
+        if "completed" in values:
+            told.append((self.tasks[0].completed, self.tasks[0].total))
 
     monkeypatch.setattr(Progress, "update", telling)
     run = partial(

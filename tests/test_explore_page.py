@@ -453,6 +453,97 @@ def test_a_request_that_fails_is_said_and_the_page_goes_on(tab):
     tab.wrong.clear()
 
 
+def hold(page, asked):
+    """Keep the requests for an output back: what waits for the first of them, and what lets them through."""
+    held, holds = [], [True]
+
+    def keep(route):
+        if holds and asked in (route.request.post_data or ""):
+            held.append(route)
+        else:
+            route.fallback()
+
+    page.route("**/_dash-update-component*", keep)
+
+    def release():
+        holds.clear()
+        for route in held:
+            route.continue_()
+
+    def wait():
+        for _ in range(400):
+            if held:
+                return
+            page.wait_for_timeout(25)
+        raise AssertionError(f"{asked} was not asked for")
+
+    return wait, release
+
+
+@pytest.mark.browser
+def test_of_choices_taken_back_while_an_event_is_under_way_the_last_wins(tab):
+    tab.open(START.but(changes=(Change("inject", 1, 5),), position=14))
+    page = tab.page
+    tab.draws("patching")
+    slider = page.locator("#dose [role=slider]")
+
+    def there_and_back(there, back):
+        """The second while the first is under way."""
+        wait, release = hold(page, '"event.data"')
+        there()
+        wait()
+        back()
+        page.wait_for_timeout(700)  # longer than a pause between keys that is waited for
+        release()
+        tab.until("!document.body.dataset.waiting")
+        page.wait_for_timeout(300)
+
+    def site(said):
+        return lambda: page.locator("#site").get_by_text(said, exact=True).click()
+
+    start = tab.state
+    fill = page.locator("#clean").fill
+    there_and_back(lambda: fill(START.clean + " the"), lambda: fill(START.clean))
+    assert page.locator("#clean").input_value() == tab.state.clean == START.clean
+    there_and_back(site("MLP"), site("stream"))
+    assert page.locator("#site input:checked").input_value() == tab.state.site == start.site
+    there_and_back(lambda: slider.press("ArrowRight"), lambda: slider.press("ArrowLeft"))
+    assert [one.amount for one in tab.state.changes] == [0.1]
+    assert float(slider.get_attribute("aria-valuenow")) == pytest.approx(-1)
+    page.evaluate(
+        "(([one, other]) => { other.click(); setTimeout(() => one.click(), 5); })"
+        "([...document.querySelectorAll('#shown input')])"
+    )
+    page.wait_for_timeout(300)
+    tab.until("!document.body.dataset.waiting")
+    assert page.locator("#shown input:checked").input_value() == tab.state.shown == start.shown
+    there_and_back(site("MLP"), site("attention"))  # and what is shown is what is meant
+    assert page.locator("#site input:checked").input_value() == tab.state.site == "attn_out"
+    tab.until("document.querySelector('#clean').value === " + json.dumps(tab.state.clean))
+
+
+@pytest.mark.browser
+def test_a_double_click_removes_one_change_and_a_quick_click_means_the_row_it_is_on(tab):
+    changes = tuple(Change("patch", layer, 10) for layer in range(4))
+    tab.open(START.but(changes=changes))
+    page, rows = tab.page, "document.querySelectorAll('#changes .remove').length === {}".format
+    tab.until(rows(4))
+    page.locator(".remove").first.dblclick()
+    tab.until(rows(3))
+    assert tab.state.changes == changes[1:]
+    answer_once(page, '"event.data"', lambda route: route.abort())
+    page.locator(".remove").first.click()
+    tab.until("document.querySelector('#message').textContent.includes('did not answer')")
+    tab.wrong.clear()
+    wait, release = hold(page, '"event.data"')
+    page.locator(".remove").first.click()  # after a failure it can be pressed again
+    wait()
+    page.locator(".switch").nth(1).click()
+    release()
+    tab.until("document.querySelectorAll('.switch')[0].getAttribute('aria-checked') === 'false'")
+    assert [(one.layer, one.on) for one in tab.state.changes] == [(2, False), (3, True)]
+
+
 @pytest.mark.browser
 def test_each_piece_of_work_is_listed_through_a_reload_and_stopped_by_itself(tab, monkeypatch):
     def long(*given, **options):

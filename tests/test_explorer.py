@@ -12,6 +12,7 @@ from analyses.explorer import parts
 from analyses.explorer.address import from_address, to_address
 from analyses.explorer.desk import Desk
 from analyses.explorer.events import act, elsewhere, remark
+from analyses.explorer.figures import most
 from analyses.explorer.session import MOST_PAST, Session, called
 from analyses.explorer.state import Change, State
 from interp.errors import InterpError, TokenError
@@ -47,6 +48,11 @@ def apart(desk, small_checkpoint) -> tuple[str, str]:
 @pytest.fixture
 def state(small_checkpoint, apart) -> State:
     return State(str(small_checkpoint), DEFAULT_PAIR.clean, DEFAULT_PAIR.corrupt, *apart)
+
+
+def known(do, session, number, **more):
+    """An event about a change, as a tab sends it that shows this session."""
+    return {"do": do, "number": number, "change": session.to_json()["state"]["changes"][number], **more}
 
 
 # States, addresses, sessions
@@ -288,8 +294,8 @@ def test_a_change_that_cannot_be_made_is_left_out_and_stays_in_the_list(desk, st
     assert {one["run"] for one in told["runs"]} == {"clean", "corrupt", "changed"}
     assert desk.python(mixed) == desk.python(state.but(changes=CHANGES[:1]))
     session = Session(mixed)
-    assert not act(desk, session, {"do": "switch", "number": 0}).state.changes[0].on
-    assert act(desk, session, {"do": "remove", "number": 0}).state.changes == (CHANGES[0], *lost[1:])
+    assert not act(desk, session, known("switch", session, 0)).state.changes[0].on
+    assert act(desk, session, known("remove", session, 0)).state.changes == (CHANGES[0], *lost[1:])
     longer = act(desk, session, {"do": "set", "name": "corrupt", "value": "Paris is"}).state
     assert all(desk.obstacles(longer))
 
@@ -305,20 +311,36 @@ def test_undo_goes_back_to_a_position_that_is_there(desk, state):
 def test_each_amount_is_dosed_and_undone_by_itself(desk, state):
     session = Session(state.but(changes=(Change("inject", 0, 5), Change("steer", 1, 3, toward=" he"))))
     for number, amount in ((0, 0.2), (0, 0.3), (1, 0.5), (1, 0.6)):
-        session = act(desk, session, {"do": "dose", "number": number, "amount": amount})
+        session = act(desk, session, known("dose", session, number, amount=amount))
     seen = [[one.amount for one in session.state.changes]]
     while session.past:
         session = act(desk, session, {"do": "undo"})
         seen.append([one.amount for one in session.state.changes])
     assert seen == [[0.3, 0.6], [0.3, 0.1], [0.1, 0.1]]
     for name, value in (("changed", "clean"), ("answer", ""), ("wrong", "")):
-        between = act(desk, session, {"do": "dose", "number": 0, "amount": 0.2})
+        between = act(desk, session, known("dose", session, 0, amount=0.2))
         between = act(desk, between, {"do": "set", "name": name, "value": value})
-        back = act(desk, act(desk, between, {"do": "dose", "number": 0, "amount": 0.4}), {"do": "undo"})
+        back = act(desk, act(desk, between, known("dose", session, 0, amount=0.4)), {"do": "undo"})
         assert back.state == between.state, name
     ablated = Session(state.but(changes=(Change("ablate", 0, None, 0),)))
     with pytest.raises(InterpError, match="no dose"):
-        act(desk, ablated, {"do": "dose", "number": 0, "amount": 1.0})
+        act(desk, ablated, known("dose", ablated, 0, amount=1.0))
+
+
+def test_a_change_is_the_one_that_was_meant_wherever_it_has_gone(desk, state):
+    """An event is about the list that the tab showed; by the time that it is answered others may have gone, or its dose."""
+    session = Session(state.but(changes=CHANGES))
+    fewer = act(desk, session, known("remove", session, 0))
+    with pytest.raises(InterpError, match="that change is no longer there"):
+        act(desk, fewer, known("remove", session, 0))
+    assert act(desk, fewer, known("remove", session, 1)).state.changes == CHANGES[2:]
+    switched = act(desk, fewer, known("switch", session, 4)).state.changes
+    assert [one.on for one in switched] == [True, True, True, False, False]
+    assert act(desk, fewer, known("dose", session, 4, amount=0.7)).state.changes[3].amount == 0.7
+    dosed = act(desk, session, known("dose", session, 4, amount=0.7))
+    assert act(desk, dosed, known("remove", session, 4)).state.changes == (*CHANGES[:4], CHANGES[5])
+    twice = Session(state.but(changes=(CHANGES[4], CHANGES[3], CHANGES[4])))
+    assert act(desk, twice, known("remove", twice, 2)).state.changes == (CHANGES[4], CHANGES[3])
 
 
 def test_only_a_token_can_be_dropped_and_elsewhere_it_says_where_it_goes(desk, state):
@@ -447,6 +469,20 @@ def test_a_circuit_is_there_when_its_work_is_done(desk, state):
     with desk.models.use(state.model) as model:
         whole = analyses.edge_patching(model, state.clean, state.corrupt, answer=state.answer, wrong=state.wrong)
     xr.testing.assert_identical(desk.circuit(state).drop_attrs(), whole.drop_attrs())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_copied_code_gives_the_circuit_that_is_shown(small_checkpoint, state, named):
+    desk = Desk({str(small_checkpoint): interp.load(small_checkpoint)})
+    state = state if named else state.but(wrong="")
+    assert "edge_patching" not in desk.python(state)
+    desk.jobs.get(desk.start_circuit(state)).wait(60.0)
+    space: dict[str, object] = {}
+    exec(desk.python(state.but(layer=1, changes=CHANGES)), space)
+    xr.testing.assert_identical(space["edges"].drop_attrs(), desk.circuit(state).drop_attrs())
+    assert space["circuit"].edges == most(desk.circuit(state)).edges
+    assert len(space["circuit"].edges) > 1
+    assert "edge_patching" not in desk.python(state.but(clean="Other words", corrupt=""))
 
 
 def test_examples_are_pairs_of_tasks(desk, state):

@@ -1,14 +1,17 @@
 """What takes turns at a model of the live page, and work in the background."""
 
+import re
 import threading
 import time
 
 import pytest
+from explored import START
 
+import analyses
 from analyses.explorer.turns import Turns
-from analyses.explorer.work import Job, Jobs
+from analyses.explorer.work import Job, Jobs, Steps
 from interp.errors import InterpError
-from interp.progress import progress_bar
+from interp.progress import progress_bar, watched
 
 
 def test_turns_are_taken_in_order():
@@ -57,6 +60,36 @@ def test_work_gives_way_says_how_far_it_is_and_stops():
         assert job.said == "count: stopping"
     job.wait(10.0)
     assert (job.running, job.problem, job.result) == (False, "stopped", None)
+
+
+def test_the_share_takes_in_the_work_beneath_where_its_worth_is_said():
+    steps = Steps(threading.Event(), Turns())
+    with steps._turns, watched(steps), progress_bar(False) as outer:
+        pairs = outer.add_task("pairs", total=100)
+        for worth, expected in ((60, 0.24), (0, 0.6), (40, 0.76)):
+            outer.update(pairs, part=worth)
+            with progress_bar(False) as inner:
+                rows = inner.add_task("rows", total=5000)
+                inner.advance(rows, 2000)
+                assert steps.share == pytest.approx(expected)
+            outer.advance(pairs, worth)
+        assert steps.share == 1.0
+
+
+def test_the_share_of_an_edge_sweep_goes_with_its_runs(monkeypatch, smalltown):
+    """Of one pair of prompts, whose edges are all patched in one sweep: the share is that of the runs, and never falls."""
+    steps, seen = Steps(threading.Event(), Turns()), []
+    monkeypatch.setattr(steps, "_pause", lambda: seen.append((steps.share, steps.said)))
+    with steps._turns, watched(steps):
+        analyses.edge_patching(smalltown, START.clean, START.corrupt, answer=" Mary", wrong=" John")
+    shares = [share for share, _ in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    within = [(share, re.search(r"changed runs ([\d,]+) of ([\d,]+)", said)) for share, said in seen]
+    told = [(share, *(int(one.replace(",", "")) for one in found.groups())) for share, found in within if found]
+    assert any(0.2 < share < 0.8 for share, _, _ in told)
+    for share, done, total in told:
+        assert share == pytest.approx(done / total)
 
 
 def test_the_same_work_is_not_begun_twice_by_the_same_tab():

@@ -1,7 +1,7 @@
 """Edge patching: what the answer loses when one part of the model reads another as it is in a different run."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
+from rich.progress import Progress, TaskID
 from torch import Tensor
 
 from analyses.answers import Tokens
@@ -220,7 +221,8 @@ def patch_edges(
                     batch,
                     [found[number] for number in numbers],
                     by_position,
-                    partial(bar.advance, task),
+                    bar,
+                    task,
                 )
                 whole = kept.part(f"edges-{batch.pairs.start}-{batch.pairs.stop}-{part.start}-{part.stop}", compute)
                 values[batch.pairs, numbers] = torch.from_numpy(whole["values"])
@@ -258,20 +260,19 @@ def _parts(config: ModelConfig, width: int, each: int, ordered: Sequence[Edge]) 
         yield range(first, len(ordered))
 
 
-def _patched(
-    runs: Runs, batch: Batch, part: Sequence[Edge], by_position: bool, advance: Callable[[int], Any]
-) -> Arrays:
+def _patched(runs: Runs, batch: Batch, part: Sequence[Edge], by_position: bool, bar: Progress, task: TaskID) -> Arrays:
     """The metric of a batch's runs [pair, edge, ...] with each edge of a part patched, and of those without."""
     run, model = runs.run, runs.run.model
     dtype = torch.promote_types(model.dtype, torch.float32)
     values = torch.full((len(batch.tokens), len(part), *([runs.width] if by_position else [])), torch.nan, dtype=dtype)
     baseline = torch.empty(0, dtype=dtype)
     for rows, places in _rows(runs, batch, part, by_position):
+        bar.update(task, part=len(rows))
         swept = sweep(model, batch.tokens, rows, batch.readout, max_bytes=max(1, run.max_bytes // 2))
         index = tuple(torch.tensor(column) for column in zip(*places, strict=True))
         values[index] = swept.values[:, 0].cpu().to(dtype)
         baseline = swept.base[:, 0].cpu().to(dtype)
-        advance(len(rows))
+        bar.advance(task, len(rows))
     return {"values": values.numpy(), "baseline": baseline.numpy()}
 
 

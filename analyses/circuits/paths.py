@@ -164,6 +164,7 @@ def patch_paths(
             here = where[batch.pairs].to(batch.tokens.device) & (batch.tokens != PAD)
             for senders, moved in runs.all_moved(batch, found, share):
                 for rows, places in _rows(held, batch, readers, senders, moved, here):
+                    bar.update(task, part=len(rows))
                     swept = sweep(model, batch.tokens, rows, batch.readout, max_bytes=max(1, run.max_bytes // 2))
                     pairs, numbers = ([place[side] for place in places] for side in (0, 1))
                     values[torch.tensor(pairs) + batch.pairs.start, [number[senders[n]] for n in numbers]] = (

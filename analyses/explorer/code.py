@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from analyses.explorer.asked import Asked
 from analyses.explorer.changes import point_of
+from analyses.explorer.figures import EDGES
 from analyses.explorer.measures import TOP
 from analyses.explorer.state import Change, State
 from interp.model import Transformer
@@ -40,17 +41,18 @@ def unembedded(token):
 '''
 
 
-def as_python(model: Transformer, asked: Asked, state: State, *, shipped: bool, steps: int = 0) -> str:
+def as_python(
+    model: Transformer, asked: Asked, state: State, *, shipped: bool, steps: int = 0, circuit: bool = False
+) -> str:
     """Code that measures what the page shows of a state.
 
     Args:
         shipped: whether a tuned lens comes with the package for this model.
         steps: of the sampled texts; 0 leaves them out.
+        circuit: whether every edge was patched.
     """
-    return (
-        "\n".join([HEAD, *_views(asked, state, shipped), *_changed(model, asked, state), *_sampled(state, steps)])
-        + "\n"
-    )
+    parts = [_views(asked, state, shipped), _circuit(circuit), _changed(model, asked, state), _sampled(state, steps)]
+    return "\n".join([HEAD, *(line for part in parts for line in part)]) + "\n"
 
 
 def _views(asked: Asked, state: State, shipped: bool) -> Iterator[str]:
@@ -77,6 +79,12 @@ def _views(asked: Asked, state: State, shipped: bool) -> Iterator[str]:
         yield f"    model, clean, corrupt, {compared}, site={state.site!r}, direction={how!r}"
         yield ")"
     yield f"attribution = analyses.direct_logit_attribution(model, clean, {compared})"
+
+
+def _circuit(computed: bool) -> Iterator[str]:
+    if computed:
+        yield "edges = analyses.edge_patching(model, clean, corrupt, answer=answer, wrong=wrong)"
+        yield f"circuit = analyses.Circuit.from_scores(edges, count=min({EDGES}, edges.sizes['edge']))"
 
 
 def _token(text: str, token: int) -> str:

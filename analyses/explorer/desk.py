@@ -109,10 +109,11 @@ class Desk:
         return state.but(changes=tuple(one for one, why in told if not why))
 
     def python(self, state: State, steps: int = 0) -> str:
-        """The state as code, without the changes that cannot be made."""
+        """The state as code, without the changes that cannot be made; with the circuit where it was measured."""
         state = self.possible(state)
         with self.models.use(state.model) as model:
-            return as_python(model, self._read(model, state), state, shipped=is_shipped(model), steps=steps)
+            options = {"shipped": is_shipped(model), "circuit": self.circuit(state) is not None}
+            return as_python(model, self._read(model, state), state, steps=steps, **options)
 
     def example(self, state: State, name: str, seed: int) -> State:
         """A pair of a task in the place of the prompts. Raises InterpError for a task that is none, or that does not suit the model."""

@@ -136,11 +136,18 @@ def _drop(desk: Desk, session: Session, event: Event) -> Session:
     return act(desk, there, {"do": "patch", "site": site})
 
 
-def _numbered(session: Session, event: Event) -> int:
-    number = event.get("number")
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(session.state.changes):
-        raise InterpError(f"{WHO}: that change is no longer there.")
-    return number
+def _placed(session: Session, event: Event) -> int:
+    """The place of the change that is meant, of which the tab knew the place and what it was; others may have gone since, or its dose."""
+    number, known = event.get("number"), Change.from_json(event.get("change"))
+    for same in (lambda one: one, _but_dose):
+        places = [at for at, one in enumerate(session.state.changes) if same(one) == same(known)]
+        if places:
+            return number if type(number) is int and number in places else places[0]
+    raise InterpError(f"{WHO}: that change is no longer there.")
+
+
+def _but_dose(change: Change) -> Change:
+    return replace(change, amount=1.0, on=True)
 
 
 def _with(session: Session, number: int, change: Change | None) -> Session:
@@ -150,18 +157,18 @@ def _with(session: Session, number: int, change: Change | None) -> Session:
 
 
 def _switch(desk: Desk, session: Session, event: Event) -> Session:
-    number = _numbered(session, event)
+    number = _placed(session, event)
     one = session.state.changes[number]
     return _with(session, number, replace(one, on=not one.on))
 
 
 def _remove(desk: Desk, session: Session, event: Event) -> Session:
-    return _with(session, _numbered(session, event), None)
+    return _with(session, _placed(session, event), None)
 
 
 def _dose(desk: Desk, session: Session, event: Event) -> Session:
     """Another amount of a disturbance or steering; one step to undo, however far the slider went."""
-    number = _numbered(session, event)
+    number = _placed(session, event)
     one = session.state.changes[number]
     if not one.spreads:
         raise InterpError(f"{WHO}: {one.named} has no dose that could be changed.")

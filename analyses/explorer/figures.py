@@ -111,8 +111,12 @@ def gain(result: xr.Dataset, state: State) -> Drawn:
 
 def circuit(result: xr.Dataset, state: State) -> Drawn:
     """The edges that matter most."""
-    chosen = Circuit.from_scores(result, count=min(EDGES, result.sizes["edge"]))
-    return shown(plot_circuit(chosen), Cells(axes=[]))
+    return shown(plot_circuit(most(result)), Cells(axes=[]))
+
+
+def most(result: xr.Dataset) -> Circuit:
+    """The edges of a circuit that are drawn."""
+    return Circuit.from_scores(result, count=min(EDGES, result.sizes["edge"]))
 
 
 def live(texts: Live) -> Drawn:

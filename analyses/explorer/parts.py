@@ -1,6 +1,7 @@
 """What the page writes anew as the state changes, as plain JSON: tokens, predictions, changes, runs. The page shows every text as text."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,7 @@ def effects(found: Effects, state: State, obstacles: Sequence[str]) -> Json:
     ]
     changes = [
         {
+            "change": asdict(one),
             "named": one.named,
             "on": one.on,
             "dosed": one.spreads,

@@ -83,6 +83,7 @@ def application(desk: Any, start: State) -> Any:
 
     from analyses.explorer.callbacks import register
     from analyses.explorer.page import page
+    from analyses.explorer.questions import check_questions
     from analyses.report.bundle import drawing
 
     app = Dash(
@@ -92,6 +93,7 @@ def application(desk: Any, start: State) -> Any:
     )  # fmt: skip
     app.layout = page(desk.models.names)
     register(app, desk, start)
+    check_questions(app)
     dark = files("analyses.report").joinpath("templates", "dark.js").read_bytes()
     _script(app.server, "/dark.js", dark)
     _script(app.server, "/plotly.js", drawing(KINDS), packed=True)

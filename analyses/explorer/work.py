@@ -30,13 +30,13 @@ class Steps(Progress):
 
     def advance(self, *given: Any, **options: Any) -> None:
         """Raises StoppedError where the work is to end."""
-        self._pause()
         super().advance(*given, **options)
+        self._pause()  # with the step counted, for others may look at the share meanwhile
 
     def update(self, *given: Any, **options: Any) -> None:
         """Raises StoppedError where the work is to end."""
-        self._pause()
         super().update(*given, **options)
+        self._pause()
 
     def _pause(self) -> None:
         if self._stop.is_set():
@@ -45,9 +45,11 @@ class Steps(Progress):
 
     @property
     def share(self) -> float:
-        """Of the outermost work, from 0 to 1."""
-        first = next(iter(self.tasks), None)
-        return min(1.0, first.completed / first.total) if first is not None and first.total else 0.0
+        """Of the outermost work, from 0 to 1, with what is done beneath it where it says what that is worth, see `progress_bar`."""
+        share = 0.0
+        for task in reversed(self.tasks):
+            share = (task.completed + task.fields.get("part", 0) * share) / task.total if task.total else 0.0
+        return min(1.0, share)
 
     @property
     def said(self) -> str:

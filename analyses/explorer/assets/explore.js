@@ -6,7 +6,7 @@
   let session = null, count = 0;
 
   // One at a time: an event is about the session that answers the one before, and Dash drops the answer to what is asked again before it comes.
-  const queues = { event: [], begin: [], wanted: [] }, waiting = {};
+  const queues = { event: [], begin: [], wanted: [] }, waiting = {}, asking = {};
   function inTurn(name, question) {
     queues[name].push(question);
     next(name);
@@ -14,7 +14,8 @@
   function next(name) {
     if (waiting[name] || !queues[name].length || !session) return;
     wait(name, true);
-    set(name, { data: { ...queues[name].shift(), count: ++count } });
+    asking[name] = queues[name].shift();
+    set(name, { data: { ...asking[name], count: ++count } });
   }
   function wait(name, still) {
     waiting[name] = still;
@@ -22,12 +23,21 @@
   }
   function answered(name) {
     wait(name, false);
+    delete asking[name];
     setTimeout(() => next(name), 0);
+  }
+  // The last choice wins: what a field was set to is what was last asked for, answered or not, and until then it is not filled.
+  const askedFor = (is) => [asking.event, ...queues.event].findLast((one) => one && is(one));
+  const choice = (name) => askedFor((one) => one.do === "set" && one.name === name);
+  const aim = (name) => { const last = choice(name); return last ? last.value : session.state[name]; };
+  function amountOf(number) {
+    const one = session.state.changes[number], last = askedFor((other) => other.do === "dose" && butAmount(other.change) === butAmount(one));
+    return last ? last.amount : one.amount;
   }
   function send(event) {
     const queue = queues.event, last = queue[queue.length - 1];
     if (event.do === "key" && queue.length > 20) return;
-    if (last && event.do === "dose" && last.do === "dose" && last.number === event.number) queue.pop();
+    if (last && event.do === "dose" && last.do === "dose" && butAmount(last.change) === butAmount(event.change)) queue.pop();
     inTurn("event", event);
   }
 
@@ -52,6 +62,7 @@
       if (name in queues) {
         queues[name].length = 0;  // what came after it was meant for its answer
         answered(name);
+        for (const button of document.querySelectorAll("[data-pressed]")) delete button.dataset.pressed;
       } else if (name === "need-jobs") {
         poll(2000);
       } else if (name === "live-ask") {
@@ -229,10 +240,10 @@
     const at = sent.state;
     const told = (name, now) => { if (filledWith[name] !== now) set(name, { value: filledWith[name] = now }); };
     say(sent.message);
-    for (const name of FIELDS) if (!writing(name) || value(name) === at[name]) told(name, at[name]);
-    const dosing = at.changes[dosed()];
+    for (const name of FIELDS) if (!choice(name) && (!writing(name) || value(name) === at[name])) told(name, at[name]);
+    const dosing = dosed();
     sayDose();
-    if (dosing && onSlider(dosing.amount)) told("dose", Math.log10(dosing.amount));
+    if (dosing >= 0 && onSlider(amountOf(dosing))) told("dose", Math.log10(amountOf(dosing)));
     put("selection", "Layer " + at.layer + ", position " + at.position + ", head " + at.head +
       ". Arrow keys move it on tokens and figures, with Shift the head; Escape goes back to the last token, in layer 0 and head 0.");
   }
@@ -253,18 +264,19 @@
   }
   const spreads = (one) => Boolean(one) && ["inject", "steer"].includes(one.kind);
   const butAmount = (one) => JSON.stringify({ ...one, amount: 0, on: true });
-  function dosed() {
+  function placed(known) {
     const all = session.state.changes;
-    if (!chosen) return all.findLastIndex(spreads);
-    if (spreads(all[chosen.number]) && butAmount(all[chosen.number]) === chosen.as) return chosen.number;
-    const moved = all.findIndex((one) => butAmount(one) === chosen.as);
-    return moved < 0 ? all.findLastIndex(spreads) : moved;
+    return all[known.number] && butAmount(all[known.number]) === known.as ? known.number : all.findIndex((one) => butAmount(one) === known.as);
   }
-  function choose(number) {
-    const one = session.state.changes[number];
-    if (!spreads(one)) return;
-    chosen = { number, as: butAmount(one) };
-    if (onSlider(one.amount)) set("dose", { value: filledWith.dose = Math.log10(one.amount) });
+  function dosed() {
+    const at = chosen ? placed(chosen) : -1;
+    return at < 0 ? session.state.changes.findLastIndex(spreads) : at;
+  }
+  function choose(row) {
+    const as = butAmount(row.change), number = placed({ number: row.number, as });
+    if (!spreads(session.state.changes[number])) return;
+    chosen = { number, as };
+    if (onSlider(amountOf(number))) set("dose", { value: filledWith.dose = Math.log10(amountOf(number)) });
     sayDose();
   }
   function sayDose() {
@@ -284,12 +296,12 @@
       filledWith[name] = now;
       if (name === "dose") {
         doseAt = now;
-        const number = dosed(), one = sent.state.changes[number];
-        if (!one) sayDose();
-        else if (!onSlider(one.amount) || Math.abs(Math.log10(one.amount) - now) > 1e-3) send({ do: "dose", number, amount: dose() });
+        const number = dosed(), change = session.state.changes[number], amount = change && amountOf(number);
+        if (!change) sayDose();
+        else if (!onSlider(amount) || Math.abs(Math.log10(amount) - now) > 1e-3) send({ do: "dose", number, change, amount: dose() });
       } else if (name === "task") {
         if (now) send({ do: "example", task: now, seed: examples });
-      } else if ((now || "") !== sent.state[name] && !(now === null && !sent.state[name]) && now !== sent.state[name]) {
+      } else if ((now || "") !== aim(name) && !(now === null && !aim(name)) && now !== aim(name)) {
         send({ do: "set", name, value: now });
       }
     }
@@ -327,7 +339,7 @@
     markTokens();
     return nothing();
   }
-  let past = null;
+  let past = null, rowed = [];  // changes by their rows, which may be those of a moment ago
   function show_past(runs) {
     const key = JSON.stringify(runs);
     if (past === key) return;
@@ -356,6 +368,7 @@
       put("changes", soft("Nothing is changed. Select a cell and press a button above, or have a click do it."));
       return nothing();
     }
+    rowed = told.changes.map((one, number) => ({ number, change: one.change }));
     const numbers = (found) => found.map((one) => made("td", { class: "number" }, one));
     const rows = told.changes.map((one, number) => made("tr", one.on ? {} : { class: "off" },
       made("td", {}, made("button", { class: "switch", role: "switch", "aria-checked": one.on, "aria-label": one.named, "data-do": "switch", "data-number": number }, one.on ? "on" : "off")),
@@ -429,7 +442,7 @@
   let running = false, asked = 0, texts = "", written = {};
   function lived(told, need, go, seed, sent) {
     const from = window.dash_clientside.callback_context.triggered.map((one) => one.prop_id.split(".")[0]);
-    if (from.includes("live-seed")) send({ do: "set", name: "seed", value: (sent.state.seed + 1) % 2147483648 });
+    if (from.includes("live-seed")) send({ do: "set", name: "seed", value: (aim("seed") + 1) % 2147483648 });
     if (from.includes("live-go")) {
       running = !running;
       if (running) ask(told && told.ask === texts ? told.steps : 0);
@@ -469,12 +482,17 @@
       line.textContent = line.textContent.split(/[,:]/)[0] + ": stopping";
       set("need-jobs", { data: { stop: button.dataset.stop, count: ++count } });
     } else if (button.dataset.dose) {
-      choose(Number(button.dataset.dose));
+      choose(rowed[Number(button.dataset.dose)]);
     } else if (button.dataset.save) {
       save(button.dataset.view, button.dataset.save);
     } else if (button.dataset.do) {
       const event = { do: button.dataset.do };
-      if (button.dataset.number) event.number = Number(button.dataset.number);
+      if (event.do === "back") event.number = Number(button.dataset.number);
+      else if (button.dataset.number) Object.assign(event, rowed[Number(button.dataset.number)]);
+      if (event.do === "remove") {
+        if (button.dataset.pressed) return;  // a double click is about one change, and its row stays until the answer
+        button.dataset.pressed = "yes";
+      }
       if (["inject", "steer"].includes(event.do)) event.amount = dose();
       if (event.do === "steer") Object.assign(event, { toward: value("toward"), away: value("away") });
       send(event);
