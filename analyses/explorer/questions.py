@@ -7,21 +7,6 @@ PATH = "/_dash-update-component"
 SAID = "This is no question that the page asks. Reload it."
 
 
-def check_questions(app: Any) -> None:
-    """Have a Dash application answer 400, with a sentence, what would be an error in Dash itself."""
-    from flask import Response, request
-
-    @app.server.before_request
-    def check() -> Response | None:
-        if request.path != PATH or request.method != "POST":
-            return None
-        try:
-            asked = request.get_json(silent=True)  # Flask keeps it, so that it is read once
-        except RecursionError:
-            asked = None
-        return None if is_question(app.callback_map, asked) else Response(SAID, 400, mimetype="text/plain")
-
-
 def is_question(callbacks: Mapping[str, Any], asked: Any) -> bool:
     """Whether a callback of the server is asked for, with its own inputs, state and outputs; their values are for it to judge."""
     if not isinstance(asked, dict) or not isinstance(asked.get("output"), str):

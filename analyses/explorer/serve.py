@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.explorer.listening import listen, names, reached
+from analyses.explorer.questions import PATH, SAID, is_question
 from analyses.explorer.state import State
 from interp.errors import InterpError
 from interp.model import Transformer
@@ -83,7 +84,6 @@ def application(desk: Any, start: State) -> Any:
 
     from analyses.explorer.callbacks import register
     from analyses.explorer.page import page
-    from analyses.explorer.questions import check_questions
     from analyses.report.bundle import drawing
 
     app = Dash(
@@ -93,7 +93,7 @@ def application(desk: Any, start: State) -> Any:
     )  # fmt: skip
     app.layout = page(desk.models.names)
     register(app, desk, start)
-    check_questions(app)
+    _check_questions(app)
     dark = files("analyses.report").joinpath("templates", "dark.js").read_bytes()
     _script(app.server, "/dark.js", dark)
     _script(app.server, "/plotly.js", drawing(KINDS), packed=True)
@@ -117,3 +117,18 @@ def check_installed() -> None:
             f"explore: the page is made with Dash, which is not installed ({error.name}): {INSTALL}."
         ) from error
     del dash
+
+
+def _check_questions(app: Any) -> None:
+    """Have a Dash application answer 400, with a sentence, what would be an error in Dash itself."""
+    from flask import Response, request
+
+    @app.server.before_request
+    def check() -> Response | None:
+        if request.path != PATH or request.method != "POST":
+            return None
+        try:
+            asked = request.get_json(silent=True)  # Flask keeps it, so that it is read once
+        except RecursionError:
+            asked = None
+        return None if is_question(app.callback_map, asked) else Response(SAID, 400, mimetype="text/plain")
