@@ -2,8 +2,9 @@
 
     python benchmarks/explore.py [smalltown] [smollm2-135m]      (two minutes each)
 
-Each interaction is asked for several times, each time about another place, so that nothing is kept from before. A browser and the server
-share two cores. Bars: on smalltown 95 of 100 within 300 ms; on smollm2-135m 1.5 s for one changed run, 5 s for a grid.
+Each interaction is asked for several times, each time about another place; undo, and a head that was looked at before, show what the server
+has kept. A browser and the server share two cores. Bars: on smalltown 95 of 100 within 300 ms; on smollm2-135m 1.5 s for one changed run,
+5 s for a grid.
 """
 
 import os
