@@ -45,6 +45,7 @@ OUTPUT_SCALE = "output_scale"
 
 
 @takes_whole("layer", "position", "seed")
+@torch.no_grad()
 def ledger(
     model: Transformer,
     prompts: Prompt,
