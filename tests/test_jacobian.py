@@ -244,6 +244,15 @@ def test_requests_that_cannot_be(change, message):
         jacobian_spectrum(tiny(), random_tokens(1, 5), **change)
 
 
+@pytest.mark.parametrize("change", [{"source": (0, 0)}, {"source": (0, -5)}, {"source": (0, 2), "target": (3, 0)}])
+def test_a_position_that_is_set_apart_is_neither_source_nor_target(smalltown, change):
+    with pytest.raises(InterpError, match="jacobian_spectrum: position .* is set apart"):
+        jacobian_spectrum(smalltown, "Anna went home.", bos=True, **change)
+    jacobian_spectrum(smalltown, "Anna went home.", bos=False, source=(0, 0), k=2)  # a token like others
+    with pytest.raises(InterpError, match="is set apart"):
+        jacobian_spectrum(smalltown, torch.tensor([[smalltown.tokenizer.bos]]))
+
+
 def test_participation_of_every_place_equals_that_of_the_dense_jacobian():
     model, tokens = tiny(), random_tokens(2, 5)
     result = participation(model, tokens, position=3, layer=1)

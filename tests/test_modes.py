@@ -37,6 +37,14 @@ MEASURED = {
     "lyapunov": lambda m, t: cascade.lyapunov(m, t[:1], k=4),
     "gain": lambda m, t: cascade.gain(m, t, n_directions=2, dose=None),
     "ledger": lambda m, t: cascade.ledger(m, t[:1], t[1:]),
+    "light_cone": lambda m, t: cascade.light_cone(m, t, n_directions=2),
+    "damping": lambda m, t: cascade.damping(m, t, n_directions=2),
+    "dose_response": lambda m, t: cascade.dose_response(m, t[:1], n_directions=2),
+    "stable_regions": lambda m, t: cascade.stable_regions(m, t, points=3, pairs=1),
+    "rasters": lambda m, t: cascade.rasters(m, t),
+    "wavefront": lambda m, t: cascade.wavefront(m, t[:1, :6], cascade.Swap(1, 7), steps=4),
+    "residual_stream": lambda m, t: analyses.residual_stream(m, t),
+    "edge_patching": lambda m, t: analyses.edge_patching(m, t[:1], t[1:], **GAP),
     "mean_field": lambda m, t: cascade.mean_field(m, t),
     "self_repair": lambda m, t: cascade.self_repair(m, t, (1, 0), **PAIR),
     "coupled": lambda m, t: cascade.coupled(m, t[:, :4], cascade.Swap(1, 7), seeds=2, steps=8),
@@ -51,6 +59,14 @@ def test_every_number_is_the_same(name, mode):
         found = MEASURED[name](tiny(), random_tokens())  # model and tokens made in it too
     xr.testing.assert_identical(found.drop_attrs(), expected.drop_attrs())
     assert found.attrs["weight_hash"] == expected.attrs["weight_hash"]
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_model_that_asks_for_gradients_is_measured_like_any(name):
+    """As one is that was made from a configuration, or is being trained."""
+    expected = MEASURED[name](tiny(), random_tokens())
+    found = MEASURED[name](tiny().requires_grad_(True), random_tokens())
+    xr.testing.assert_allclose(found.drop_attrs(), expected.drop_attrs(), rtol=1e-9, atol=1e-12)
 
 
 GATED = {"norm": "rmsnorm", "positions": "rotary", "mlp": "gated", "activation": "silu", "bias": False}

@@ -31,6 +31,7 @@ Place = tuple[int, int]
 
 
 @takes_whole("k", "probes", "seed", "max_bytes", least={"max_bytes": 1})
+@torch.no_grad()
 def jacobian_spectrum(
     model: Transformer,
     prompts: Prompt,
@@ -64,7 +65,8 @@ def jacobian_spectrum(
         `adjoint_error`, |<u, J v> - <J^T u, v>| over |J v| |u|. With several prompts means with standard error and interval.
 
     Raises:
-        InterpError: a place that is not there, a target below or before its source, or `k` out of range.
+        InterpError: a place that is not there or whose position is set apart (`analyses.set_apart`), a target below or before its source,
+            or `k` out of range.
         ResultError: the iteration does not converge.
     """
     config = model.config
@@ -80,7 +82,7 @@ def jacobian_spectrum(
     numbers = []
     clean = Clean.of(precise(model), tokens)
     for prompt, length in enumerate(clean.lengths):
-        at, to = (_position(place, length, config.n_layers) for place in (source, target))
+        at, to = (_position(clean, prompt, place) for place in (source, target))
         if not source[0] < target[0] or (config.causal and to < at):
             raise InterpError(
                 f"jacobian_spectrum: nothing at {target} depends on {source}: the target must be at a higher layer and no earlier."
@@ -153,13 +155,13 @@ def _place(given: Any) -> Place:
     return pair[0], pair[1]
 
 
-def _position(place: Place, length: int, n_layers: int) -> int:
-    layer, position = place
-    if not 0 <= layer <= n_layers or not -length <= position < length:
+def _position(clean: Clean, prompt: int, place: Place) -> int:
+    (layer, position), layers, length = place, clean.model.config.n_layers, clean.lengths[prompt]
+    if not 0 <= layer <= layers or not -length <= position < length:
         raise InterpError(
-            f"jacobian_spectrum: {place} is not a place: layers are 0 to {n_layers}, and a prompt has {length} positions."
+            f"jacobian_spectrum: {place} is not a place: layers are 0 to {layers}, and a prompt has {length} positions."
         )
-    return position % length
+    return clean.position(prompt, position, "jacobian_spectrum")
 
 
 def _numbers(forward: Map, backward: Map, top: Singular, noise: Tensor) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ WHO = "cascade.lyapunov"
 
 
 @takes_whole("k", "position", "seed")
+@torch.no_grad()
 def lyapunov(
     model: Transformer,
     prompts: Prompt,

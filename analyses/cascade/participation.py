@@ -29,6 +29,7 @@ SAMPLED = EXACT | {
 
 
 @takes_whole("position", "layer", "probes", "seed")
+@torch.no_grad()
 def participation(
     model: Transformer,
     prompts: Prompt,
