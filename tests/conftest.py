@@ -37,6 +37,8 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
 _twins = tempfile.TemporaryDirectory(prefix="criticalpile-twins-")
 os.environ[TWINS] = _twins.name  # not the user's cache, also where a command is run
 
+pytest_plugins = ["tabs"]
+
 NO_BROWSER = "needs a browser, but"
 
 SHARED = Path(__file__).parents[2] / "shared"
