@@ -79,7 +79,8 @@ class Sampling:
     seeds: Sequence[int] = field(default=(0,))
 
     def __post_init__(self) -> None:
-        if not isinstance(self.temperature, Real) or not 0 <= self.temperature < float("inf"):
+        number = isinstance(self.temperature, Real) and not isinstance(self.temperature, bool)
+        if not number or not 0 <= self.temperature < float("inf"):
             raise TokenError(f"generate: temperature must be 0 (greedy) or positive, got {self.temperature!r}.")
         if self.top_k is not None:
             object.__setattr__(self, "top_k", whole_number(self.top_k, "generate: top_k", least=1))

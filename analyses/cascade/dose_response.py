@@ -12,6 +12,7 @@ from analyses.cascade.directions import Directions, draw
 from analyses.cascade.entering import Clean
 from analyses.cascade.injection import SMALLEST_DOSE
 from analyses.cascade.linear import Linear
+from analyses.cascade.rising import rising
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
@@ -81,7 +82,7 @@ def dose_response(
     Raises:
         InterpError: doses that are not increasing or too small for the precision, or a place that is not there or is set apart.
     """
-    _check(model, doses, layer)
+    doses = _checked(model, doses, layer)
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     clean = Clean.of(model, tokens)
     found = [
@@ -149,14 +150,15 @@ def dose_response(
     )
 
 
-def _check(model: Transformer, doses: Sequence[float], layer: int) -> None:
+def _checked(model: Transformer, doses: Sequence[float], layer: int) -> Sequence[float]:
+    """The doses, once they and the layer are known to be possible."""
     smallest = SMALLEST_DOSE.get(model.dtype)
     if smallest is None:
         raise InterpError(
             f"{WHO}: {model.dtype} is too coarse to measure small differences; load in float32 or float64."
         )
-    given = np.asarray(doses, dtype=float)
-    if len(given) < 3 or not (np.diff(given) > 0).all() or given[0] < smallest * (1 - 1e-9):
+    given = rising(doses, least=3)
+    if given is None or given[0] < smallest * (1 - 1e-9):
         raise InterpError(
             f"{WHO}: doses must be three at least, increasing, and in {model.dtype} not below {smallest:g}; load in float64 for "
             "smaller ones."
@@ -165,6 +167,7 @@ def _check(model: Transformer, doses: Sequence[float], layer: int) -> None:
         raise InterpError(
             f"{WHO}: layer {layer} is out of range; {model.name} has layers 0 to {model.config.n_layers - 1}."
         )
+    return tuple(given.tolist())
 
 
 def _of_prompt(

@@ -11,6 +11,7 @@ from torch import Tensor
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.directions import Directions, draw
 from analyses.cascade.entering import Clean, copied
+from analyses.cascade.rising import rising
 from analyses.intervals import over_prompts, resampled
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError, ResultError, is_known, nearest
@@ -80,17 +81,11 @@ def precision(
     """
     if unknown := [one for one in precisions if not is_known(one, PRECISIONS)]:
         raise InterpError(f"{WHO}: unknown precision {unknown[0]!r}. {nearest(str(unknown[0]), PRECISIONS)}")
-    grid = np.asarray(doses, dtype=float)
     if not len(precisions) or len(set(precisions)) < len(precisions):
         raise InterpError(f"{WHO}: give at least one precision, each once; got {list(precisions)}.")
-    if (
-        grid.ndim != 1
-        or not len(grid)
-        or not grid[0] > 0
-        or not (np.diff(grid) > 0).all()
-        or not np.isfinite(grid).all()
-    ):
-        raise InterpError(f"{WHO}: doses must be positive and increasing, got {list(doses)}.")
+    grid = rising(doses, least=1)
+    if grid is None:
+        raise InterpError(f"{WHO}: doses must be positive and increasing, got {doses!r}.")
     if not temperature > 0 or n_directions < 1:
         raise InterpError(
             f"{WHO}: temperature and n_directions must be positive, got {temperature} and {n_directions}."

@@ -78,6 +78,8 @@ def rasters(
     """
     if not 0 < rate < 1:
         raise InterpError(f"{WHO}: the rate must be between 0 and 1, got {rate}.")
+    if dose is None:
+        raise InterpError(f"{WHO}: dose must be a number; what is infinitely small is not counted.")
     check_request(model, dose, layer, n_directions, WHO)
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     damage = _damage(texts, len(tokens))

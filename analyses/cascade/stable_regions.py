@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analyses.cascade.directions import Directions, draw
 from analyses.cascade.entering import Clean
+from analyses.cascade.rising import rising
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
@@ -79,15 +80,9 @@ def stable_regions(
         InterpError: fewer than two prompts without others, as many others as there are not, doses that are not positive and increasing, or
             a place that is not there or is set apart.
     """
-    grid = np.asarray(doses, dtype=float)
-    if (
-        grid.ndim != 1
-        or len(grid) < 3
-        or not grid[0] > 0
-        or not (np.diff(grid) > 0).all()
-        or not np.isfinite(grid).all()
-    ):
-        raise InterpError(f"{WHO}: doses must be three at least, positive and increasing, got {list(doses)}.")
+    grid = rising(doses, least=3)
+    if grid is None:
+        raise InterpError(f"{WHO}: doses must be three at least, positive and increasing, got {doses!r}.")
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     if others is None and len(tokens) < 2:
         raise InterpError(f"{WHO}: give another prompt, or others= to interpolate towards.")

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from analyses.cascade.collapse import collapse_advantage
 from analyses.cascade.coupled import coords_of, couple
 from analyses.cascade.disturbances import Disturbance
+from analyses.cascade.rising import rising
 from analyses.intervals import bootstrap_mean, resampled, share_interval
 from analyses.results import Variable, make
 from interp.errors import InterpError
@@ -75,8 +76,8 @@ def temperature_sweep(
     Raises:
         InterpError: temperatures or lengths that are too few, not rising or not positive. TokenError: texts beyond the context.
     """
-    grid, sizes = np.asarray(temperatures, dtype=float), list(lengths)
-    if len(grid) < 5 or not (np.diff(grid) > 0).all() or not grid[0] > 0:
+    grid, sizes = rising(temperatures, least=5), list(lengths)
+    if grid is None:
         raise InterpError(f"{WHO}: temperatures must be five at least, rising and positive.")
     if len(sizes) < 3 or not (np.diff(sizes) > 0).all() or sizes[0] < 4:
         raise InterpError(f"{WHO}: lengths must be three at least, rising, the first 4 or more.")

@@ -226,6 +226,14 @@ def of_the_layer() -> list[tuple[str, Callable[[Any], Any], Any]]:
     ]  # fmt: skip
 
 
+GRIDS = {
+    "stable_regions": lambda v: cascade.stable_regions(MODEL, TOKENS, doses=v),
+    "dose_response": lambda v: cascade.dose_response(MODEL, TOKENS, doses=v),
+    "precision": lambda v: cascade.precision(MODEL, TOKENS, doses=v),
+    "temperature_sweep": lambda v: cascade.temperature_sweep(MODEL, TOKENS, temperatures=v, lengths=(4, 5, 6), seeds=1),
+}
+
+
 def parameters_in_any_form() -> None:
     """What is taken is kept with the result, in whatever form it came."""
     for number in (np.float32(0.5), np.float64(0.5), 0.5):
@@ -256,6 +264,10 @@ def main() -> int:
     for options in (iter([]), torch.ones(2), (name for name in "a"), 0, False):
         wrong += [("survey's options", lambda v: surveyed(options=v), options)]
     wrong += [("survey's positions", lambda v: surveyed(options={"positions": v}), float("nan"))]
+    grids = ("x", None, ["a"], 5, [[1, 2], [3]], True, 1j, [1j] * 5, [True] * 5, [float("inf")] * 5, iter([2, 1, 0]))
+    wrong += [(f"{name}'s grid", call, value) for name, call in GRIDS.items() for value in grids]
+    wrong += [("rasters' dose", lambda v: cascade.rasters(MODEL, TOKENS, dose=v), None)]
+    wrong += [("temperature", lambda v: cascade.coupled(MODEL, TOKENS, temperature=v, seeds=1, steps=2), True)]
     for place, call, value in wrong:
         if value is None and place.endswith("or None"):
             continue
