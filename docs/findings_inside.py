@@ -20,8 +20,8 @@ from findings_numbers import (
 )
 from jaxtyping import Float
 
-from analyses.cascade.driven import by_unit
 from analyses.cascade.verdict import DIFFERENCES, MARGIN, agreed
+from analyses.clusters import by_unit
 
 REACHES = {"site": "on site", "all": "over all positions"}
 

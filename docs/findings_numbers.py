@@ -8,8 +8,7 @@ import numpy as np
 from findings import Row, kept
 from jaxtyping import Float, Int
 
-from analyses.cascade.driven import by_unit
-from analyses.cascade.feedback import units_of
+from analyses.clusters import by_unit, units_of
 from analyses.intervals import bootstrap_mean, careful_interval, ratio_interval
 
 

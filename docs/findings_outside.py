@@ -20,8 +20,9 @@ from findings_numbers import (
 from jaxtyping import Float, Int
 
 from analyses.cascade.commitment import ROLES
-from analyses.cascade.driven import by_unit, driven_share, survivors
+from analyses.cascade.driven import driven_share, survivors
 from analyses.cascade.external import Decided, decide_outside
+from analyses.clusters import by_unit
 from analyses.intervals import FEWEST_PROMPTS, share_interval
 
 ORDER = sorted(TEMPERATURES)

@@ -10,9 +10,10 @@ from verdicts import Cell, kernel, spreading
 import analyses
 from analyses.cascade import Replace, Swap, driven, random_twin
 from analyses.cascade.coupled import couple
-from analyses.cascade.driven import by_unit, describe_driven, driven_share, looping, survivors
-from analyses.cascade.feedback import feedback, influenced, units_of
+from analyses.cascade.driven import describe_driven, driven_share, looping, survivors
+from analyses.cascade.feedback import feedback, influenced
 from analyses.cascade.survival import forced
+from analyses.clusters import by_unit, units_of
 from interp.errors import InterpError, ResultError
 
 EXPERIMENTS = 100

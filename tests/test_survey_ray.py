@@ -21,7 +21,13 @@ ray = pytest.importorskip("ray", reason="Ray is not installed")
 HEADS = {"site": "z", "smallest_gap": 1e-6}
 CODE = """
 import analyses
-analyses.survey({model!r}, {place!r}, "activation_patching", out={out!r}, options={options!r}, shard_rows=2, workers=2)
+analyses.survey({model!r}, {place!r}, "activation_patching", out={out!r}, options={options!r}, shard_rows=2, workers=2,
+    address={address!r})
+"""
+CLUSTER = """
+import sys, ray
+print(ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False).address_info["address"], flush=True)
+sys.stdin.read()
 """
 
 
@@ -53,9 +59,9 @@ def made(tmp_path: Path, small_checkpoint: Path) -> Callable[[int], tuple[Path, 
     return make
 
 
-def started(small_checkpoint: Path, place: Path, out: Path) -> subprocess.Popen:
-    code = CODE.format(model=str(small_checkpoint), place=str(place), out=str(out), options=HEADS)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def started(small_checkpoint: Path, place: Path, out: Path, address: str | None = None) -> subprocess.Popen:
+    code = CODE.format(model=str(small_checkpoint), place=str(place), out=str(out), options=HEADS, address=address)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} | ({"RAY_AUTH_MODE": "token"} if address else {})
     with (out.parent / "said").open("a") as said:
         return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=said)
 
@@ -80,6 +86,37 @@ def test_two_workers_make_the_same_tables(tmp_path, small_checkpoint, made):
     process = started(small_checkpoint, place, tmp_path / "s")
     assert process.wait(120) == 0, said(tmp_path)
     same_tables(whole, tmp_path / "s")
+
+
+def test_a_cluster_that_runs_is_used_and_left_running(tmp_path, small_checkpoint, made):
+    place, whole = made(8)
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        env={**os.environ, "RAY_AUTH_MODE": "token"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as cluster:
+        address = cluster.stdout.readline().strip()
+        process = started(small_checkpoint, place, tmp_path / "s", address)
+        nodes, workers = [], []
+        while process.poll() is None:
+            nodes += of_node(psutil.Process(process.pid))
+            workers += of_workers(psutil.Process(cluster.pid))
+            time.sleep(0.1)
+        assert process.returncode == 0, said(tmp_path)
+        assert workers
+        assert not nodes  # it has started none of its own
+        assert of_node(psutil.Process(cluster.pid))
+        cluster.communicate("")
+    same_tables(whole, tmp_path / "s")
+
+
+def test_a_cluster_that_cannot_be_reached(tmp_path, small_checkpoint):
+    place = written(tmp_path / "rows.jsonl", pairs([8, 9], vocab=interp.load(small_checkpoint).config.d_vocab))
+    process = started(small_checkpoint, place, tmp_path / "s", "127.0.0.1:9")
+    assert process.wait(120) != 0
+    assert "the Ray cluster '127.0.0.1:9' cannot be reached" in said(tmp_path)
 
 
 @pytest.mark.slow

@@ -158,6 +158,29 @@ def test_four_numbers_of_three_subjects(pair):
     assert internal_verdict(twin)["verdict"].item() == found["null_verdict"].item()
 
 
+def test_prompts_of_one_cluster_count_as_one(pair):
+    """The same as of the means of their curves."""
+    names = ["a", "a", None, "b", None, "b"]
+    found = internal_verdict(pair[0], null=pair[1], clusters=names)
+    assert int(found["clusters"]) == 4
+    assert int(found["prompts"]) == 6
+    logs = pair[0]["log_relative_gain"].to_numpy() - pair[1]["log_relative_gain"].to_numpy()
+    units = np.stack([logs[some].mean(0) for some in ([0, 1], [2], [3, 5], [4])])
+    one = found.sel(subject="difference", reach="on site")
+    slopes = np.polyfit(pair[0]["layer"], units.T, 1)[0]
+    assert float(one["slope_mean"].sel(start="injection")) == pytest.approx(slopes.mean())
+    np.testing.assert_allclose(one["slope_interval"].sel(start="injection"), careful_interval(slopes))
+    np.testing.assert_allclose(one["output_interval"], careful_interval(units[:, -1]))
+    np.testing.assert_allclose(one["growth"], np.diff(units, axis=1).mean(0))
+    np.testing.assert_allclose(one["growth_interval"], careful_interval(np.diff(units, axis=1)))
+    assert one["slope"].sizes["prompt"] == 6
+    few = internal_verdict(pair[0], clusters=["a", "b"] * 3)
+    assert few["reason"].item() == "2 of the 3 prompts or clusters that a verdict needs at least"
+    with pytest.raises(InterpError, match="one for each of the 6 prompts, got 2"):
+        internal_verdict(pair[0], clusters=["a", "b"])
+    assert "4 clusters" in analyses.plot(found).layout.title.text
+
+
 def test_a_model_beside_itself_is_as_before_training(pair):
     found = internal_verdict(pair[0], null=pair[0])
     assert (found["slope"].sel(subject="difference") == 0).all()
@@ -197,7 +220,7 @@ def test_of_blocks_that_are_known():
         "a single block leaves no slope above it",
     )
     few = internal_verdict(gain(model, random_tokens(2, 5, vocab=30)))
-    assert few["reason"].item() == "2 of the 3 prompts that a verdict needs at least"
+    assert few["reason"].item() == "2 of the 3 prompts or clusters that a verdict needs at least"
 
 
 def test_verdicts_that_cannot_be(pair):

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Int
 
 from analyses.cascade.coupled import Coupled, coords_of, couple
 from analyses.cascade.disturbances import Disturbance
-from analyses.cascade.feedback import feedback, units_of
+from analyses.cascade.feedback import feedback
 from analyses.cascade.reproduction import reproduction
 from analyses.cascade.survival import forced
 from analyses.cascade.temperature import repeats
+from analyses.clusters import by_unit, check_clusters, units_of
 from analyses.intervals import over_prompts, ratio_interval, share_interval
 from analyses.results import Variable, make
 from interp.errors import InterpError, ResultError
@@ -92,12 +93,6 @@ def driven(
         progress=progress,
     )  # fmt: skip
     return describe_driven(model, run, influence, clusters, max_bytes=max_bytes)
-
-
-def check_clusters(clusters: Sequence[Any] | None, prompts: int, who: str) -> None:
-    """Raise InterpError for clusters that are not one for each prompt."""
-    if clusters is not None and (isinstance(clusters, str) or len(clusters) != prompts):
-        raise InterpError(f"{who}: clusters must name one for each of the {prompts} prompts, got {len(clusters)}.")
 
 
 def describe_driven(
@@ -182,10 +177,3 @@ def looping(tokens: Int[np.ndarray, "stream prompt seed time"]) -> Bool[np.ndarr
     """Whether one of the two texts repeats itself in its last half."""
     late = repeats(tokens)[..., tokens.shape[-1] // 2 :].mean(-1)
     return np.asarray((late > LOOPS).any(0))
-
-
-def by_unit(
-    values: Float[np.ndarray, "prompt ..."], units: Int[np.ndarray, " prompt"]
-) -> Float[np.ndarray, "unit ..."]:
-    """Means over the prompts of each unit."""
-    return np.stack([values[units == unit].mean(0) for unit in range(int(units.max()) + 1)])

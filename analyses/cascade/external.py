@@ -8,8 +8,9 @@ import xarray as xr
 from jaxtyping import Float, Int
 from scipy import stats
 
-from analyses.cascade.driven import END, by_unit
+from analyses.cascade.driven import END
 from analyses.cascade.feedback import Feedback, feedback
+from analyses.clusters import by_unit
 from analyses.intervals import FEWEST_PROMPTS, RESAMPLES, largest_rare, tail
 from interp.errors import ResultError
 

@@ -1,6 +1,5 @@
 """How many changed tokens each changed token begets, apart from those that the disturbed beginning goes on striking."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,11 +106,3 @@ def influenced(
     for lag, share in enumerate(kernel[: damage.shape[-1] - 1], start=1):
         x[..., lag:] += share * damage[..., :-lag]
     return x
-
-
-def units_of(clusters: Sequence[Any] | None, prompts: int) -> Int[np.ndarray, " prompt"]:
-    """The number of each prompt's cluster, from 0 in the order in which they first stand; a prompt without one (None) is its own."""
-    known: dict[Any, int] = {}
-    named = [None] * prompts if clusters is None else clusters
-    keys = [(None, number) if cluster is None else (cluster,) for number, cluster in enumerate(named)]
-    return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)

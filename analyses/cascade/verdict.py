@@ -1,12 +1,13 @@
 """Piano string or pile? The internal half of the verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from analyses.clusters import by_unit, check_clusters, units_of
 from analyses.intervals import careful_interval
 from interp.errors import ResultError
 
@@ -44,7 +45,9 @@ Curves = Mapping[str, Float[np.ndarray, "prompt layer"]]
 """ln Gamma by reach."""
 
 
-def internal_verdict(result: xr.Dataset, *, null: xr.Dataset | None = None) -> xr.Dataset:
+def internal_verdict(
+    result: xr.Dataset, *, null: xr.Dataset | None = None, clusters: Sequence[Any] | None = None
+) -> xr.Dataset:
     """Whether a disturbance inside the model dies away or grows relative to the stream it sits in, and what of that training has made.
 
     Four numbers, each of the model, of its random twin and of their difference paired by prompt: the slope of ln Gamma against depth, by
@@ -59,17 +62,19 @@ def internal_verdict(result: xr.Dataset, *, null: xr.Dataset | None = None) -> x
     Args:
         result: of `analyses.cascade.gain`, with several prompts.
         null: the same of `random_twin`, on the same prompts.
+        clusters: what each prompt was made from, as in `analyses.cascade.driven`: prompts of one cluster count as one, their mean.
 
     Returns:
         A Dataset with the provenance of the gain, over `subject` (trained; with a null also twin and difference), `reach` (on site, all
         positions) and `start` (injection, one block above): `slope` (subject, reach, start, prompt), `slope_mean`, `slope_interval`
         (bound, ...), nats per layer, NaN above a single block; `output` (subject, reach, prompt), ln Gamma at the output, with mean and
         interval, nats; `growth` (subject, reach, block), its mean growth over each block, and `growth_interval`. `margin`, nats per layer;
-        `prompts`, how many; `verdict` and `reason`, which is empty where there is a label; with a null `null_verdict`, `null_reason`, and
-        `difference` (one of `DIFFERENCES`) with `difference_reason`.
+        `prompts` and `clusters`, how many; `verdict` and `reason`, which is empty where there is a label; with a null `null_verdict`,
+        `null_reason`, and `difference` (one of `DIFFERENCES`) with `difference_reason`.
 
     Raises:
         ResultError: no result of `gain`, none over at least one layer, or a null of other prompts or layers.
+        InterpError: clusters that are not as many as prompts.
     """
     curves = {"trained": _curves(result)}
     if null is not None:
@@ -81,34 +86,41 @@ def internal_verdict(result: xr.Dataset, *, null: xr.Dataset | None = None) -> x
     margin = MARGIN / (len(layers) - 1)
     every = np.stack([[one[reach] for reach in REACHES] for one in curves.values()])  # [subject, reach, prompt, layer]
     slope = np.stack([_slopes(every[..., first:], layers[first:]) for first in (0, 1)], axis=2)
-    growth = np.diff(every, axis=-1)
+    prompts = every.shape[2]
+    check_clusters(clusters, prompts, "internal_verdict")
+    units = units_of(clusters, prompts)
+    slopes, output, growth = (  # [unit, subject, reach, ...]
+        by_unit(np.moveaxis(one, axis, 0), units)
+        for one, axis in ((slope, -1), (every[..., -1], -1), (np.diff(every, axis=-1), 2))
+    )
     there, per_layer = ("subject", "reach", "start"), "nats per layer"
     variables: dict[str, Any] = {
         "slope": ((*there, "prompt"), slope, _said("slope of ln Gamma", per_layer)),
-        "slope_mean": (there, slope.mean(-1), _said("mean slope of ln Gamma", per_layer)),
-        "slope_interval": (("bound", *there), _interval(slope), _said("95 % interval over prompts", per_layer)),
+        "slope_mean": (there, slopes.mean(0), _said("mean slope of ln Gamma", per_layer)),
+        "slope_interval": (("bound", *there), careful_interval(slopes), _said("95 % interval over prompts", per_layer)),
         "output": (("subject", "reach", "prompt"), every[..., -1], _said("ln Gamma at the output", "nats")),
-        "output_mean": (("subject", "reach"), every[..., -1].mean(-1), _said("mean ln Gamma at the output", "nats")),
+        "output_mean": (("subject", "reach"), output.mean(0), _said("mean ln Gamma at the output", "nats")),
         "output_interval": (
             ("bound", "subject", "reach"),
-            _interval(every[..., -1]),
+            careful_interval(output),
             _said("95 % interval over prompts", "nats"),
         ),
         "growth": (
             ("subject", "reach", "block"),
-            growth.mean(2),
+            growth.mean(0),
             _said("mean growth of ln Gamma over the block", "nats"),
         ),
         "growth_interval": (
             ("bound", "subject", "reach", "block"),
-            _interval(np.moveaxis(growth, 2, -1)),
+            careful_interval(growth),
             _said("95 % interval over prompts", "nats"),
         ),
         "margin": ((), margin, _said("slope that counts as none", per_layer)),
-        "prompts": ((), every.shape[2], _said("prompts", "1")),
+        "prompts": ((), prompts, _said("prompts", "1")),
+        "clusters": ((), len(slopes), _said("clusters of prompts", "1")),
     }
     for number, subject in enumerate(curves):
-        label, reason = agreed(dict(zip(REACHES, slope[number, :, 1], strict=True)), margin)
+        label, reason = agreed(dict(zip(REACHES, slopes[:, number, :, 1].T, strict=True)), margin)
         name, why = LABELS[subject]
         label = DIFFERENCES[label] if subject == "difference" else label
         variables |= {name: ((), label, _said("verdict", "1")), why: ((), reason, _said("why it is undetermined", "1"))}
@@ -134,7 +146,7 @@ def agreed(slopes: Mapping[str, Float[np.ndarray, " prompt"]], margin: float) ->
     if any(np.isnan(own).any() for own in slopes.values()):
         return "undetermined", "a single block leaves no slope above it"
     if count < FEWEST:
-        return "undetermined", f"{count} of the {FEWEST} prompts that a verdict needs at least"
+        return "undetermined", f"{count} of the {FEWEST} prompts or clusters that a verdict needs at least"
     return "undetermined", ", ".join(f"{reach} {AS_SLOPE[one]}" for reach, one in said.items())
 
 
@@ -153,10 +165,6 @@ def decide(slopes: Float[np.ndarray, " prompt"], margin: float) -> str:
 
 def _said(long_name: str, units: str) -> dict[str, str]:
     return {"long_name": long_name, "units": units}
-
-
-def _interval(values: Float[np.ndarray, "... prompt"]) -> Float[np.ndarray, "two ..."]:
-    return careful_interval(np.moveaxis(values, -1, 0))
 
 
 def _curves(result: xr.Dataset) -> Curves:

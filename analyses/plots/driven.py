@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from analyses.plots.bands import band, interval, whisker
 from analyses.plots.kinds import draws
-from analyses.plots.labels import counted, model_name
+from analyses.plots.labels import model_name, prompts_in
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
 
 ROWS = (("r", "R"), ("driven_share", "driven share"), ("survival_share_mean", "still differ"))
@@ -61,8 +61,7 @@ def plot_driven(result: xr.Dataset, *, null: xr.Dataset | None = None) -> go.Fig
         row=1, col=2,
     )  # fmt: skip
     asked = json.loads(result.attrs["parameters"])
-    prompts, clusters = result.sizes["prompt"], int(result["cluster"].max()) + 1
-    of = counted(prompts, "prompt") + ("" if clusters == prompts else f" in {counted(clusters, 'cluster')}")
+    of = prompts_in(result.sizes["prompt"], int(result["cluster"].max()) + 1)
     fig.update_layout(
         template=TEMPLATE,
         title=f"Driven or self-sustained? · {model_name(result)}<br><sup>each changed token changes R others; "

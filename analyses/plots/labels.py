@@ -83,6 +83,11 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def prompts_in(prompts: int, clusters: int) -> str:
+    """How many prompts, and in how many clusters where these are fewer."""
+    return counted(prompts, "prompt") + ("" if clusters == prompts else f" in {counted(clusters, 'cluster')}")
+
+
 def place(sizes: Any, dim: str, index: int) -> int:
     """An index along a dimension of a result, checked. Raises ResultError where the result has no such place."""
     index = whole_number(index, dim, ResultError)

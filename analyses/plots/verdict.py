@@ -7,7 +7,7 @@ from plotly.subplots import make_subplots
 
 from analyses.cascade.verdict import LABELS
 from analyses.plots.kinds import draws
-from analyses.plots.labels import counted, model_name, named
+from analyses.plots.labels import model_name, named, prompts_in
 from analyses.plots.theme import FAINT, INK, LINES, TEMPLATE
 
 NAMES = {"trained": "as trained", "twin": "at random init", "difference": "trained less random"}
@@ -85,7 +85,7 @@ def plot_verdict(result: xr.Dataset) -> go.Figure:
 def _said(result: xr.Dataset, subjects: list[str]) -> str:
     """What stands under the title: how to read it, and each label, or why there is none."""
     lines = [
-        f"{counted(int(result['prompts']), 'prompt')}; left of the shaded margin it dies away, right of it it grows"
+        f"{prompts_in(int(result['prompts']), int(result['clusters']))}; left of the shaded margin it dies away, right of it it grows"
     ]
     for subject in subjects:
         label, reason = (named(result[name].item()) for name in LABELS[subject])

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from interp.model import Transformer
 
 Reports = Iterator[dict[str, Any]]
 """Of shards, as each is done."""
+
+REACHED_WITHIN = 10.0
+"""Seconds for a cluster to answer."""
 
 
 def here(
@@ -119,13 +123,24 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which Ray would send to its makers
     where = {"num_cpus": os.cpu_count(), "include_dashboard": False} if address is None else {"address": address}
     try:
+        _listens(address)
         ray.init(**where, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError) as error:
-        raise InterpError(f"survey: the Ray cluster {address!r} cannot be reached: {error}.") from error
+    except (OSError, OverflowError, ValueError) as error:
+        raise InterpError(
+            f"survey: the Ray cluster {address!r} cannot be reached: {str(error).rstrip('.')}. If it asks for a token, this process needs "
+            "it: RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token."
+        ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _listens(address: str | None) -> None:
+    """Raise OSError where nothing answers at HOST:PORT: Ray itself goes on trying for many minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN).close()
 
 
 @contextmanager
