@@ -16,6 +16,7 @@ from analyses.report import collect, render, summary
 from analyses.report import inside as inside_page
 from analyses.report import outside as outside_page
 from analyses.report.arrays import read_arrays, write_arrays
+from analyses.report.cascade_rows import inside_rows, outside_rows
 from analyses.report.inside import inside_steps
 from analyses.report.outside import outside_steps
 from analyses.report.shelf import TWINS, Shelf, code_hash
@@ -26,6 +27,7 @@ CLEAN, CORRUPT = "Mary went to the", "John went to the"
 ANSWERS = {"answer": " store", "wrong": " park"}
 ASKED = {"corrupt": CORRUPT, **ANSWERS}
 WORDS = [CLEAN, "--corrupt", CORRUPT, "--answer", " store", "--wrong", " park"]
+ROWS = {inside_page: inside_rows, outside_page: outside_rows}
 WHY = "<b>no</b> & [red]never[/]"
 
 
@@ -147,9 +149,9 @@ def test_what_was_left_out_has_its_reason_in_its_place(whole, which):
         shown = (*page.SHOWN, "theory") if page is inside_page else page.SHOWN
         lacking = {str(item) for item in left_out(results) if item.name.removesuffix("_null") in shown}
         assert {str(one.figure) for one in page.figures(results) if hasattr(one.figure, "reason")} == lacking
-        cells = list(page.rows(results).columns[1].cells)
+        cells = list(ROWS[page](results).columns[1].cells)
         assert any("Left out: " in cell for cell in cells) == bool(lacking)
-        assert len(cells) >= len(list(page.rows(whole).columns[1].cells)) - 1
+        assert len(cells) >= len(list(ROWS[page](whole).columns[1].cells)) - 1
 
 
 def test_where_nothing_could_be_computed_the_reasons_are_told(whole, small, monkeypatch):
@@ -363,7 +365,7 @@ def test_coupled_texts_that_failed_are_not_run_again(monkeypatch, small):
     steps = outside_steps(small, [CLEAN], cascade.Swap(), results, seeds=1, steps=16, temperature=1.0)
     run_steps(steps, results, title="outside", progress=False)
     assert len(calls) == 1
-    assert list(results) == ["channels", "temperature"]
+    assert list(results) == ["wavefront", "channels", "temperature"]
     assert results.left_out["survival"] == "it is made of coupled, which could not be computed."
 
 

@@ -121,9 +121,9 @@ def commitment(
 
 
 def describe_commitment(
-    model: Transformer, run: Coupled, *, max_bytes: int = MAX_BYTES, progress: bool = False
+    model: Transformer, run: Coupled, *, draws: int | None = None, max_bytes: int = MAX_BYTES, progress: bool = False
 ) -> xr.Dataset:
-    """The result of `commitment` from texts that are there already."""
+    """The result of `commitment` from texts that are there already; of each prompt the first `draws` that part are patched, None is all."""
     lengths = [[int((row != PAD).sum()) for row in rows] for rows in (run.clean, run.other)]
     if lengths[0] != lengths[1]:
         prompt = next(n for n, (a, b) in enumerate(zip(*lengths, strict=True)) if a != b)
@@ -132,10 +132,11 @@ def describe_commitment(
             "correspond. Give prompts of equal length."
         )
     parted: np.ndarray = np.asarray(run.damage.any(-1))
+    patched = parted if draws is None else parted & (parted.cumsum(1) <= draws)
     branches = []
     with progress_bar(progress) as bar:
-        task = bar.add_task("patching", total=int(parted.sum()))
-        for prompt, draw in np.argwhere(parted).tolist():
+        task = bar.add_task("patching", total=int(patched.sum()))
+        for prompt, draw in np.argwhere(patched).tolist():
             if (branch := _branch(model, run, prompt, draw, max_bytes)) is not None:
                 branches.append(branch)
             bar.advance(task)

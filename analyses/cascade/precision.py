@@ -95,27 +95,31 @@ def precision(
             f"{WHO}: layer {layer} is out of range; {model.name} has layers 0 to {model.config.n_layers - 1}."
         )
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
-    wide = copied(model, torch.float64)
-    clean = Clean.of(wide, tokens)
+    clean = Clean.of(copied(model, torch.float64), tokens)
     places = torch.tensor([[n, clean.position(n, position, WHO)] for n in range(len(tokens))], device=tokens.device)
     unit = draw(clean, layer, places, directions, n_directions, seed, WHO)  # [prompt, direction, d_model]
     size = torch.stack([seen(model.config, clean.entering[layer][n, at]).norm() for n, at in places.tolist()])
     deltas = size[:, None, None, None] * torch.as_tensor(grid, device=size.device)[:, None, None] * unit[:, None]
+    apart, lengths = clean.apart.about(), clean.lengths
+    del clean  # one copy in float64 at a time
     found = np.empty((2, len(precisions), len(grid), len(tokens), unit.shape[1]))
     gone = np.empty(found.shape, dtype=bool)
     with progress_bar(progress) as bar:
         task = bar.add_task("rounding", total=2 * len(precisions) * len(tokens))
         for number, name in enumerate(precisions):
-            own = copied(model, PRECISIONS[name])
-            for exact, one in enumerate([own, copied(own, torch.float64)]):
+            here = model if model.dtype == PRECISIONS[name] else copied(model, PRECISIONS[name])
+            for exact in (0, 1):
+                if exact and name == "float64":
+                    found[1, number] = found[0, number]
+                    bar.advance(task, len(tokens))
+                    continue
+                here = copied(here, torch.float64) if exact else here
                 for n, (row, at) in enumerate(places.tolist()):
-                    text = tokens[row, : clean.lengths[row]]
-                    here = (exact, number, slice(None), n)
-                    if exact and name == "float64":
-                        found[here] = found[0, number, :, n]
-                    else:
-                        found[here], gone[here] = _h(one, text, layer, at, deltas[n], temperature, max_bytes)
+                    text = tokens[row, : lengths[row]]
+                    of = (exact, number, slice(None), n)
+                    found[of], gone[of] = _h(here, text, layer, at, deltas[n], temperature, max_bytes)
                     bar.advance(task)
+            del here
     return make(
         "cascade_precision", _summary(found, gone[0], grid),
         {
@@ -125,7 +129,7 @@ def precision(
         model=model, prompts={"prompt": tokens},
         parameters={
             "layer": layer, "position": position, "directions": directions if isinstance(directions, str) else "given",
-            "n_directions": n_directions, "temperature": temperature, "bos": bos, "set_apart": clean.apart.about(),
+            "n_directions": n_directions, "temperature": temperature, "bos": bos, "set_apart": apart,
         },
         seed=seed,
     )  # fmt: skip

@@ -50,7 +50,8 @@ def inside(
     Finished parts are kept in OUT.parts until all is done: after a stop, or where something failed, the same command goes on from there.
     """
     asked = {"command": "cascade inside", **locals()}
-    from analyses.report.inside import check_inside, figures, inside_shelf, inside_steps, rows
+    from analyses.report.cascade_rows import inside_rows
+    from analyses.report.inside import check_inside, figures, inside_shelf, inside_steps
     from analyses.report.steps import Results, check_any, run_steps
     from interp import load
     from interp.zoo import task as task_of
@@ -74,7 +75,7 @@ def inside(
         steps = inside_steps(loaded, texts, others, results, answers=answers, **request, shelf=shelf)
         run_steps(steps, results, title="cascade inside", progress=True)
         check_any(results, "cascade inside")
-        deliver_all(results, figures(results), rows(results), out, save, force)
+        deliver_all(results, figures(results), inside_rows(results), out, save, force)
         check_whole(results, asked, out, save)
 
 
@@ -101,7 +102,8 @@ def outside(
     """
     asked = {"command": "cascade outside", **locals()}
     from analyses.cascade import Nudge, Replace, Swap
-    from analyses.report.outside import check_outside, figures, outside_shelf, outside_steps, rows
+    from analyses.report.cascade_rows import outside_rows
+    from analyses.report.outside import check_outside, figures, outside_shelf, outside_steps
     from analyses.report.steps import Results, check_any, run_steps
     from interp import load
     from interp.zoo import task as task_of
@@ -133,7 +135,7 @@ def outside(
         stages = outside_steps(loaded, texts, disturbance, results, **request, seed=seed, folder=shelf.folder)
         run_steps(stages, results, title="cascade outside", progress=True, keep=shelf.part)
         check_any(results, "cascade outside")
-        deliver_all(results, figures(results), rows(results), out, save, force)
+        deliver_all(results, figures(results), outside_rows(results), out, save, force)
         check_whole(results, asked, out, save)
 
 

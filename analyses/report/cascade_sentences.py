@@ -6,9 +6,12 @@ import numpy as np
 import xarray as xr
 
 from analyses.plots.labels import counted
-from analyses.report.sentences import course, way_of
+from analyses.report.sentences import course, listed, way_of
 
 BEFORE = "The same before training, on the same scales."
+
+EVEN = 1.1
+"""Largest slope of the way from one activation to another up to which it is hardly told from that of an affine model."""
 
 
 def gain_sentence(gain: xr.Dataset) -> str:
@@ -100,6 +103,133 @@ def repair_read(repair: xr.Dataset) -> str:
     return (
         "One head is taken out: what that costs if nothing else changes, what the final norm and each later part change about it, and what "
         f"it costs in all. Here {way_of(f'{layer}.{head}', direct, total, max(abs(direct), abs(total)))}."
+    )
+
+
+def precision_read(precision: xr.Dataset) -> str:
+    """How to read the figure of what rounding loses; of each precision, what is lost and from where on the answer is the signal's."""
+    signal = precision["regime_share"].sel(regime="signal-dominated").mean("prompt")
+    doses = precision["dose"].to_numpy()
+
+    def found(name: str) -> str:
+        lost = float(precision["lost_median"].sel(precision=name))
+        holds = signal.sel(precision=name).to_numpy() >= 0.5
+        last = np.flatnonzero(~holds)  # the doses at which it does not hold; from the one after the last on it does
+        begin = 0 if not len(last) else int(last[-1]) + 1
+        gone = f"half of all are lost up to a dose of {lost:.0e}" if lost else "half are lost at no dose"
+        if begin == len(doses):
+            return f"in {name} {gone}, and at the largest dose less than half are the signal's"
+        from_where = "at every dose" if begin == 0 else f"from a dose of {doses[begin]:.0e} on"
+        return f"in {name} {gone}, and {from_where} half or more are the signal's"
+
+    return (
+        "A disturbance is lost to rounding where not one bit of the logits changes. A larger one may still be chaotic: the next token's "
+        "draw then differs mostly by how roundings fall, and not by what the same weights give in float64, which is the signal. Here "
+        f"{listed([found(str(name)) for name in precision['precision'].to_numpy()])}."
+    )
+
+
+def regions_read(regions: xr.Dataset) -> str:
+    """How to read the figure of the way from one activation to another, and of mixtures; where the way is steepest."""
+    begin = (
+        "The stream at the last position goes over from one prompt's to another's. The output of an affine model would go along evenly, "
+        "with slope 1; a flat region that ends in a jump has a larger one. Right, how two directions add up: 1/p is ½ where the output "
+        "answers to them as a quadratic form does, and 0 where each has a threshold of its own. Here "
+    )
+    slope, inverse = regions["slope"].mean("prompt").to_numpy(), regions["inverse_exponent"].mean("prompt").to_numpy()
+    if not np.isfinite(slope).any():
+        return f"{begin}both prompts have the same stream there, so that there is no way to go."
+    at, layer = int(np.nanargmax(slope)), regions["layer"].to_numpy()
+    bounds = regions.get("slope_interval")
+    low, high = (np.nan, np.nan) if bounds is None else bounds.to_numpy()[:, at]
+    steepest = f"{slope[at]:.2f}{'' if np.isnan([low, high]).any() else f' ({low:.2f} to {high:.2f})'}"
+    if slope[at] <= EVEN:
+        way = f"the way is nearly even at every layer that was looked at: its largest slope is {steepest}"
+    else:
+        way = f"the way is steepest entering layer {layer[at]}, with slope {steepest}"
+    if not np.isfinite(inverse).any():
+        return f"{begin}{way}; 1/p is not known."
+    least, most = np.nanmin(inverse), np.nanmax(inverse)
+    return f"{begin}{way}; 1/p is {least:.2f}{'' if least == most else f' to {most:.2f}'}."
+
+
+def rasters_read(rasters: xr.Dataset) -> str:
+    """How to read the figure of rasters, and whether branching is told from that of chance."""
+    share = json.loads(rasters.attrs["parameters"])["rate"]
+    found = []
+    for raster, where in (("depth", "from layer to layer"), ("text", "from step to step of the text")):
+        if raster in rasters["raster"]:
+            found.append(f"{where} {_beyond_chance(rasters.sel({'raster': raster, 'null': 'permuted'}))}")
+    return (
+        f"Left, the {share:.0%} of places that one small disturbance moves most, for their size. Right, the branching ratio: of what is "
+        "disturbed in one layer (or at one step), the share that is so in the next too, less the same where the places of each column are "
+        "put in any order (permuted) or moved on together (shifted), so that how much is disturbed in each column cannot make it. Right of "
+        f"0 the same tokens, or draws, stay disturbed. Here, against permuted ones, {listed(found)}."
+    )
+
+
+def _beyond_chance(one: xr.Dataset) -> str:
+    """The difference of a raster's branching to the null's, and whether its interval holds 0."""
+    values = one["difference"].to_numpy()
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return "it is not known, since nothing is disturbed or everything is"
+    mean, bounds = float(values.mean()), one.get("difference_interval")
+    if bounds is None or not np.isfinite(bounds).all():
+        return f"it is {mean:+.3f}, without an interval"
+    low, high = bounds.to_numpy()
+    side = "more than chance" if low > 0 else "less than chance" if high < 0 else "not told from chance"
+    return f"it is {mean:+.3f} ({low:+.3f} to {high:+.3f}), {side}"
+
+
+def commitment_read(commitment: xr.Dataset) -> str:
+    """How to read the figure of the branch, and what the places of each role restore at the first and at the last layer."""
+    margin = commitment.sel(measure="margin")
+    layers = margin["layer"].to_numpy()
+
+    def restored(at: int) -> str:
+        own = margin["restored"].isel(layer=at).mean("prompt")
+        shares = {str(role): float(own.sel(role=role)) for role in own["role"].to_numpy()}
+        told = [f"{NAMED[role]} {share:.0%}" for role, share in shares.items() if np.isfinite(share)]
+        told.append(f"a random place {float(margin['random'].isel(layer=at).mean('prompt')):.0%}")
+        return f"entering layer {layers[at]} {listed(told)}"
+
+    ends = [0] if len(layers) == 1 else [0, len(layers) - 1]
+    return (
+        "At the first token in which the two texts differ, the stream of the clean run is put into the disturbed one, a single place at a "
+        "time: 1 gives back all of what speaks for the clean text's token over the other's, 0 nothing. Follow the rise from the changed "
+        f"token to the last one, up the layers. Of that, {', and '.join(restored(at) for at in ends)} restore."
+    )
+
+
+NAMED = {
+    "changed": "changed tokens", "rest of the prompt": "the rest of the prompt", "generated": "tokens that were generated",
+    "last": "the last token",
+}  # fmt: skip
+"""What the roles of places are called in a sentence, see `analyses.cascade.commitment`."""
+
+
+def wavefront_read(wavefront: xr.Dataset) -> str:
+    """How to read the picture of one disturbance."""
+    beside = "Beneath, the same before training, on a text of its own. " if wavefront.sizes["weights"] > 1 else ""
+    return (
+        "One prompt and the same disturbed, continued on the same random numbers. Dark is where the two streams are alike, bright where "
+        "they have nothing to do with each other. Left of the line the disturbance goes up the layers and on to later tokens by "
+        f"attention; right of it also by tokens that came out otherwise, which are bold. {beside}One draw is shown; the rest of this page "
+        "is about many."
+    )
+
+
+def picture_sentence(wavefront: xr.Dataset) -> str:
+    """How many tokens one disturbance changed, and how far apart the streams are at the output."""
+    drawn = wavefront["generated"].to_numpy() == 1
+    differ = (wavefront["token_id"] != wavefront["other_token_id"]).to_numpy()[:, drawn]
+    output = wavefront["distance"].to_numpy()[:, -1][:, drawn].mean(-1)
+    trained = f"{int(differ[0].sum())} of {counted(int(drawn.sum()), 'token')}"
+    twin = f" (before training {int(differ[1].sum())}; {output[1]:.2f})" if len(differ) > 1 else ""
+    return (
+        f"One disturbance changes {trained} that the model goes on to write, where the streams at the output are {output[0]:.2f} apart on "
+        f"average, of 1.41 for unrelated ones{twin}."
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from rich.table import Table
 
 from analyses import cascade
 from analyses.attribution import direct_logit_attribution
@@ -17,12 +16,12 @@ from analyses.cascade.directions import same_as
 from analyses.cascade.gain import describe_gain
 from analyses.cascade.injection import Injected, check_request, inject
 from analyses.cascade.light_cone import describe_cone
-from analyses.cascade.verdict import REACHES
-from analyses.plots.together import NULL, draw_with_twin
-from analyses.report.cascade_sentences import BEFORE, before_training, repair_read, verdict_read
+from analyses.plots.together import NULL
+from analyses.report.beside import Read, beside_twins
+from analyses.report.cascade_sentences import precision_read, regions_read, repair_read, verdict_read
 from analyses.report.section import Shown
 from analyses.report.shelf import Shelf, parts_shelf, twins_shelf
-from analyses.report.steps import Compute, Step, add_rows, left_out, made_of
+from analyses.report.steps import Compute, Step
 from analyses.set_apart import begins_with_bos
 from interp.config import ModelConfig
 from interp.errors import ConfigError, InterpError
@@ -39,6 +38,14 @@ OF_ONE_PLACE = ("token", "unembedding")
 
 WIDE, PROBES = 256, 64
 """Directions of the stream beyond which the participation of every place is estimated, and by how many random ones."""
+
+BETWEEN = 8
+"""Layers at most, evenly spaced, at which the way from one activation to another is followed."""
+
+ROUNDED: dict[str, Any] = {
+    "precisions": ("float32", "bfloat16"), "doses": tuple(np.logspace(-8, 0, 9).tolist()), "n_directions": 2,
+}  # fmt: skip
+"""What rounding is measured of: less than `cascade.precision` does by default, since it runs each dose in float64 too."""
 
 SHOWN = {
     "gain": (
@@ -63,6 +70,8 @@ SHOWN = {
         "How the output answers to a larger disturbance: along the dashed line as the derivative says. Above it a flat region has "
         "ended in a jump; below it the answer levels off."
     ),
+    "regions": "",
+    "precision": "",
     "spectrum": "How many directions grow on the way from the last position's embedding to its output, and by how much.",
     "participation": (
         "The same for every place of the stream: of its directions, how many share what reaches the output, and how much of a "
@@ -74,8 +83,7 @@ SHOWN = {
 }
 """Each figure's result, in the order in which they are shown, and how to read it where `READ` does not say."""
 
-READ: Mapping[str, Callable[[xr.Dataset], str]] = {"verdict": verdict_read, "repair": repair_read}
-"""How to read what depends on what was found."""
+READ: Read = {"verdict": verdict_read, "repair": repair_read, "precision": precision_read, "regions": regions_read}
 
 
 def check_inside(
@@ -106,7 +114,8 @@ def inside_steps(
     built only where something of it is not there yet.
 
     Args:
-        others: corrupt partners of the texts, whose difference the ledger follows; without them it follows an injection.
+        others: corrupt partners of the texts, whose difference the ledger follows and towards which the stable regions go; without them
+            the ledger follows an injection, and the way goes to the next text, if there is one.
         results: where the earlier steps' results will be.
         answers: `answer` and perhaps `wrong`, after which self-repair is measured; without them it is not.
         shelf: where finished results of the model itself are kept.
@@ -192,6 +201,12 @@ def _steps_of(
             model(), injected(), {kind: injected(same_as(model(), kind)) for kind in kinds}, seed
         )
 
+    def regions() -> xr.Dataset | None:
+        if not others and len(texts) < 2:
+            return None
+        layers = np.unique(np.linspace(0, config.n_layers - 1, BETWEEN).round().astype(int)).tolist()
+        return cascade.stable_regions(model(), texts, others or None, layers=layers, seed=seed)
+
     def repair() -> xr.Dataset | None:
         if answers is None or not is_sum:
             return None
@@ -205,6 +220,8 @@ def _steps_of(
         "ledger": lambda: cascade.ledger(model(), texts, others or None, dose=dose, layer=layer, seed=seed) if is_sum else None,
         "directions": directions,
         "dose": lambda: cascade.dose_response(model(), texts, layer=layer, seed=seed),
+        "regions": regions,
+        "precision": lambda: cascade.precision(model(), texts, layer=layer, seed=seed, **ROUNDED),
         "spectrum": lambda: cascade.jacobian_spectrum(model(), texts, source=(layer, -1), k=None, seed=seed),
         "participation": lambda: cascade.participation(model(), texts, layer=layer, probes=PROBES if most > WIDE else None, seed=seed),
         "exponents": lambda: cascade.lyapunov(model(), texts, k=min(32, most), seed=seed),
@@ -228,88 +245,4 @@ def figures(results: Mapping[str, xr.Dataset]) -> list[Shown]:
 
     Where a result was left out, that stands in the figure's place.
     """
-    drawn: list[Shown] = []
-    lacking = {one.name: one for one in left_out(results)}
-    for name, read in SHOWN.items():
-        null = f"{name}{NULL}"
-        there = [one for one in (name, null) if one in results]
-        if name == "gain":
-            there = there if there[:1] == [name] else []  # its figure has the twin and the theory in it
-        figures = draw_with_twin(there[0], results) if there else {}
-        own = READ[name](results[name]) if name in READ and name in results else read
-        again = before_training(results[name], results[null]) if len(figures) == 2 else BEFORE
-        for one, said in ((name, own), (null, again), *([("theory", "")] if name == "gain" else [])):
-            if one in figures:
-                drawn.append(Shown(one, figures[one], said))
-            elif one in lacking:
-                drawn.append(Shown(one, lacking[one]))
-    return drawn
-
-
-def rows(results: Mapping[str, xr.Dataset]) -> Table:
-    """The verdict and the figures that it rests on; in the place of what was left out, why."""
-    null = f"gain{NULL}"
-    table = Table("", "value", title="cascade inside", title_justify="left")
-
-    def verdict(name: str, reason: str) -> str:
-        one = results["verdict"]
-        why = str(one[reason].item())
-        return f"{one[name].item()}, {int(one['prompts'])} prompts{f' ({why})' if why else ''}"
-
-    def slope(subject: str, reach: str) -> str:
-        one = results["verdict"].sel(subject=subject, reach=reach, start="one block above")
-        low, high = one["slope_interval"].to_numpy()
-        interval = "" if np.isnan(low) else f" ({low:+.3f} to {high:+.3f})"
-        return f"{float(one['slope_mean']):+.3f}{interval}; margin ±{float(one['margin']):.3f}"
-
-    def grown(name: str) -> str:
-        own, other = (float(np.exp(results[which][name][:, -1].mean())) for which in ("gain", null))
-        return f"{own:.2f}; at random init {other:.2f}"
-
-    def gone() -> str:
-        own, other = (float(results[name]["off_site"][:, -1].mean()) for name in ("cone", f"cone{NULL}"))
-        return f"{own:.0%}; at random init {other:.0%}"
-
-    def heads() -> str:
-        entry = results["ledger"]["head_entry"].mean("prompt").to_series()
-        return ", ".join(f"{layer}.{head} ({value:+.2f})" for (layer, head), value in entry.nlargest(3).items())
-
-    def law(name: str) -> str:
-        aic = results[name]["growth_aic"].to_numpy()
-        if np.isnan(aic).any():
-            return "too few layers to tell"
-        return f"{results[name]['law'].to_numpy()[int(aic.argmin())]}, by {abs(aic[0] - aic[1]):.1f} of AIC"
-
-    def rounding() -> str:
-        return f"{float(results['gain']['rounding'].max()):.1e} of the disturbance at most"
-
-    def expected() -> str:
-        return f"{float(np.exp(results['theory']['log_gain'][:, -1].mean())):.2f}"
-
-    add_rows(
-        table,
-        results,
-        [
-            ("verdict", ["verdict"], lambda: verdict("verdict", "reason")),
-            ("the same at random init", ["verdict"], lambda: verdict("null_verdict", "null_reason")),
-            ("as trained less at random init", ["verdict"], lambda: verdict("difference", "difference_reason")),
-            *(
-                (f"slope of ln Γ above the first block, {reach}{said}", ["verdict"], partial(slope, subject, reach))
-                for subject, said in (("trained", ""), ("twin", ", random init"), ("difference", ", difference"))
-                for reach in REACHES
-            ),
-            ("G at the output (typical)", ["gain", null], lambda: grown("log_gain")),
-            ("Γ at the output (typical)", ["gain", null], lambda: grown("log_relative_gain")),
-            ("share that has left its position", ["cone", f"cone{NULL}"], gone),
-            ("heads that add most, nats", ["ledger"], heads),
-            ("growth goes with depth as", ["gain"], lambda: law("gain")),
-            ("the same at random init", [null], lambda: law(null)),
-            (
-                "G by mean field at random init",
-                [],
-                lambda: str(made_of(results, ["theory"], expected) or "not worked out for this shape or layer"),
-            ),
-            ("zero-dose control, computed again", ["gain"], rounding),
-        ],
-    )
-    return table
+    return beside_twins(results, SHOWN, READ)

@@ -1,31 +1,35 @@
 """The cascade outside: what `interp cascade outside` and the report measure and show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from rich.table import Table
 
 from analyses import cascade
+from analyses.cascade.commitment import describe_commitment
 from analyses.cascade.coupled import Coupled, couple, describe_coupled
-from analyses.cascade.disturbances import Disturbance, Nudge, Unrelated
+from analyses.cascade.disturbances import Disturbance, Nudge, Replace, Unrelated
 from analyses.cascade.driven import describe_driven
 from analyses.cascade.external import SHORTEST
 from analyses.cascade.survival import describe_survival, forced
-from analyses.plots import plot
+from analyses.plots.together import NULL
+from analyses.report.beside import Read, beside_twins
+from analyses.report.cascade_sentences import commitment_read, rasters_read, wavefront_read
 from analyses.report.inside import check_inside
-from analyses.report.section import Shown, shown
-from analyses.report.shelf import Shelf, parts_shelf
-from analyses.report.steps import Step, add_rows
+from analyses.report.section import Shown
+from analyses.report.shelf import Shelf, parts_shelf, twins_shelf
+from analyses.report.steps import Compute, Step
 from interp.errors import InterpError
 from interp.generation import Sampling, check_room, left_aligned
 from interp.model import Transformer
 from interp.sweep import MAX_BYTES
+from interp.tokenizer import PAD
 
 SHOWN = {
+    "wavefront": "",
     "external": (
         "R, how many tokens each changed token changes apart from what the disturbed beginning goes on striking. Below 1 what is "
         "changed dies away by itself, however much the beginning goes on changing; above 1 it is a pile, if the last quarter of the text "
@@ -40,6 +44,7 @@ SHOWN = {
         "The same prompt as it is and disturbed, continued on the same random numbers, so that what differs is due to the "
         "disturbance. Beneath, how far apart the next-token distributions are, and how often the next draws would differ."
     ),
+    "commitment": "",
     "survival": (
         "How long the two texts stay the same: exactly, from the probabilities along the clean text, and counted in the coupled "
         "texts."
@@ -53,6 +58,7 @@ SHOWN = {
         "How many tokens a disturbance changes before it comes to rest, against a power law and against Borel's law, which a "
         "branching process of the same ratio gives. A power law alone would prove nothing."
     ),
+    "rasters": "",
     "channels": (
         "After one nudge the disturbance lives on in the keys and values that are kept and in the tokens that are drawn. Each "
         "is shut in turn."
@@ -63,7 +69,15 @@ SHOWN = {
         "judged on prompts that were not fitted; where the peak does not grow, it is a crossover."
     ),
 }
-"""Each figure's result, in the order in which they are shown, and how to read it."""
+"""Each figure's result, in the order in which they are shown, and how to read it where `READ` does not say."""
+
+READ: Read = {"wavefront": wavefront_read, "commitment": commitment_read, "rasters": rasters_read}
+
+PICTURED = 20
+"""Tokens at most that the picture of one disturbance goes on for."""
+
+DRAWS = 2
+"""Draws of each prompt at most whose branch is patched at every place."""
 
 WHO = "cascade outside"
 HORIZON = 32
@@ -94,7 +108,8 @@ def outside_steps(
     seed: int = 0,
     folder: Path | None = None,
 ) -> list[Step]:
-    """How to get every result of `SHOWN`, in an order in which each finds those it is made of; None where it cannot be.
+    """How to get every result of `SHOWN`, in an order in which each finds those it is made of; None where it cannot be. Rasters and
+    commitment are those of the random-init twin too (`rasters_null`), disturbed in the same tokens; they are kept in the user's cache.
 
     Args:
         results: where the earlier steps' results will be.
@@ -125,6 +140,47 @@ def outside_steps(
         results["coupled"]
         return describe_driven(model, run(), results["reproduction"], along=along())
 
+    @cache
+    def alike() -> Disturbance:
+        """What disturbs the twin, and the one prompt of the picture: the same tokens, whatever the model thinks most probable."""
+        if isinstance(disturbance, Nudge):
+            return disturbance
+        return Replace(left_aligned(disturbance.begin(model, left_aligned(model.to_tokens(texts)), WHO)))
+
+    @cache
+    def twin() -> Transformer:
+        return cascade.random_twin(model, seed)
+
+    @cache
+    def run_of_twin() -> Coupled:
+        return couple(twin(), texts, alike(), folder=parts(f"coupled{NULL}"), **request)
+
+    def of_twin(name: str, step: Compute) -> Step:
+        return f"{name}{NULL}", lambda: kept.part(f"{name}{NULL}", step)
+
+    def rasters_of_twin() -> xr.Dataset:
+        found = describe_coupled(twin(), run_of_twin())
+        return cascade.rasters(twin(), texts, texts=found, seed=seed)
+
+    def commitment(which: Callable[[], Transformer], texts_of: Callable[[], Coupled]) -> xr.Dataset | None:
+        if isinstance(disturbance, Nudge) or not texts_of().damage.any():
+            return None
+        return describe_commitment(which(), texts_of(), draws=DRAWS)
+
+    def own() -> Coupled:
+        results["coupled"]
+        return run()
+
+    def wavefront() -> xr.Dataset:
+        pair = [left_aligned(model.to_tokens(texts))]
+        pair += [alike().begin(model, pair[0], WHO)]
+        lengths = [(rows != PAD).sum(1) for rows in pair]
+        same = (lengths[0] == lengths[1]).nonzero()[:, 0].tolist()
+        at = same[0] if same else 0
+        clean, other = (rows[at : at + 1, : int(length[at])] for rows, length in zip(pair, lengths, strict=True))
+        how = disturbance if isinstance(disturbance, Nudge) else Replace(other)
+        return cascade.wavefront(model, clean, how, steps=min(steps, PICTURED), temperature=temperature, seed=seed)
+
     def survival() -> xr.Dataset:
         results["coupled"]
         several = len(run().clean) > 1
@@ -142,14 +198,20 @@ def outside_steps(
     lengths = [steps // 4, steps // 2, steps]
     nudge = disturbance if isinstance(disturbance, Nudge) else Nudge(dose=0.5)
     horizon = min(HORIZON, steps // 2)
+    kept = twins_shelf(model, outside_asked(model, texts, disturbance, **request))
     return [
+        ("wavefront", wavefront),
         ("coupled", lambda: describe_coupled(model, run())),
         ("reproduction", reproduction),
         ("driven", driven),
         ("external", lambda: None if greedy else cascade.external_verdict(results["driven"])),
         ("joined", joined),
+        ("commitment", lambda: commitment(lambda: model, own)),
+        of_twin("commitment", lambda: commitment(twin, run_of_twin)),
         ("survival", survival),
         ("avalanches", lambda: cascade.avalanches(results["coupled"], reproduction=results.get("reproduction"))),
+        ("rasters", lambda: cascade.rasters(model, texts, texts=results["coupled"], seed=seed)),
+        of_twin("rasters", rasters_of_twin),
         ("channels", lambda: None if greedy else cascade.channels(model, texts, nudge, folder=parts("channels"), **request)),
         (
             "temperature",
@@ -180,112 +242,6 @@ def outside_shelf(
 
 
 def figures(results: Mapping[str, xr.Dataset]) -> list[Shown]:
-    """Each figure of `SHOWN` that there is a result for, and how to read it; in the place of what was left out, why."""
-    return [one for name, read in SHOWN.items() for one in shown(results, name, read, plot)]
-
-
-def rows(results: Mapping[str, xr.Dataset]) -> Table:
-    """The verdicts and the figures that they rest on; in the place of what was left out, why."""
-    table = Table("", "value", title="cascade outside", title_justify="left")
-
-    def verdict() -> str:
-        one, seeds = results["external"], results["coupled"].sizes["seed"]
-        why = f" ({one['reason'].item()})" if one["reason"].item() else ""
-        return f"{one['verdict'].item()}, {int(one['prompts'])} prompts of {seeds} draws{why}"
-
-    def begets() -> str:
-        one = results["external"]
-        return f"{_with(one, 'r', '.2f')}; in the last quarter {_with(one, 'late_r', '.2f')}"
-
-    def from_outside() -> str:
-        one = results["external"]
-        return f"{_with(one, 'driven_share', '.0%')} of what is changed in the last half"
-
-    def at_the_end() -> str:
-        one = results["external"]
-        bounds, left = one["survival_share_interval"].to_numpy(), float(one["survivor_damage"])
-        of_them = "" if np.isnan(left) else f"; of their tokens {left:.0%} are changed"
-        return f"{float(one['survival_share_mean']):.0%}{_bounds(bounds, '.0%')} of the draws{of_them}"
-
-    def inside() -> str:
-        one = results["joined"]
-        return f"{one['inside'].item()}; rank correlation with h {_with(one, 'rank_correlation', '+.2f')}"
-
-    def late() -> str:
-        one = results["external"]
-        values, bounds = one["late_damage_mean"].to_numpy(), one["late_damage_interval"].to_numpy()
-        return ", ".join(f"{value:.3f}{_bounds(bounds[:, at], '.3f')}" for at, value in enumerate(values))
-
-    def parted() -> str:
-        first = results["coupled"]["first_divergence"]
-        apart = first.notnull()
-        return (
-            f"{float(apart.mean()):.0%}, the typical one at step {float(first.median()):.0f}" if apart.any() else "none"
-        )
-
-    def again() -> str | None:
-        one = results["survival"]
-        together, chance = float(one["came_together"]), float(one["came_together_unrelated"])
-        if not np.isfinite(together):
-            return None
-        return f"{together:.0%}" + ("" if np.isnan(chance) else f"; unrelated texts {chance:.0%}")
-
-    def changed() -> str:
-        one = results["reproduction"]
-        r, bounds = float(one["reproduction"][-1]), one["reproduction_interval"].to_numpy()[:, -1]
-        return f"{r:.2f}{_bounds(bounds, '.2f')}; in the closed loop {_with(one, 'r_loop', '.2f')}"
-
-    def ratio() -> str:
-        one = results["avalanches"]
-        known = np.isfinite(float(one["branching_ratio"]))
-        return _with(one, "branching_ratio", ".2f") if known else "not known: not all came to rest, and k(τ) is lacking"
-
-    def shares() -> str:
-        return ", ".join(f"{float(value):.3f}" for value in results["channels"]["shapley"].mean("prompt"))
-
-    def against() -> str:
-        one = results["temperature"]
-        least = float(one["late_damage_mean"][:, -1].idxmin("temperature"))
-        return f"{one['said'].item()}; least damage at T = {least:g}"
-
-    lengths, lags = "several numbers of", "several"
-    if "external" in results:
-        lengths = ", ".join(str(int(n)) for n in results["external"]["horizon"])
-    if "reproduction" in results:
-        lags = str(results["reproduction"].sizes["lag"])
-    add_rows(
-        table,
-        results,
-        [
-            ("verdict", ["external", "coupled"], verdict),
-            ("the cascade inside", ["joined"], inside),
-            ("R: a changed token changes", ["external"], begets),
-            ("driven by the beginning alone", ["external"], from_outside),
-            ("still differ at the end", ["external"], at_the_end),
-            (f"late damage at {lengths} tokens", ["external"], late),
-            ("texts that part", ["coupled"], parted),
-            ("of these come together again", ["survival"], again),
-            (f"R up to {lags} tokens", ["reproduction"], changed),
-            (
-                "influence falls with the lag to the power",
-                ["reproduction"],
-                lambda: _with(results["reproduction"], "exponent", ".2f"),
-            ),
-            (
-                "branching ratio of avalanches",
-                ["avalanches"],
-                ratio,
-            ),
-            ("carried by activations, by tokens", ["channels"], shares),
-            ("against temperature", ["temperature"], against),
-        ],
-    )
-    return table
-
-
-def _with(result: xr.Dataset, name: str, form: str) -> str:
-    return f"{float(result[name]):{form}}{_bounds(result[f'{name}_interval'].to_numpy(), form)}"
-
-
-def _bounds(bounds: np.ndarray, form: str) -> str:
-    return "" if np.isnan(bounds).any() else f" ({bounds[0]:{form}} to {bounds[1]:{form}})"
+    """Each figure of `SHOWN` that there is a result for, and how to read it, some also at random initialisation; in the place of what was
+    left out, why."""
+    return beside_twins(results, SHOWN, READ)

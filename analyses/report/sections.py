@@ -17,6 +17,7 @@ from analyses.report.cascade_sentences import (
     external_sentence,
     gain_sentence,
     internal_sentence,
+    picture_sentence,
 )
 from analyses.report.chosen import chosen_head
 from analyses.report.circuit import circuit_sentence
@@ -39,6 +40,9 @@ from analyses.report.viewer import attention_viewer
 
 Results = Mapping[str, xr.Dataset]
 Head = tuple[int, int] | None
+
+PICTURE = "wavefront"
+"""The result that leads the cascade."""
 
 PATCHED = ("patching", "heads", "heads_by_position", "methods")
 """Results of patching."""
@@ -106,6 +110,7 @@ READ = {
 
 def sections(results: Results, head: Head = None) -> list[Section]:
     """What a report of these results shows; `head` as for `render`."""
+    outside = outside_figures(results)
     return [
         _prompt(results),
         _predictions(results),
@@ -116,8 +121,9 @@ def sections(results: Results, head: Head = None) -> list[Section]:
         _attribution(results),
         _stream(results),
         _embeddings(results),
+        *_picture(results, [one for one in outside if one.name == PICTURE]),
         _inside(results),
-        _outside(results),
+        _outside(results, [one for one in outside if one.name != PICTURE]),
     ]
 
 
@@ -200,6 +206,11 @@ def _embeddings(results: Results) -> Section:
     return Section("Embeddings", figures=figures)
 
 
+def _picture(results: Results, figures: Sequence[Shown]) -> list[Section]:
+    found = said(results, picture_sentence, PICTURE)
+    return [Section("The cascade in one picture", found, figures, folded=False)] if figures else []
+
+
 def _inside(results: Results) -> Section:
     found = [
         said(results, gain_sentence, "gain"),
@@ -209,8 +220,8 @@ def _inside(results: Results) -> Section:
     return Section("Cascade inside", " ".join(one for one in found if one), inside_figures(results))
 
 
-def _outside(results: Results) -> Section:
-    title, figures = "Cascade outside", outside_figures(results)
+def _outside(results: Results, figures: Sequence[Shown]) -> Section:
+    title = "Cascade outside"
     if not figures:
         why = "Not shown: what becomes of a disturbance as the model reads its own words takes many texts. "
         return Section(title, absent=Markup(why + "Ask for it with <code>--cascade</code>."))
