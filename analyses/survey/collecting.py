@@ -112,8 +112,7 @@ def collect(
         for start in range(done, len(tokens), BLOCK):
             block = range(start, min(start + BLOCK, len(tokens)))
             some = slice(block.start, block.stop)
-            found = _run(model, tokens[some], places[some], points)
-            ready = {name: _cast(values, kept, name).numpy() for name, values in found.items()}
+            ready = _run(model, tokens[some], places[some], points, kept)
             if written is not None:
                 written.result()
             written = writer.submit(_write, folder, group, model, len(tokens), block, ready)
@@ -209,10 +208,12 @@ def _too_many(rejected: Mapping[int, str], rows: int, most: float) -> ResultErro
     )
 
 
-def _run(model: Transformer, tokens: Tensor, places: Tensor, points: Sequence[str]) -> dict[str, Tensor]:
-    """The values at the chosen places of some rows, batch by batch."""
+def _run(
+    model: Transformer, tokens: Tensor, places: Tensor, points: Sequence[str], dtype: str
+) -> dict[str, np.ndarray]:
+    """The values at the chosen places of some rows, in the dtype that is kept, batch by batch."""
     size = tokens.shape[1] * model.config.d_model * model.W_E.element_size() * (len(points) + 4)
-    found: dict[str, list[Tensor]] = {name: [] for name in points}
+    found: dict[str, Tensor] = {}
     together = max(1, BATCH // size)
     for start in range(0, len(tokens), together):
         some = slice(start, start + together)
@@ -220,8 +221,11 @@ def _run(model: Transformer, tokens: Tensor, places: Tensor, points: Sequence[st
             batch = tokens[some]
             model.run_blocks(model.embed(batch), real=model.check_tokens(batch)) if _of_blocks(points) else model(batch)
         for name in points:
-            found[name].append(_at(values[name].cpu(), model.hook_points[name].axes, places[some]))
-    return {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in found.items()}
+            part = _at(values[name].cpu(), model.hook_points[name].axes, places[some])
+            if name not in found:
+                found[name] = torch.empty((len(tokens), *part.shape[1:]), dtype=getattr(torch, dtype))
+            _put(found[name][some], part, name)
+    return {name: values.numpy() for name, values in found.items()}
 
 
 def _write(
@@ -236,17 +240,17 @@ def _write(
         _keep(folder, block.stop)
 
 
-def _cast(values: Tensor, dtype: str, name: str) -> Tensor:
-    """In the dtype that is kept. Raises ResultError where that has no room for a value."""
-    kind: torch.dtype = getattr(torch, dtype)
-    cast, most = values.to(kind), torch.finfo(kind).max
+def _put(place: Tensor, values: Tensor, name: str) -> None:
+    """Values into their place, in its dtype. Raises ResultError where that has no room for one."""
+    place.copy_(values)
+    most = torch.finfo(place.dtype).max
     narrower = most < torch.finfo(values.dtype).max and not _within(values, most)
-    if narrower and bool((torch.isinf(cast) & ~torch.isinf(values)).any()):
+    if narrower and bool((torch.isinf(place) & ~torch.isinf(values)).any()):
         largest = float(values[torch.isfinite(values)].abs().max())
         raise ResultError(
-            f"collect: {name} has values up to {largest:.3g}, which {dtype} cannot hold; give dtype float32."
+            f"collect: {name} has values up to {largest:.3g}, which {str(place.dtype).removeprefix('torch.')} cannot hold; give dtype "
+            "float32."
         )
-    return cast
 
 
 def _within(values: Tensor, most: float) -> bool:
