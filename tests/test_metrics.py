@@ -65,6 +65,19 @@ def test_divergence_where_tokens_cannot_come_and_its_slope():
     torch.testing.assert_close(logits.grad, logits.detach().softmax(-1) - log_p.exp())  # q - p
 
 
+def test_cross_entropy_is_entropy_and_divergence_with_its_slope():
+    logits = torch.randn(4, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
+    log_p = torch.randn(4, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    log_p = log_p.index_fill(-1, torch.tensor(3), -torch.inf).log_softmax(-1)
+    log_q = metrics.log_probabilities(logits)
+    found, kl = metrics.cross_entropy(log_p, log_q), metrics.kl_divergence(log_p, log_q)
+    torch.testing.assert_close(found, metrics.entropy(log_p) + kl)
+    slopes = [torch.autograd.grad(one.sum(), logits, retain_graph=True)[0] for one in (found, kl)]
+    torch.testing.assert_close(*slopes)
+    never = log_q.detach().index_fill(-1, torch.tensor(3), -torch.inf)
+    assert metrics.cross_entropy(log_p, never).isfinite().all()
+
+
 def test_divergences_are_the_same_however_many_are_taken_at_once(monkeypatch):
     log_p, log_q = (torch.randn(3, 4, 7, dtype=torch.float64, requires_grad=True) for _ in range(2))
     found = []

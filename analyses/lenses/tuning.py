@@ -26,7 +26,7 @@ from interp.files import check_free, regular, write_whole
 from interp.finite import not_finite
 from interp.hooks import check_unhooked
 from interp.loading.safetensors_file import read_safetensors
-from interp.metrics import kl_divergence, log_probabilities
+from interp.metrics import cross_entropy, kl_divergence, log_probabilities
 from interp.model import Transformer
 from interp.modes import ordinary, recording
 from interp.prompts import listed, rows_of_ids
@@ -232,8 +232,8 @@ def _batch(rows: Sequence[int], count: int, step: int, seed: int) -> list[int]:
     return chosen
 
 
-def _kl(model: Transformer, stream: Tensor, log_p: Tensor) -> Tensor:
-    return kl_divergence(log_p, log_probabilities(model.unembed(stream[None])[0])).mean()
+def _read(model: Transformer, stream: Tensor) -> Tensor:
+    return log_probabilities(model.unembed(stream[None])[0])
 
 
 @torch.no_grad()
@@ -244,7 +244,9 @@ def _divergences(targets: Targets, lens: TunedLens, kept: Sequence[int], rows: i
         entering, log_p = targets.of(kept[start : start + rows])
         places += len(log_p)
         for layer, stream in enumerate(entering):
-            total[layer] += len(log_p) * float(_kl(targets.model, lens.translate(layer, stream), log_p))
+            total[layer] += len(log_p) * float(
+                kl_divergence(log_p, _read(targets.model, lens.translate(layer, stream))).mean()
+            )
     return [float(x) for x in total / places]
 
 
@@ -257,7 +259,7 @@ def _update(targets: Targets, state: _State, batch: Sequence[int], rate: float) 
         parts = [state.tensors[name][layer].clone().requires_grad_() for name in ("weight", "bias")]
         with recording("train_tuned_lens"):
             translated = torch.nn.functional.linear(stream.to(parts[0]), *parts) + stream
-            loss = _kl(model, translated.to(stream), log_p)
+            loss = cross_entropy(log_p, _read(model, translated.to(stream))).mean()
             gradients = torch.autograd.grad(loss, parts)
         for name, gradient in zip(("weight", "bias"), gradients, strict=True):
             first, second = (state.tensors[f"{moment}.{name}"][layer] for moment in ("first", "second"))
