@@ -11,7 +11,8 @@ import pytest
 import analyses
 import interp
 from analyses import cli
-from interp.zoo import DEFAULT_PAIR
+from analyses.plots.labels import prompts_in
+from interp.zoo import DEFAULT_PAIR, every_task
 
 
 def run(monkeypatch, capsys, *words):
@@ -316,7 +317,10 @@ def test_cascade_outside(monkeypatch, capsys, tmp_path):
     arguments = ["--seeds", 2, "--steps", 16, "--count", 7, "--out", tmp_path / "o.html", "--save", tmp_path]
     status, out, err = run(monkeypatch, capsys, "cascade", "outside", *arguments)
     assert status == 0, err
-    assert "7 prompts of 2 draws" in out
+    pairs = every_task(7, 0, interp.load().tokenizer)
+    units = len({pair.cluster or pair.clean for pair in pairs})
+    assert f"{prompts_in(7, units)} of 2 draws" in out
+    assert analyses.load(tmp_path / "external.nc")["clusters"] == units
     assert "rank correlation" in out
     assert (tmp_path / "o.html").read_text().count('class="plotly-graph-div"') == 9
     assert analyses.load(tmp_path / "coupled.nc").attrs["kind"] == "cascade_coupled"

@@ -67,12 +67,12 @@ def inside(
     texts = list(prompt) if prompt else [pair.clean for pair in pairs]
     check_inside(loaded, texts, dose=dose, layer=layer, n_directions=directions)
     answers = {"answer": [pair.answer for pair in pairs], "wrong": [pair.wrong for pair in pairs]} if pairs else None
-    others = [pair.corrupt for pair in pairs]
+    others, clusters = [pair.corrupt for pair in pairs], [pair.cluster for pair in pairs] or None
     request: dict[str, Any] = {"dose": dose, "layer": layer, "n_directions": directions, "seed": seed}
     results = Results()
     with parts_of(out) as parts:
         shelf = inside_shelf(parts, loaded, texts, others, answers=answers, **request)
-        steps = inside_steps(loaded, texts, others, results, answers=answers, **request, shelf=shelf)
+        steps = inside_steps(loaded, texts, others, results, answers=answers, clusters=clusters, **request, shelf=shelf)
         run_steps(steps, results, title="cascade inside", progress=True)
         check_any(results, "cascade inside")
         deliver_all(results, figures(results), inside_rows(results), out, save, force)
@@ -82,7 +82,7 @@ def inside(
 @cascade_app.command()
 def outside(
     prompt: Annotated[list[str] | None, typer.Argument(help="One text, or several for a verdict. Default: a task's pairs.")] = None,
-    task: Annotated[str | None, typer.Option(help="A task whose pairs are taken, clean disturbed into corrupt. Default: ioi.")] = None,
+    task: Annotated[str | None, typer.Option(help="A task whose pairs are taken, clean made corrupt. Default: all in turn.")] = None,
     count: Annotated[int | None, typer.Option(help="How many of them. Default: 32.", min=1)] = None,
     swap: Annotated[str | None, typer.Option(help="POSITION=TOKEN to put there, or POSITION for the next best.")] = None,
     nudge: Annotated[float | None, typer.Option(help="Nudge the stream at the last token by this dose instead.")] = None,
@@ -106,6 +106,7 @@ def outside(
     from analyses.report.outside import check_outside, figures, outside_shelf, outside_steps
     from analyses.report.steps import Results, check_any, run_steps
     from interp import load
+    from interp.zoo import every_task
     from interp.zoo import task as task_of
 
     if prompt:
@@ -118,21 +119,24 @@ def outside(
     force = force or goes_on(asked, out, save)
     free(out, force=force)
     free_folder(save, force=force)
-    chosen = None if prompt else task_of(task or "ioi")
+    drawn = every_task if task is None else task_of(task).sample
     loaded = load(model)
-    pairs = [] if chosen is None else chosen.sample(32 if count is None else count, seed, loaded.tokenizer)
+    pairs = [] if prompt else drawn(32 if count is None else count, seed, loaded.tokenizer)
     texts = list(prompt) if prompt else [pair.clean for pair in pairs]
     disturbance: Disturbance
     if nudge is not None:
         disturbance = Nudge(layer=layer or 0, dose=nudge)
     else:
         disturbance = swapped or (Replace([pair.corrupt for pair in pairs]) if pairs else Swap())
+    clusters = [pair.cluster for pair in pairs] or None
     request: dict[str, Any] = {"seeds": seeds, "steps": steps, "temperature": temperature}
     check_outside(loaded, texts, disturbance, **request)
     results = Results()
     with parts_of(out) as parts:
-        shelf = outside_shelf(parts, loaded, texts, disturbance, **request, seed=seed)
-        stages = outside_steps(loaded, texts, disturbance, results, **request, seed=seed, folder=shelf.folder)
+        shelf = outside_shelf(parts, loaded, texts, disturbance, **request, clusters=clusters, seed=seed)
+        stages = outside_steps(
+            loaded, texts, disturbance, results, **request, clusters=clusters, seed=seed, folder=shelf.folder
+        )
         run_steps(stages, results, title="cascade outside", progress=True, keep=shelf.part)
         check_any(results, "cascade outside")
         deliver_all(results, figures(results), outside_rows(results), out, save, force)

@@ -98,11 +98,11 @@ def report(
         answer, wrong = DEFAULT_PAIR.answer, DEFAULT_PAIR.wrong
     loaded, seed = load("smalltown" if model is None else model), 0 if seed is None else seed
     shown = None if head is None else head_of(head, loaded.config.n_layers, loaded.config.n_heads)
-    outside = _outside(loaded, prompt, corrupt, own, seed) if cascade else None
+    outside, clusters = _outside(loaded, prompt, corrupt, own, seed) if cascade else (None, None)
     with parts_of(out) as parts:
         found = collect(
-            loaded, prompt, corrupt=corrupt, answer=answer, wrong=wrong, outside=outside, circuit=circuit, folder=parts,
-            seed=seed, progress=True,
+            loaded, prompt, corrupt=corrupt, answer=answer, wrong=wrong, outside=outside, clusters=clusters, circuit=circuit,
+            folder=parts, seed=seed, progress=True,
         )  # fmt: skip
         write(found, out, head=shown, overwrite=force)
         save_all(found, save, force)
@@ -116,15 +116,16 @@ def report(
 
 def _outside(
     model: "Transformer", prompt: str, corrupt: str | None, own: bool, seed: int
-) -> "tuple[list[str], Disturbance]":
-    """The prompts whose cascade outside is followed: the user's own, else pairs like the one that is shown."""
+) -> "tuple[tuple[list[str], Disturbance], list[str | None] | None]":
+    """The prompts whose cascade outside is followed, and their clusters: the user's own, else pairs of every task."""
     from analyses.cascade import Replace, Swap
-    from interp.zoo import task
+    from interp.zoo import every_task
 
     if own:
-        return [prompt], Swap() if corrupt is None else Replace([corrupt])
-    pairs = task("ioi").sample(PAIRS, seed, model.tokenizer)
-    return [pair.clean for pair in pairs], Replace([pair.corrupt for pair in pairs])
+        return ([prompt], Swap() if corrupt is None else Replace([corrupt])), None
+    pairs = every_task(PAIRS, seed, model.tokenizer)
+    texts = [pair.clean for pair in pairs]
+    return (texts, Replace([pair.corrupt for pair in pairs])), [pair.cluster for pair in pairs]
 
 
 def _tell(out: Path, printed: Path | None, force: bool) -> None:

@@ -8,6 +8,7 @@ import xarray as xr
 from rich.table import Table
 
 from analyses.cascade.verdict import REACHES
+from analyses.plots.labels import prompts_in
 from analyses.plots.together import NULL
 from analyses.report.steps import add_rows, made_of
 
@@ -20,7 +21,9 @@ def inside_rows(results: Mapping[str, xr.Dataset]) -> Table:
     def verdict(name: str, reason: str) -> str:
         one = results["verdict"]
         why = str(one[reason].item())
-        return f"{one[name].item()}, {int(one['prompts'])} prompts{f' ({why})' if why else ''}"
+        return (
+            f"{one[name].item()}, {prompts_in(int(one['prompts']), int(one['clusters']))}{f' ({why})' if why else ''}"
+        )
 
     def slope(subject: str, reach: str) -> str:
         one = results["verdict"].sel(subject=subject, reach=reach, start="one block above")
@@ -108,7 +111,7 @@ def outside_rows(results: Mapping[str, xr.Dataset]) -> Table:
     def verdict() -> str:
         one, seeds = results["external"], results["coupled"].sizes["seed"]
         why = f" ({one['reason'].item()})" if one["reason"].item() else ""
-        return f"{one['verdict'].item()}, {int(one['prompts'])} prompts of {seeds} draws{why}"
+        return f"{one['verdict'].item()}, {prompts_in(int(one['prompts']), int(one['clusters']))} of {seeds} draws{why}"
 
     def begets() -> str:
         one = results["external"]

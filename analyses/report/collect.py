@@ -46,6 +46,7 @@ def collect(
     answer: str | None = None,
     wrong: str | None = None,
     outside: tuple[Sequence[str], Disturbance] | None = None,
+    clusters: Sequence[Any] | None = None,
     circuit: bool = False,
     folder: Path | None = None,
     seed: int = 0,
@@ -59,6 +60,7 @@ def collect(
         answer, wrong: single tokens; default, the model's top prediction after the clean and the corrupt prompt. Without a corrupt prompt
             they are followed through the layers and attributed; nothing is patched.
         outside: prompts and a disturbance, whose cascade outside is measured too; it takes a minute or more.
+        clusters: of those prompts, see `analyses.cascade.driven`.
         circuit: every edge is patched too, which needs a corrupt prompt and takes minutes on a large model.
         folder: where finished parts are kept; a run of the same request that was stopped, or of which a step failed, goes on from there.
         seed: of the injected directions, and of the random-init twin.
@@ -88,7 +90,9 @@ def collect(
         "prompts": [None if text is None else model.to_tokens(text).tolist() for text in (clean, corrupt)],
         "answers": asked,
         "seed": seed,
-        "outside": None if folder is None or outside is None else outside_asked(model, *outside, **OUTSIDE),
+        "outside": None
+        if folder is None or outside is None
+        else outside_asked(model, *outside, **OUTSIDE, clusters=clusters),
         "circuit": circuit,
     }
     shelf = parts_shelf(folder, model, about)
@@ -130,7 +134,9 @@ def collect(
         edges = circuit_steps(model, pair, results, count=usual_count(model), keep=keep, seed=seed, progress=progress)
         run_steps(edges, results, title="circuit", progress=progress, keep=shelf.part)
     if outside is not None:
-        followed_out = outside_steps(model, *outside, results, **OUTSIDE, seed=seed, folder=shelf.folder)
+        followed_out = outside_steps(
+            model, *outside, results, **OUTSIDE, clusters=clusters, seed=seed, folder=shelf.folder
+        )
         run_steps(followed_out, results, title="cascade outside", progress=progress, keep=shelf.part)
     check_any(results, "report")
     return results

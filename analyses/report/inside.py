@@ -103,6 +103,7 @@ def inside_steps(
     results: dict[str, xr.Dataset],
     *,
     answers: dict[str, Any] | None = None,
+    clusters: Sequence[Any] | None = None,
     dose: float = 1e-2,
     layer: int = 0,
     n_directions: int = 8,
@@ -118,6 +119,7 @@ def inside_steps(
             the ledger follows an injection, and the way goes to the next text, if there is one.
         results: where the earlier steps' results will be.
         answers: `answer` and perhaps `wrong`, after which self-repair is measured; without them it is not.
+        clusters: of the texts, see `internal_verdict`.
         shelf: where finished results of the model itself are kept.
     """
     request: dict[str, Any] = {"dose": dose, "layer": layer, "n_directions": n_directions, "seed": seed}
@@ -137,11 +139,11 @@ def inside_steps(
     }
     steps = {"gain": own.pop("gain"), f"gain{NULL}": null.pop(f"gain{NULL}")}
     steps["theory"] = of_twin("theory", lambda: predicted(twin(), texts, layer))
-    steps["verdict"] = lambda: cascade.internal_verdict(results["gain"], null=results[f"gain{NULL}"])
+    steps["verdict"] = lambda: cascade.internal_verdict(results["gain"], null=results[f"gain{NULL}"], clusters=clusters)
     for name, step in own.items():
         steps |= {name: step, f"{name}{NULL}": null[f"{name}{NULL}"]}
     return [
-        (name, step if shelf is None or is_of_twin(name) else partial(shelf.part, name, step))
+        (name, step if shelf is None or is_of_twin(name) or name == "verdict" else partial(shelf.part, name, step))
         for name, step in steps.items()
     ]
 

@@ -105,6 +105,7 @@ def outside_steps(
     seeds: int,
     steps: int,
     temperature: float,
+    clusters: Sequence[Any] | None = None,
     seed: int = 0,
     folder: Path | None = None,
 ) -> list[Step]:
@@ -113,6 +114,7 @@ def outside_steps(
 
     Args:
         results: where the earlier steps' results will be.
+        clusters: of the texts, see `analyses.cascade.driven`.
         folder: where finished parts are kept.
     """
     request: dict[str, Any] = {"seeds": seeds, "steps": steps, "temperature": temperature, "seed": seed}
@@ -138,7 +140,7 @@ def outside_steps(
         if greedy:
             return None
         results["coupled"]
-        return describe_driven(model, run(), results["reproduction"], along=along())
+        return describe_driven(model, run(), results["reproduction"], clusters, along=along())
 
     @cache
     def alike() -> Disturbance:
@@ -191,7 +193,7 @@ def outside_steps(
         if greedy:
             return None
         gain = cascade.gain(model, texts, seed=seed)
-        inside = cascade.internal_verdict(gain)
+        inside = cascade.internal_verdict(gain, clusters=clusters)
         return cascade.joined_verdict(inside, results["external"], gain=gain, coupled=results["coupled"])
 
     greedy = temperature == 0

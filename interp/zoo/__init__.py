@@ -1,5 +1,6 @@
 """The models that come with the package, and tasks with known answers."""
 
+from interp.zoo.mixture import every_task
 from interp.zoo.tasks import TASKS, Pair, Task, task
 
 DEFAULT_PAIR = Pair(
@@ -10,4 +11,4 @@ DEFAULT_PAIR = Pair(
 )
 """The prompt pair that demonstrations use: indirect object identification (Wang et al. 2022)."""
 
-__all__ = ["DEFAULT_PAIR", "TASKS", "Pair", "Task", "task"]
+__all__ = ["DEFAULT_PAIR", "TASKS", "Pair", "Task", "every_task", "task"]
