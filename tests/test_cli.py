@@ -249,8 +249,8 @@ def test_attention(monkeypatch, capsys, tmp_path, words, texts):
 @pytest.mark.parametrize(
     ("words", "said", "figures"),
     [
-        (["--directions", 2], "piano string, 12 prompts", 20),
-        (["Once upon a time there was", "--layer", 2, "--directions", 2], "not worked out", 18),
+        (["--directions", 2], "piano string, 12 prompts", 24),
+        (["Once upon a time there was", "--layer", 2, "--directions", 2], "not worked out", 20),
     ],
 )
 def test_cascade_inside(monkeypatch, capsys, tmp_path, words, said, figures):
@@ -322,7 +322,7 @@ def test_cascade_outside(monkeypatch, capsys, tmp_path):
     assert f"{prompts_in(7, units)} of 2 draws" in out
     assert analyses.load(tmp_path / "external.nc")["clusters"] == units
     assert "rank correlation" in out
-    assert (tmp_path / "o.html").read_text().count('class="plotly-graph-div"') == 9
+    assert (tmp_path / "o.html").read_text().count('class="plotly-graph-div"') == 14
     assert analyses.load(tmp_path / "coupled.nc").attrs["kind"] == "cascade_coupled"
     assert not (tmp_path / "o.html.parts").exists()
     assert run(monkeypatch, capsys, "cascade", "outside", *arguments)[0] == 1

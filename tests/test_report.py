@@ -62,7 +62,7 @@ def test_opens_without_errors_or_requests_and_draws_every_figure(results, page, 
     seen = watch(page)
     open_whole(page, path)
     assert seen == []
-    assert page.locator(".plotly-graph-div").count() == 34
+    assert page.locator(".plotly-graph-div").count() == 38
     assert page.locator(".plotly-graph-div .heatmaplayer, .plotly-graph-div .scatterlayer").count() >= 25
     text = page.inner_text("body")
     for section in (
@@ -240,13 +240,18 @@ def test_the_cascade_outside_is_shown_where_it_was_asked_for(results, path, smal
         smalltown, [pair.clean for pair in pairs], disturbance, found, seeds=2, steps=16, temperature=1.0
     )
     run_steps(steps, found, title="cascade outside", progress=False)
-    assert set(SHOWN) <= set(found)
+    assert {*SHOWN, "rasters_null", "commitment_null"} <= set(found)
+    parts = {part.title: [one.name for one in part.figures] for part in sections(found)}
+    titles = list(parts)
+    assert titles.index("The cascade in one picture") == titles.index("Cascade inside") - 1
+    assert parts["The cascade in one picture"] == ["wavefront"]
+    assert "wavefront" not in parts["Cascade outside"]
     path = tmp_path / "report.html"
     write(found, path)
     seen = watch(page)
     open_whole(page, path)
     assert seen == []
-    assert page.locator(".plotly-graph-div").count() == 34 + len(SHOWN)
+    assert page.locator(".plotly-graph-div").count() == 38 + len(SHOWN) + 2  # two of them beside the random-init twin's
     verdict = found["external"]["verdict"].item()
     assert f"(6 prompts of 2 draws): {verdict}" in page.inner_text("body")
     assert summary(found)[-1] in page.inner_text("body")

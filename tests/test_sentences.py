@@ -10,12 +10,18 @@ from analyses import plots
 from analyses.report.cascade_sentences import (
     BEFORE,
     before_training,
+    commitment_read,
     control_sentence,
     external_sentence,
     gain_sentence,
     internal_sentence,
+    picture_sentence,
+    precision_read,
+    rasters_read,
+    regions_read,
     repair_read,
     verdict_read,
+    wavefront_read,
 )
 from analyses.report.circuit import _beside_random
 from analyses.report.heads import first_head
@@ -440,3 +446,113 @@ def test_the_head_that_is_shown_says_why(measured):
     assert head.startswith(
         "Head 0.0. A row shows how one token shares its attention, which sums to 1, over itself and the"
     )
+
+
+@pytest.mark.parametrize(
+    ("lost", "signal", "said"),
+    [
+        (0.0, [1, 1, 1], "not even half are lost at the smallest dose, and at every dose half or more are the signal's."),
+        (1e-6, [0, 0, 0.5], "half or more are lost up to a dose of 1e-06, and from a dose of 1e-02 on half or more are the signal's."),
+        (1e-6, [1, 0, 1], "and from a dose of 1e-02 on half or more are the signal's."),
+        (1e-2, [0, 1, 0], "and at the largest dose less than half are the signal's."),
+    ],
+)  # fmt: skip
+def test_what_rounding_loses(lost, signal, said):
+    found = xr.Dataset(
+        {
+            "regime_share": (("regime", "precision", "dose", "prompt"), np.array(signal, dtype=float)[None, None, :, None]),
+            "lost_median": ("precision", [lost]),
+        },
+        {"regime": ["signal-dominated"], "precision": ["bfloat16"], "dose": [1e-6, 1e-4, 1e-2]},
+    )  # fmt: skip
+    assert precision_read(found).endswith(said)
+    assert " Here in bfloat16 " in precision_read(found)
+
+
+@pytest.mark.parametrize(
+    ("slope", "inverse", "bounds", "said"),
+    [
+        ([NAN, NAN], [0.5, 0.5], None, "Here both prompts have the same stream there, so that there is no way to go."),
+        ([NAN, 1.04], [0.5, 0.5], None, "nearly even at every layer that was looked at: its largest slope is 1.04; 1/p is 0.50."),
+        ([3.0, 1.5], [0.2, 0.5], None, "steepest entering layer 2, with slope 3.00; 1/p is 0.20 to 0.50."),
+        ([3.0, 1.5], [NAN, NAN], (2.5, 3.5), "steepest entering layer 2, with slope 3.00 (2.50 to 3.50); 1/p is not known."),
+        ([3.0, 1.5], [NAN, 0.1], (NAN, NAN), "with slope 3.00; 1/p is 0.10."),
+    ],
+)  # fmt: skip
+def test_stable_regions(slope, inverse, bounds, said):
+    found = xr.Dataset(
+        {"slope": (("prompt", "layer"), [slope]), "inverse_exponent": (("prompt", "layer"), [inverse])},
+        {"layer": [2, 5]},
+    )
+    if bounds is not None:
+        found["slope_interval"] = (("bound", "layer"), np.array([bounds, bounds]).T)
+    assert regions_read(found).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("values", "bounds", "said"),
+    [
+        ([0.2, 0.3], (0.1, 0.4), "from layer to layer it is +0.250 (+0.100 to +0.400), more than chance."),
+        ([-0.2, -0.3], (-0.4, -0.1), "it is -0.250 (-0.400 to -0.100), less than chance."),
+        ([0.2, NAN], (-0.1, 0.4), "it is +0.200 (-0.100 to +0.400), not told from chance."),
+        ([0.2, 0.3], (NAN, NAN), "it is +0.250, without an interval."),
+        ([0.2], None, "it is +0.200, without an interval."),
+        ([NAN], None, "it is not known, since nothing is disturbed or everything is."),
+    ],
+)
+def test_rasters_are_told_from_chance_only_where_the_interval_is(values, bounds, said):
+    dims = ("null", "raster", "prompt")
+    found = xr.Dataset({"difference": (dims, [[values]])}, {"null": ["permuted"], "raster": ["depth"]}, about(rate=0.2))
+    if bounds is not None:
+        found["difference_interval"] = (("bound", "null", "raster"), np.array(bounds)[:, None, None])
+    sentence = rasters_read(found)
+    assert sentence.endswith(said)
+    assert sentence.startswith("Left, the 20% of places")
+    both = xr.concat([found, found], "raster").assign_coords(raster=["depth", "text"])
+    assert "; from step to step of the text it is" in rasters_read(both)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_where_the_branch_commits(layers):
+    restored = np.zeros((1, 2, layers, 4))
+    restored[0, :, 0, 0], restored[0, :, -1, 3], restored[0, :, :, 2], restored[0, 1] = 1.0, 0.9, NAN, NAN
+    restored[0, :, :, 1] = -0.001
+    found = xr.Dataset(
+        {
+            "restored": (("measure", "prompt", "layer", "role"), restored),
+            "random": (("measure", "prompt", "layer"), np.full((1, 2, layers), 0.25)),
+        },
+        {
+            "measure": ["margin"],
+            "layer": np.arange(layers),
+            "role": ["changed", "rest of the prompt", "generated", "last"],
+        },
+    )
+    sentence = commitment_read(found)
+    last = "90%" if layers == 1 else "0%"
+    begin = f"Of that, entering layer 0 changed tokens 100%, the rest of the prompt 0%, the last token {last} and a random place 25%"
+    assert begin in sentence
+    assert ("entering layer 2 changed tokens 0%" in sentence) == (layers == 3)
+    assert sentence.endswith("random place 25% restore.")
+    assert "generated" not in sentence  # no branch has such places
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_picture(rows):
+    ids = np.array([[1, 2, 3, 4], [1, 2, 3, 4]])[:rows]
+    other = np.array([[1, 9, 3, 5], [1, 9, 6, 7]])[:rows]
+    found = xr.Dataset(
+        {
+            "distance": (("weights", "layer", "position"), np.array([[[0, 1, 0.5, 0.7]], [[0, 1, 1.2, 1.4]]])[:rows]),
+            "token_id": (("weights", "position"), ids),
+            "other_token_id": (("weights", "position"), other),
+        },
+        {"generated": ("position", [0, 0, 1, 1])},
+    )
+    sentence = picture_sentence(found)
+    assert sentence.startswith(
+        "One disturbance changes 1 of 2 tokens that the model goes on to write, where the streams"
+    )
+    assert "0.60 apart on average" in sentence
+    assert sentence.endswith("ones (before training 2; 1.30)." if rows == 2 else "for unrelated ones.")
+    assert ("before training" in wavefront_read(found)) == (rows == 2)

@@ -113,7 +113,8 @@ def precision(
                     found[1, number] = found[0, number]
                     bar.advance(task, len(tokens))
                     continue
-                here = copied(here, torch.float64) if exact else here
+                if exact:  # one of our own is converted as it is, so that no two stand at once
+                    here = copied(model, torch.float64) if here is model else here.to(torch.float64)
                 for n, (row, at) in enumerate(places.tolist()):
                     text = tokens[row, : lengths[row]]
                     of = (exact, number, slice(None), n)

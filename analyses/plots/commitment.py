@@ -61,9 +61,9 @@ def plot_commitment(result: xr.Dataset, *, null: xr.Dataset | None = None, measu
         title=f"Where the branch commits · {model_name(result)}<br><sup>{int(result['branches'])} draws of "
         f"{counted(result.sizes['prompt'], 'prompt')} that part, of all {parted:.0%}</sup>",
         width=1040,
-        height=480,
-        margin={"t": 96, "b": 150},
-        legend={"y": -0.3, "yanchor": "top", "x": 0.55, "xanchor": "left"},
+        height=510,
+        margin={"t": 96, "b": 180},
+        legend={"y": -0.56, "yanchor": "top", "x": 0, "xanchor": "left"},
     )  # fmt: skip
     fig.update_annotations(font={"size": 13})
     return fig

@@ -77,7 +77,8 @@ def _match_colors(traces: list[Any]) -> None:
     ticks: dict[float, str] = {}
     for trace in traces:
         bar = trace.colorbar
-        ticks |= dict(zip(bar.tickvals or (), bar.ticktext or (), strict=True))
+        if bar.ticktext is not None:
+            ticks |= dict(zip(bar.tickvals, bar.ticktext, strict=True))
     for trace in traces:
         trace.update(zmin=low, zmax=high)
         if ticks:

@@ -27,13 +27,13 @@ def plot_stable_regions(result: xr.Dataset, *, null: xr.Dataset | None = None, p
     shown = shown.mean("prompt") if prompt is None else shown.isel(prompt=place(result.sizes, "prompt", prompt))
     layers = result["layer"].to_numpy()
     fig = make_subplots(
-        1, 3, column_widths=[0.36, 0.32, 0.32], horizontal_spacing=0.11,
+        1, 3, column_widths=[0.36, 0.32, 0.32], horizontal_spacing=0.13,
         subplot_titles=["how far the output has come", "largest slope", "mixtures of directions"],
     )  # fmt: skip
     fig.add_heatmap(
         z=shown.transpose("layer", "a").to_numpy(), x=result["a"].to_numpy(), y=layers, colorscale=SEQUENTIAL, zmin=0, zmax=1,
         hovertemplate="layer %{y}, a = %{x:.2f}<br>%{z:.3f} of the way<extra></extra>", row=1, col=1,
-        colorbar={"title": {"text": "d(a)", "side": "top"}, "x": 0.285, "thickness": 12, "tickvals": [0, 0.5, 1]},
+        colorbar={"title": {"text": "d(a)", "side": "top"}, "x": 0.27, "thickness": 12, "tickvals": [0, 0.5, 1]},
     )  # fmt: skip
     for one, said, color, dash in ((result, "as trained", LINES[0], "solid"), (null, "at random init", FAINT, "dot")):
         if one is None:

@@ -116,7 +116,11 @@ def precision_read(precision: xr.Dataset) -> str:
         holds = signal.sel(precision=name).to_numpy() >= 0.5
         last = np.flatnonzero(~holds)  # the doses at which it does not hold; from the one after the last on it does
         begin = 0 if not len(last) else int(last[-1]) + 1
-        gone = f"half of all are lost up to a dose of {lost:.0e}" if lost else "half are lost at no dose"
+        gone = (
+            f"half or more are lost up to a dose of {lost:.0e}"
+            if lost
+            else "not even half are lost at the smallest dose"
+        )
         if begin == len(doses):
             return f"in {name} {gone}, and at the largest dose less than half are the signal's"
         from_where = "at every dose" if begin == 0 else f"from a dose of {doses[begin]:.0e} on"
@@ -125,7 +129,7 @@ def precision_read(precision: xr.Dataset) -> str:
     return (
         "A disturbance is lost to rounding where not one bit of the logits changes. A larger one may still be chaotic: the next token's "
         "draw then differs mostly by how roundings fall, and not by what the same weights give in float64, which is the signal. Here "
-        f"{listed([found(str(name)) for name in precision['precision'].to_numpy()])}."
+        f"{'; '.join(found(str(name)) for name in precision['precision'].to_numpy())}."
     )
 
 
@@ -164,7 +168,7 @@ def rasters_read(rasters: xr.Dataset) -> str:
         f"Left, the {share:.0%} of places that one small disturbance moves most, for their size. Right, the branching ratio: of what is "
         "disturbed in one layer (or at one step), the share that is so in the next too, less the same where the places of each column are "
         "put in any order (permuted) or moved on together (shifted), so that how much is disturbed in each column cannot make it. Right of "
-        f"0 the same tokens, or draws, stay disturbed. Here, against permuted ones, {listed(found)}."
+        f"0 the same tokens, or draws, stay disturbed. Here, against permuted ones, {'; '.join(found)}."
     )
 
 
@@ -190,16 +194,21 @@ def commitment_read(commitment: xr.Dataset) -> str:
     def restored(at: int) -> str:
         own = margin["restored"].isel(layer=at).mean("prompt")
         shares = {str(role): float(own.sel(role=role)) for role in own["role"].to_numpy()}
-        told = [f"{NAMED[role]} {share:.0%}" for role, share in shares.items() if np.isfinite(share)]
-        told.append(f"a random place {float(margin['random'].isel(layer=at).mean('prompt')):.0%}")
+        told = [f"{NAMED[role]} {_percent(share)}" for role, share in shares.items() if np.isfinite(share)]
+        told.append(f"a random place {_percent(float(margin['random'].isel(layer=at).mean('prompt')))}")
         return f"entering layer {layers[at]} {listed(told)}"
 
     ends = [0] if len(layers) == 1 else [0, len(layers) - 1]
     return (
         "At the first token in which the two texts differ, the stream of the clean run is put into the disturbed one, a single place at a "
-        "time: 1 gives back all of what speaks for the clean text's token over the other's, 0 nothing. Follow the rise from the changed "
-        f"token to the last one, up the layers. Of that, {', and '.join(restored(at) for at in ends)} restore."
+        "time: 1 gives back all of what speaks for the clean text's token over the other's, 0 nothing. Going up the layers, it "
+        f"is seen where what decides between the two sits. Of that, {', and '.join(restored(at) for at in ends)} restore."
     )
+
+
+def _percent(share: float) -> str:
+    """A share, without a sign where it is none."""
+    return f"{round(share, 2) + 0.0:.0%}"
 
 
 NAMED = {
