@@ -15,7 +15,7 @@ import interp
 from analyses.cascade import random_twin
 from interp.errors import InterpError
 from interp.loading import EMBEDDED
-from interp.zoo import DEFAULT_PAIR, TASKS, corpus, evaluation, task, training
+from interp.zoo import DEFAULT_PAIR, TASKS, corpus, evaluation, every_task, task, tasks, training
 from interp.zoo.lexicon import CAPITALS, NAMES
 from interp.zoo.loss_curve import loss_curve
 from interp.zoo.tasks import CAPITAL_TEMPLATES, IOI_TEMPLATES, held_out_years, may_meet
@@ -173,6 +173,21 @@ def test_pairs_carry_the_template_that_they_were_made_from(name):
     assert (len({pair.cluster for pair in pairs}) > 1) == (name != "induction")
 
 
+def test_pairs_of_every_task_in_turn(smalltown, monkeypatch):
+    pairs = every_task(20, seed=3, tokenizer=smalltown.tokenizer)
+    assert len(pairs) == len({pair.clean for pair in pairs}) == 20
+    for number, one in enumerate(TASKS.values()):
+        assert pairs[number :: len(TASKS)] == one.sample(20, 3, smalltown.tokenizer)[: len(pairs[number :: len(TASKS)])]
+    assert len({pair.cluster or pair.clean for pair in pairs}) > 12
+    spelt = every_task(9, tokenizer=in_bytes())  # of which hardly a task has an answer of one byte
+    assert len(spelt) == 9
+    with pytest.raises(InterpError, match="at least one"):
+        every_task(0)
+    monkeypatch.setattr(tasks.Task, "suiting", lambda *_: tasks.Drawn([], {}))
+    with pytest.raises(InterpError, match="only 0 pairs suit this tokenizer; 9 were asked for"):
+        every_task(9)
+
+
 def test_default_pair_is_held_out():
     assert not may_meet("Mary", "John")
     assert DEFAULT_PAIR.answer == " Mary"
@@ -192,6 +207,14 @@ def test_a_tokenizer_that_no_pair_suits(smalltown):
 
     with pytest.raises(InterpError, match="only 0 of 100 pairs suit this tokenizer; 2 were asked for"):
         task("ioi").sample(2, tokenizer=Letters(smalltown.tokenizer._backend))
+
+
+def test_a_token_is_a_word_or_part_of_one(smalltown):
+    """None is made of the end of one text and the beginning of the next."""
+    tokens = [smalltown.tokenizer.decode([i]) for i in range(smalltown.config.d_vocab)]
+    assert len(tokens) > 1000
+    joined = [token for token in tokens if re.search(r"[^\W_]\W|[a-z][A-Z]", token.strip())]
+    assert joined == ["<|endoftext|>"]
 
 
 @pytest.mark.parametrize("name", BARS)

@@ -21,7 +21,7 @@ IGNORE = -100
 # GPT-2's split, except that numbers go in twos: a year is its century and its two digits.
 SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-SENTENCES = {"ioi": 4, "capitals": 2, "greater_than": 4, "calendar": 2, "agreement": 2, "gender": 2}  # kind: weight
+SENTENCES = {"ioi": 5, "capitals": 3, "greater_than": 6, "calendar": 2, "agreement": 2, "gender": 2}  # kind: weight
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def train_tokenizer(size: int, documents: int, seed: int) -> Tokenizer:
     rng = random.Random(f"tokenizer {seed}")
     numbers = " ".join(f"{n:02d} x{n:02d}" for n in range(100))
     texts = [document(rng, 0.5) for _ in range(documents)] + [numbers] * 20
-    texts += [" " + pair.answer + pair.clean for task in TASKS.values() for pair in task.sample(200, seed=seed)]
+    pairs = [pair for task in TASKS.values() for pair in task.sample(200, seed=seed)]
+    texts += [text for pair in pairs for text in (pair.clean, pair.answer)]
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 

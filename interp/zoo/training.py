@@ -32,9 +32,9 @@ WARMUP = 100
 PEAK_RATE, FINAL_RATE, DECAY, CLIP = 2e-3, 5e-5, 0.1, 1.0
 # Short rows first: looking a token up in the context is learned many times sooner where the context is short.
 PHASES = (
-    Phase(steps=3600, rows=48, length=32, stories=0.25, repeats=0.3),
-    Phase(steps=2400, rows=24, length=64, stories=0.5, repeats=0.25),
-    Phase(steps=3000, rows=8, length=256, stories=0.6, repeats=0.15),
+    Phase(steps=4000, rows=48, length=32, stories=0.25, repeats=0.3),
+    Phase(steps=2700, rows=24, length=64, stories=0.5, repeats=0.25),
+    Phase(steps=3300, rows=8, length=256, stories=0.6, repeats=0.15),
 )
 SAVE_EVERY = 100
 VOCABULARY, TOKENIZER_DOCUMENTS = 2048, 20_000
