@@ -155,6 +155,7 @@ def outside_steps(
 
     @cache
     def run_of_twin() -> Coupled:
+        results["coupled"]
         return couple(twin(), texts, alike(), folder=parts(f"coupled{NULL}"), **request)
 
     def of_twin(name: str, step: Compute) -> Step:
