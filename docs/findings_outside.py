@@ -59,7 +59,8 @@ class Texts:
     def survival(self) -> Estimate:
         """Share of draws that still differ in the last quarter."""
         alive = survivors(self.damage)[0]
-        return Estimate(float(alive.mean()), *map(float, share_interval(by_unit(alive, self.units))))
+        each = by_unit(alive, self.units)
+        return Estimate(float(each.mean()), *map(float, share_interval(each)))
 
     @property
     def left(self) -> float:

@@ -197,17 +197,18 @@ def test_the_task_needs_the_heads_that_patching_finds_and_not_as_many_others(sma
     moved = (
         1 - analyses.activation_patching(smalltown, **names, site="z", direction="noising")["effect_mean"].to_numpy()
     )
-    order = np.argsort(-moved, axis=None)[:6]
+    order = np.argsort(-moved, axis=None)[:4]
     heads = list(zip(*(axis.tolist() for axis in np.unravel_index(order, moved.shape)), strict=True))
     answers = {"answer": names["answer"], "wrong": names["wrong"]}
     result = analyses.ablate_heads(
         smalltown, names["clean"], **answers, heads=heads, replacement=replacement, controls=20
     )
     intact, ablated, *controls = result["preferred_mean"].to_numpy()
-    assert intact == 1
-    assert ablated <= 0.5  # a coin would do as well
-    assert np.mean(controls) >= 0.85
-    assert min(controls) > ablated + 0.2
+    assert intact >= 0.98
+    assert abs(ablated - 0.5) < 0.06  # a coin would do as well
+    assert np.mean(controls) >= 0.9
+    assert np.quantile(controls, 0.1) > ablated + 0.15
+    assert min(controls) > ablated + 0.05
     intact, ablated, *controls = result["logit_difference_mean"].to_numpy()
     assert ablated < 0.1 * intact
     assert np.mean(controls) > 0.7 * intact

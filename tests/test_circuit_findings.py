@@ -9,7 +9,7 @@ from analyses import Circuit
 from interp.loading import packaged
 from interp.zoo import task
 
-SIX = ("a2.h3", "a3.h2", "a4.h0", "a4.h1", "a4.h3", "a5.h0")
+FOUR = ("a4.h1", "a4.h3", "a5.h0", "a5.h1")
 """The heads of `smalltown` that single noised heads show to be needed for the indirect object."""
 
 PRETRAINED = "smollm2-135m"
@@ -26,16 +26,16 @@ def edges(smalltown):
     return smalltown, asked, analyses.edge_patching(smalltown, **asked)
 
 
-def test_the_six_heads_are_in_the_circuit_and_it_is_faithful(edges):
+def test_the_four_heads_are_in_the_circuit_and_it_is_faithful(edges):
     model, asked, exact = edges
     circuit = Circuit.from_scores(exact, count=50).pruned()
-    assert set(SIX) <= set(circuit.nodes)
+    assert set(FOUR) <= set(circuit.nodes)
     kept = analyses.faithfulness(model, **asked, circuits=circuit, random=3)
-    assert float(kept.faithfulness_of_means[0]) == pytest.approx(0.97, abs=0.06)
+    assert float(kept.faithfulness_of_means[0]) == pytest.approx(0.95, abs=0.06)
     assert np.abs(kept.random_faithfulness).max() < 0.1
     heads = analyses.activation_patching(model, **asked, site="z", direction="noising")["effect_mean"].to_series()
-    found = {f"a{layer}.h{head}" for layer, head in heads.nsmallest(6).index}
-    assert len(found & set(SIX)) >= 5
+    found = {f"a{layer}.h{head}" for layer, head in heads.nsmallest(4).index}
+    assert found == set(FOUR)
 
 
 def test_which_method_ranks_best_and_which_has_the_sizes(edges):

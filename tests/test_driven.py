@@ -8,7 +8,7 @@ from markov import TRANSITION, chain
 from verdicts import Cell, kernel, spreading
 
 import analyses
-from analyses.cascade import Replace, Swap, driven, random_twin
+from analyses.cascade import Replace, Swap, driven, external_verdict, random_twin
 from analyses.cascade.coupled import couple
 from analyses.cascade.driven import describe_driven, driven_share, looping, survivors
 from analyses.cascade.feedback import feedback, influenced
@@ -135,6 +135,13 @@ def test_the_result_its_clusters_and_its_figure():
     assert result["cluster"].to_numpy().tolist() == [0, 0, 1, 1, 2, 2]
     assert float(result["kernel"].sum()) == pytest.approx(1)
     assert np.isnan(result["r_interval"]).all()  # three clusters
+    uneven = driven(model, prompts, **options, clusters=list("aaaabc"))
+    shares = uneven["survival_share"].to_numpy()
+    expected = np.mean([shares[:4].mean(), *shares[4:]])  # each cluster once, as its interval has them
+    assert float(uneven["survival_share_mean"]) == pytest.approx(expected)
+    late = external_verdict(uneven)
+    each = late["late_damage"].to_numpy()
+    np.testing.assert_allclose(late["late_damage_mean"], (each[:, :4].mean(1) + each[:, 4:].sum(1)) / 3)
     alone = driven(model, prompts, **options)
     assert np.isfinite(alone["r_interval"]).all()
     assert float(alone["r"]) == float(result["r"])

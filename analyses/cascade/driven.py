@@ -75,7 +75,7 @@ def driven(
         out, over prompts or clusters; NaN below 6 of them, or where no changed token is followed by others. w is taken as known.
         `driven_share`, what the beginning alone would change of the last half over what is changed there, with its interval; above 1
         where damage keeps other damage from happening. `survival_share` (prompt), the share of draws that still differ in the last
-        quarter, with mean and interval; `survivor_damage`, the damage there of those that do. `looping` (prompt, seed), whether more than
+        quarter, with mean and interval over prompts, or over clusters, each of which then counts once; `survivor_damage`, the damage there of those that do. `looping` (prompt, seed), whether more than
         half of the tokens of either text's last half end a stretch of four that it has had before. `cluster` (prompt).
 
     Raises:
@@ -129,12 +129,13 @@ def describe_driven(
         variables[f"{name}_interval"] = (("bound",), found.interval(), "95 % interval over prompts", "1")
     share, bounds = driven_share(damage, h, units)
     alive, left = survivors(damage)
+    alive_by_unit = by_unit(alive, units)
     variables |= {
         "driven_share": ((), share, "share of late damage that the beginning alone would make", "1"),
         "driven_share_interval": (("bound",), bounds, "95 % interval over prompts", "1"),
         "survival_share": (("prompt",), alive, "share of draws that still differ at the end", "1"),
-        "survival_share_mean": ((), alive.mean(), "mean over prompts of the same", "1"),
-        "survival_share_interval": (("bound",), share_interval(by_unit(alive, units)), "95 % interval over prompts", "1"),
+        "survival_share_mean": ((), alive_by_unit.mean(), "mean over prompts, or clusters, of the same", "1"),
+        "survival_share_interval": (("bound",), share_interval(alive_by_unit), "95 % interval over prompts, or clusters", "1"),
         "survivor_damage": ((), left, "damage at the end of those that still differ", "1"),
     }  # fmt: skip
     for name, values in (("damage", damage), ("h_forced", h)):

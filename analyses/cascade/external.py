@@ -145,7 +145,7 @@ def decide_outside(
     by_units = by_unit(windows, units)
     interval, slope, bounds = _lengths(by_units, damage)
     said, reason = _said(whole, late, interval, bounds, len(by_units), looping, epsilon)
-    return Decided(whole, late, lengths, windows.mean(0), interval, slope, bounds, said, reason)
+    return Decided(whole, late, lengths, by_units.mean(0), interval, slope, bounds, said, reason)
 
 
 def _said(
