@@ -179,11 +179,16 @@ def test_patching_finds_the_positions_and_the_heads(smalltown, names):
     stream = analyses.activation_patching(smalltown, **names)
     tokens, effect = stream["clean_token"].to_numpy(), stream["effect"].to_numpy()
     count = len(names["clean"])
+    at_second, at_end = np.empty((2, count, 6))
     for pair in range(count):
         row = [token for token in tokens[pair].tolist() if token]
         second = len(row) - 1 - row[::-1].index(names["wrong"][pair])
         assert effect[pair, 0, second] == pytest.approx(1, abs=1e-4)
-        assert np.nanargmax(effect[pair, -1]) == len(row) - 1
+        at_second[pair], at_end[pair] = effect[pair, :, second], effect[pair, :, len(row) - 1]
+        assert set(np.argsort(-np.nan_to_num(effect[pair, -1]))[:2]) == {second, len(row) - 1}
+    assert (np.diff(at_second.mean(0)[3:]) < 0).all()
+    assert (np.diff(at_end.mean(0)[3:]) > 0).all()
+    assert at_end.mean(0)[-1] > 0.4
     heads = analyses.activation_patching(smalltown, **names, site="z", by_position=True)
     at_last = [heads["effect"][pair, ..., (tokens[pair] != "").sum() - 1].to_numpy() for pair in range(count)]
     together = analyses.activation_patching(smalltown, **names, site="z")["effect_mean"].to_numpy()

@@ -89,7 +89,8 @@ def test_the_largest_are_checked_by_the_sweep(smalltown):
     np.testing.assert_allclose(
         screened["effect"].to_numpy()[:, checked], exact["effect"].to_numpy()[:, checked], atol=1e-5
     )
-    size = np.abs(screened["estimate"].mean("prompt").to_numpy())
+    gap = screened["clean_baseline"] - screened["corrupt_baseline"]
+    size = np.abs((screened["estimate"] * gap).mean("prompt").to_numpy())
     assert size[checked].min() >= size[~checked].max()
     means = (screened[name].mean("prompt").to_numpy()[checked] for name in ("estimate", "effect"))
     assert float(screened["rank_correlation"]) == pytest.approx(stats.spearmanr(*means).statistic)

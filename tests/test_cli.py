@@ -360,7 +360,7 @@ def test_cascade_outside_goes_on_after_a_stop(monkeypatch, capsys, tmp_path):
     done = len(calls) - 1
     status, out, err = run(monkeypatch, capsys, "cascade", "outside", *words)
     assert status == 0, err
-    assert len(calls) == done + 1 + 11 - done  # 9 temperatures, the texts, and unrelated ones; none twice
+    assert len(calls) == 1 + 14  # 9 temperatures, the texts, unrelated ones, the twin's, two of the picture; none twice
     assert "undetermined, 2 prompts" in out
     assert "<b>was" not in (tmp_path / "o.html").read_text().split("plotly.js", 1)[-1].split("<body>")[-1]
 

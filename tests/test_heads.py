@@ -213,8 +213,8 @@ def test_copying_says_what_heads_do(smalltown):
             attended = tokens.gather(1, cache["pattern", layer][:, head, second].argmax(-1))
             own = logits.gather(-1, attended[..., None])[..., 0] - logits.mean(-1)
             raised[layer, head] = own.mean()
-    copiers = [(4, 2), (5, 1), (5, 2)]
-    assert [raised[at] for at in copiers] == pytest.approx([6.3, 2.3, 1.7], abs=0.1)
+    copiers = [(4, 2), (5, 3)]
+    assert [raised[at] for at in copiers] == pytest.approx([5.6, 2.2], abs=0.1)
     effective, raw = (copying_scores(smalltown, embedding=name).numpy() for name in ("effective", "raw"))
     for at in copiers:
         assert effective[at] > 0.95

@@ -126,7 +126,9 @@ def test_a_vector_that_is_no_direction(vector):
 def test_every_argument_of_a_report_is_in_its_key(tmp_path, smalltown):
     model, vector = smalltown, torch.arange(smalltown.config.d_model) + 1.0
     inside = {"answers": {"answer": 3}, "dose": 0.02, "layer": 1, "n_directions": 3, "seed": 1}
-    assert set(inside) == set(signature(inside_steps).parameters) - {"model", "texts", "others", "results", "shelf"}
+    assert set(inside) == set(signature(inside_steps).parameters) - {
+        "model", "texts", "others", "results", "shelf", "clusters",
+    }  # fmt: skip
     default = {name: p.default for name, p in signature(inside_steps).parameters.items() if name in inside}
     requests = [default, *(default | {name: value} for name, value in inside.items())]
     requests.append(default | {"answers": {"answer": 3, "position": torch.tensor(2)}})
@@ -134,7 +136,7 @@ def test_every_argument_of_a_report_is_in_its_key(tmp_path, smalltown):
     folders |= {inside_shelf(tmp_path, model, TEXTS[::-1], TEXTS, **default).folder}
     folders |= {inside_shelf(tmp_path, model, TEXTS, TEXTS[::-1], **default).folder}
     assert len(folders) == len(requests) + 2
-    outside = {"seeds": 2, "steps": 17, "temperature": np.float32(0.5), "seed": 1}
+    outside = {"seeds": 2, "steps": 17, "temperature": np.float32(0.5), "clusters": ["a", None], "seed": 1}
     assert set(outside) == set(signature(outside_steps).parameters) - {
         "model",
         "texts",
@@ -142,7 +144,7 @@ def test_every_argument_of_a_report_is_in_its_key(tmp_path, smalltown):
         "results",
         "folder",
     }
-    default = {"seeds": 1, "steps": 16, "temperature": 1.0, "seed": 0}
+    default = {"seeds": 1, "steps": 16, "temperature": 1.0, "clusters": None, "seed": 0}
     asked = [(Nudge(), default), *((Nudge(), default | {name: value}) for name, value in outside.items())]
     asked += [(Nudge(vector=vector), default), (Nudge(vector=vector + 1), default), (Swap(), default)]
     folders = {outside_shelf(tmp_path, model, TEXTS, disturbance, **request).folder for disturbance, request in asked}
@@ -167,11 +169,12 @@ def test_every_argument_of_collect_is_in_its_key(smalltown, tmp_path, monkeypatc
         "answer": " Mary",
         "wrong": " John",
         "outside": None,
+        "clusters": None,
         "circuit": False,
         "seed": 0,
     }
     others = {"clean": clean.replace("Then", "Once"), "corrupt": None, "answer": " John", "wrong": " park", "seed": 1}
-    others |= {"outside": ([clean, corrupt], Swap()), "circuit": True}
+    others |= {"outside": ([clean, corrupt], Swap()), "clusters": ["a", None], "circuit": True}
     assert set(request) == set(signature(collecting.collect).parameters) - {"model", "folder", "progress"}
     requests = [request, *(request | {name: value} for name, value in others.items())]
     requests[3]["wrong"] = " park"

@@ -276,7 +276,7 @@ def test_capitals_are_read_where_patching_says_that_they_are(smalltown):
 
 
 def test_on_ioi_the_answer_appears_where_patching_says_that_it_is_written(smalltown):
-    """At the last token the answer leads from the layer at which patching the stream there restores it."""
+    """At the last token the answer leads from the layer at which patching the stream there restores a third of the difference."""
     pairs = task("ioi").sample(40, seed=3)
     prompts, answers = (
         [pair.clean for pair in pairs],
@@ -287,5 +287,5 @@ def test_on_ioi_the_answer_appears_where_patching_says_that_it_is_written(smallt
     last = (lens["token_id"] >= 0).sum("position").to_numpy() - 1
     stands = lens["stands_from"].to_numpy()[np.arange(40), last]
     at_last = patched["effect"].to_numpy()[np.arange(40), :, last]  # [pair, layer]
-    restored = (at_last > 0.5).argmax(1)
+    restored = np.where((at_last > 1 / 3).any(1), (at_last > 1 / 3).argmax(1), smalltown.config.n_layers)
     assert (np.abs(stands - restored) <= 1).mean() >= 0.9

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("shape", [(384, 128), (512, 128), (128, 512), (1665, 128), (96, 64)])
+@pytest.mark.parametrize("shape", [(384, 128), (512, 128), (128, 512), (1480, 128), (96, 64)])
 def test_equal_rows_come_out_equal_to_the_bit(shape, threads):
     """Coupled texts that are still the same must stay so, whatever stands beside them."""
     weight, row = torch.randn(shape), torch.randn(1, shape[1])

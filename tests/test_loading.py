@@ -230,18 +230,18 @@ def test_a_pad_token_that_was_added_without_resizing(directory, smalltown, tmp_p
     theirs.add_special_tokens({"pad_token": "[PAD]"})
     theirs.save_pretrained(copied)
     with pytest.warns(
-        UserWarning, match=r"ids 0 to 1664 only, and its tokenizer 1 added tokens beyond: '\[PAD\]' \(1665\)"
+        UserWarning, match=r"ids 0 to 1479 only, and its tokenizer 1 added tokens beyond: '\[PAD\]' \(1480\)"
     ):
         model = interp.load(copied)
     assert model.to_str_tokens("Mary went") == [["<|endoftext|>", "Mary", " went"]]
     with pytest.raises(
-        TokenError, match=r"'\[PAD\]' is token 1665 of the tokenizer, but the model has ids 0 to 1664 only"
+        TokenError, match=r"'\[PAD\]' is token 1480 of the tokenizer, but the model has ids 0 to 1479 only"
     ):
         model.to_tokens("Mary[PAD]")
-    with pytest.raises(TokenError, match=r"'\[PAD\]' is token 1665"):
+    with pytest.raises(TokenError, match=r"'\[PAD\]' is token 1480"):
         model.to_single_token("[PAD]")
     twin = interp.processing.fold_value_biases(model)  # a copy does not warn again
-    assert twin.to_string(torch.tensor([[1350, 1664]]))
+    assert twin.to_string(torch.tensor([[1368, 1479]]))
     save_directory(model, tmp_path / "again")
     with pytest.warns(UserWarning, match="1 added tokens beyond"):
         assert interp.load(tmp_path / "again").tokenizer.hash() == model.tokenizer.hash()

@@ -109,7 +109,7 @@ def test_embedding_figures(smalltown):
     figure = analyses.plot(result)
     near, likeness, cloud, own = figure.data
     assert (np.shape(near.z), np.shape(likeness.z)) == ((3, 4), (3, 3))
-    assert len(cloud.x) == 1665
+    assert len(cloud.x) == smalltown.config.d_vocab
     np.testing.assert_allclose(own.x, result["candidate_coordinate"][:, 0])
     assert own.text[2] == "&lt;|endoftext|&gt;"
     positions = plot_positions(result)

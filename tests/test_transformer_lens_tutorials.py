@@ -14,7 +14,7 @@ def test_induction_heads():
     found = run("induction_heads")
     assert found["second"] < 0.5 < 10 < found["first"]
     assert torch.equal(found["scores"], found["hooked"])
-    assert found["scores"].max() > 0.8
+    assert found["scores"].max() > 0.7
     assert found["without_induction"] > 10 * found["second"]
     assert found["without_others"] < 2 * found["second"]
     early = found["composition"]

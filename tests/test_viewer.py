@@ -39,28 +39,29 @@ def said(page):
 
 @pytest.mark.browser
 def test_hover_lock_keys_and_weights(patterns, page, tmp_path):
-    analyses.attention_viewer(patterns, layer=4, head=2).write(tmp_path / "v.html")
+    analyses.attention_viewer(patterns, layer=5, head=3).write(tmp_path / "v.html")
     seen = shown(page, tmp_path / "v.html")
     pattern = patterns["pattern"][0].to_numpy()
-    assert said(page).startswith(f"head 4.2 from “·to” (14): “·Mary” {pattern[4, 2, 14, 2]:.2f}")
+    assert said(page).startswith(f"head 5.3 from “·to” (14): “·Mary” {pattern[5, 3, 14, 2]:.2f}")
     tokens = page.locator(".attention-viewer .token")
     assert tokens.count() == 15
     tokens.nth(9).hover()
     says(page, "(9)")
-    assert f"“·Mary” {pattern[4, 2, 9, 2]:.2f}" in said(page)
+    looked = int(pattern[5, 3, 9].argmax())
+    assert f"“{tokens.nth(looked).inner_text()}” {pattern[5, 3, 9, looked]:.2f}" in said(page)
     tokens.nth(9).click()
     tokens.nth(3).hover()
     assert "(9)" in said(page)
     assert said(page).endswith("locked")
     page.keyboard.press("d")
-    says(page, "head 4.2 to “,”")
-    assert f"{pattern[4, 2, :, 9].max():.2f}" in said(page)
+    says(page, "head 5.3 to “,”")
+    assert f"{pattern[5, 3, :, 9].max():.2f}" in said(page)
     page.keyboard.press("d")
     page.keyboard.press("v")
     weighted = patterns["value_weighted"][0].to_numpy()
-    best = int(weighted[4, 2, 9].argmax())
-    says(page, f"“{tokens.nth(best).inner_text()}” {weighted[4, 2, 9, best]:.2f}")
-    assert float(tokens.nth(best).get_attribute("title")) == pytest.approx(weighted[4, 2, 9, best], rel=0.05)
+    best = int(weighted[5, 3, 9].argmax())
+    says(page, f"“{tokens.nth(best).inner_text()}” {weighted[5, 3, 9, best]:.2f}")
+    assert float(tokens.nth(best).get_attribute("title")) == pytest.approx(weighted[5, 3, 9, best], rel=0.05)
     page.keyboard.press("Escape")
     page.locator(".said:not(:has-text('locked'))").first.wait_for()
     canvases = page.locator(".attention-viewer canvas")
@@ -135,8 +136,8 @@ def shade(locator):
 def test_weighted_shares_have_one_scale_for_all_heads(patterns, page, tmp_path):
     """A head that moves next to nothing stays pale."""
     faint = patterns.copy(deep=True)
-    faint["value_weighted"][0, 1, 1] *= 0.01
-    analyses.attention_viewer(faint, layer=1, head=1).write(tmp_path / "v.html")
+    faint["value_weighted"][0, 2, 0] *= 0.01
+    analyses.attention_viewer(faint, layer=2, head=0).write(tmp_path / "v.html")
     shown(page, tmp_path / "v.html")
     tokens = page.locator(".attention-viewer .token")
     darkest = lambda: max(shade(tokens.nth(at)) for at in range(15))  # noqa: E731

@@ -63,7 +63,7 @@ def attribution_patching(
     stream, through a layer norm, a saturated softmax, or an activation that switches. So the best cells are patched in earnest.
 
     Args:
-        verify: how many cells to patch exactly, those with the largest estimates (mean over pairs); 0 is none.
+        verify: how many cells to patch exactly, those whose estimated change of the metric, mean over pairs, is largest; 0 is none.
         The others: as in `activation_patching`; the metric must have a gradient, which a rank has not. There is no window of
             layers: a value put in above cuts off what one put in below would have done there, so that their slopes do not add.
 

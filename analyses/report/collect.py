@@ -92,7 +92,8 @@ def collect(
         "seed": seed,
         "outside": None
         if folder is None or outside is None
-        else outside_asked(model, *outside, **OUTSIDE, clusters=clusters),
+        else outside_asked(model, *outside, **OUTSIDE),
+        "clusters": None if clusters is None else list(clusters),
         "circuit": circuit,
     }
     shelf = parts_shelf(folder, model, about)
