@@ -72,8 +72,8 @@ def train_lens(
     """
     import analyses
     from analyses.activations import SUFFIX
-    from analyses.lenses.own_words import check_own_words
     from analyses.lenses.tuning import check_training, text_of
+    from analyses.lenses.writing import check_own_words
     from analyses.report.lens import EXAMINED, held_out_rows
     from analyses.report.tables import lens_comparison, lens_training
     from interp import load

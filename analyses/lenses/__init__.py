@@ -3,11 +3,11 @@
 from analyses.lenses.compared import compare_lenses
 from analyses.lenses.component import component_lens
 from analyses.lenses.logit import logit_lens
-from analyses.lenses.own_words import OwnWords, own_words
 from analyses.lenses.published import published_lens
 from analyses.lenses.translators import TunedLens, load_lens, save_lens
 from analyses.lenses.tuned import tuned_lens
 from analyses.lenses.tuning import train_tuned_lens
+from analyses.lenses.writing import OwnWords, own_words
 
 __all__ = [
     "OwnWords",

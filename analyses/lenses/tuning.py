@@ -18,9 +18,9 @@ from torch import Tensor
 
 from analyses.activations import SUFFIX, Activations
 from analyses.architecture import architecture
-from analyses.lenses.own_words import OwnWords, check_length
 from analyses.lenses.targets import Targets
 from analyses.lenses.translators import TunedLens, save_lens
+from analyses.lenses.writing import OwnWords, check_length
 from analyses.results import as_json
 from interp.errors import CheckpointError, InterpError, ResultError, TokenError
 from interp.files import check_free, regular, write_whole

@@ -147,9 +147,10 @@ def opening(model: Transformer) -> int | None:
     if tokenizer.bos is not None:
         return tokenizer.bos
     try:
-        return tokenizer.single(SEPARATOR)
+        between = tokenizer.single(SEPARATOR)
     except TokenError:  # several tokens, or none of the model's
         return tokenizer.eos
+    return between if tokenizer.decode([between]) == SEPARATOR else tokenizer.eos  # else it is the unknown token
 
 
 def _written(
