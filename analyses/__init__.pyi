@@ -27,9 +27,11 @@ from .circuits import write_eap_ig as write_eap_ig
 from .circuits import write_graphml as write_graphml
 from .circuits import write_mib as write_mib
 from .embeddings import embedding_structure as embedding_structure
+from .lenses import compare_lenses as compare_lenses
 from .lenses import component_lens as component_lens
 from .lenses import load_lens as load_lens
 from .lenses import logit_lens as logit_lens
+from .lenses import own_words as own_words
 from .lenses import published_lens as published_lens
 from .lenses import save_lens as save_lens
 from .lenses import train_tuned_lens as train_tuned_lens

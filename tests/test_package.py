@@ -1,5 +1,6 @@
 """The package as a whole: what it exports, what importing it does, and the wheel."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -75,6 +76,22 @@ def test_imports_run_downward():
         [Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_only_the_embedded_models_lens_is_in_the_wheel(tmp_path):
+    """Those of other models are 40 MB and more, and stay where their owner wrote them: also if that is here."""
+    for name in ("pyproject.toml", ".gitignore", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    trained = tmp_path / "analyses" / "lenses" / "trained"
+    trained.mkdir(parents=True)
+    (tmp_path / "interp").mkdir()
+    for name in ("smalltown.safetensors", "smalltown.md", "smollm2-135m.safetensors", "lens.safetensors.training"):
+        (trained / name).write_text(name)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
+    subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("criticalpile-*.whl")
+    names = {Path(name).name for name in zipfile.ZipFile(wheel).namelist() if "/trained/" in name}
+    assert names == {"smalltown.safetensors", "smalltown.md"}
 
 
 def test_the_wheel_works_outside_the_checkout(tmp_path):

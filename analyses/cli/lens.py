@@ -1,13 +1,16 @@
 """`interp lens`: The lenses, and training one."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from analyses.cli.app import Force, Model, Save, app, deliver, free, seed_option
+from analyses.cli.app import Force, Model, Save, app, deliver, free, refuse, seed_option
+
+TOKENS = 2**17
+"""What a model writes to train on."""
 
 
 @app.command()
@@ -48,30 +51,61 @@ def lens(
 
 @app.command()
 def train_lens(
-    source: Annotated[Path, typer.Argument(help="A text file, or a .zarr folder of `interp collect`.", exists=True)],
+    source: Annotated[Path | None, typer.Argument(help="A text file, or a .zarr folder of `interp collect`.", exists=True)] = None,
+    own_words: Annotated[bool, typer.Option("--own-words", help="In place of a file: text that the model writes itself.")] = False,
+    tokens: Annotated[int | None, typer.Option(help="How much it writes, in whole rows.  [default: 131072]", min=1)] = None,
+    temperature: Annotated[float | None, typer.Option(help="At which it writes; positive.  [default: 1.0]")] = None,
+    evaluate: Annotated[Path | None, typer.Option(help="A text file on which both lenses are then measured.", exists=True)] = None,
     model: Model = "smalltown",
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")] = Path("tuned_lens.safetensors"),
     steps: Annotated[int, typer.Option(help="At most this many batches.", min=1)] = 1000,
     rows: Annotated[int, typer.Option(help="Rows of a batch.", min=1)] = 8,
     length: Annotated[int, typer.Option(help="Tokens of a row.", min=2)] = 128,
     learning_rate: Annotated[float, typer.Option(help="At the first step.")] = 3e-3,
-    seed: Annotated[int, seed_option("Of the order of rows.")] = 0,
+    seed: Annotated[int, seed_option("Of the order of rows, and of its own words.")] = 0,
     force: Force = False,
 ) -> None:  # fmt: skip
-    """Train a tuned lens. Killed, the same command goes on from the last validation."""
+    """Train a tuned lens. Killed, the same command goes on from the last validation, and from the last batch of its own words.
+
+    With --own-words both lenses are measured on 32 rows more that the model writes afterwards; with --evaluate, on up to 32 rows of that
+    text, spread over it. The rows that chose the best translators are in neither.
+    """
     import analyses
     from analyses.activations import SUFFIX
     from analyses.lenses.tuning import check_training, text_of
-    from analyses.report.tables import lens_training
+    from analyses.lenses.writing import check_own_words
+    from analyses.report.lens import EXAMINED, held_out_rows
+    from analyses.report.tables import lens_comparison, lens_training
     from interp import load
 
+    if own_words == (source is not None):
+        raise typer.BadParameter("give either a text file to train on, or --own-words.")
+    if not own_words:
+        refuse("is for --own-words.", tokens=tokens, temperature=temperature)
+    count = -(-(TOKENS if tokens is None else tokens) // length)
+    warmth = 1.0 if temperature is None else temperature
+    words = out.with_name(out.name + ".words")
     free(out, force=force)
     check_training(steps=steps, rows=rows, learning_rate=learning_rate)
-    if source.suffix != SUFFIX:
+    check_own_words(temperature=warmth)
+    if own_words and count < 2:
+        raise typer.BadParameter(
+            f"--tokens {tokens} is one row of {length}; one to train on and one kept out are the least."
+        )
+    if source is not None and source.suffix != SUFFIX:
         text_of(source)  # whether it can be read
+    if evaluate is not None:
+        text_of(evaluate)
+    loaded = load(model)
+    examined = {} if evaluate is None else {evaluate.name: held_out_rows(loaded, evaluate, length)}
+    material: Any = source
+    if own_words:
+        material = analyses.own_words(
+            loaded, rows=count, length=length, temperature=warmth, seed=seed, keep=words, progress=True
+        )
     trained = analyses.train_tuned_lens(
-        load(model),
-        source,
+        loaded,
+        material,
         out=out,
         steps=steps,
         rows=rows,
@@ -84,3 +118,10 @@ def train_lens(
     console = Console(highlight=False)
     console.print(lens_training(trained))
     console.print(f"Lens: {escape(str(out))}", soft_wrap=True)
+    if own_words:
+        words.unlink(missing_ok=True)
+        new = analyses.own_words(loaded, rows=EXAMINED, length=length, temperature=warmth, seed=seed + 1, progress=True)
+        examined = {"its own words": new.tokens} | examined
+    for name, held_out in examined.items():
+        results = analyses.compare_lenses(loaded, held_out, lens=trained)
+        console.print(lens_comparison(results, f"{name}, {len(held_out)} rows that the lens has not seen"))

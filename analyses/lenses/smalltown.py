@@ -10,9 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analyses.lenses.logit import logit_lens
+from analyses.lenses.compared import compare_lenses, compared_table
 from analyses.lenses.translators import TunedLens, shipped_lens
-from analyses.lenses.tuned import tuned_lens
 from analyses.lenses.tuning import train_tuned_lens
 from interp.files import write_whole
 from interp.loading import load
@@ -34,20 +33,8 @@ def documents(count: int, seed: str) -> list[str]:
 
 def card(model: Transformer, lens: TunedLens) -> str:
     """The card, in Markdown: both lenses on texts that neither training nor early stopping saw."""
-    texts = documents(EXAMINED, "tuned lens card")
-    tuned = tuned_lens(model, texts, lens=lens, top_k=1)
-    plain = logit_lens(model, texts, top_k=1).sel(layer=tuned["layer"])
-    rows = []
-    for layer in range(model.config.n_layers + 1):
-        cells = []
-        for name in ("mean_kl", "mean_cross_entropy"):
-            for result in (plain, tuned):
-                one = result.sel(layer=layer)
-                low, high = (float(bound) for bound in one[f"{name}_interval"])
-                cells.append(f"{float(one[f'{name}_mean']):.3f} ({low:.3f} to {high:.3f})")
-        rows.append(f"| {layer} | " + " | ".join(cells) + " |")
+    table = compared_table(compare_lenses(model, documents(EXAMINED, "tuned lens card"), lens=lens))
     about = lens.about
-    table = "\n".join(rows)
     return f"""# Tuned lens of {model.name}
 
 One affine translator for the stream entering each layer (Belrose et al. 2023), trained to bring what the final norm and the
@@ -63,8 +50,6 @@ unembedding make of it as near as possible, in KL, to the model's own prediction
 Means over the tokens of {EXAMINED} new documents, with 95 % intervals over documents; nats. Layer l is the stream entering it; the
 last row is the model's output, which both read alike.
 
-| layer | KL, logit lens | KL, tuned | cross-entropy, logit lens | cross-entropy, tuned |
-|---|---|---|---|---|
 {table}
 
 A tuned lens says what could be read from the stream by the best affine map, not what the model itself reads there.

@@ -20,6 +20,7 @@ from analyses.activations import SUFFIX, Activations
 from analyses.architecture import architecture
 from analyses.lenses.targets import Targets
 from analyses.lenses.translators import TunedLens, save_lens
+from analyses.lenses.writing import OwnWords, check_length
 from analyses.results import as_json
 from interp.errors import CheckpointError, InterpError, ResultError, TokenError
 from interp.files import check_free, regular, write_whole
@@ -72,7 +73,7 @@ class _State:
 )
 def train_tuned_lens(
     model: Transformer,
-    source: str | Path | Sequence[str] | Int[Tensor, "row position"],
+    source: str | Path | Sequence[str] | Int[Tensor, "row position"] | OwnWords,
     *,
     out: str | Path | None = None,
     steps: int = 1000,
@@ -92,7 +93,8 @@ def train_tuned_lens(
 
     Args:
         source: the path of a text file; texts, or one long text; or rows of token ids. Texts are cut into rows of `length` tokens. Or the
-            Path of a .zarr folder of `analyses.collect` with `blocks.*.hook_resid_post`, from which the streams are read.
+            Path of a .zarr folder of `analyses.collect` with `blocks.*.hook_resid_post`, from which the streams are read. Or what
+            `own_words` gives, which the lens then says of itself.
         out: safetensors file to write. Beside it, at each validation, `<out>.training` keeps the state: the same call goes on from
             there after a kill, to the same numbers, and removes it at the end.
         steps, rows: batches, and rows of a batch.
@@ -105,7 +107,7 @@ def train_tuned_lens(
 
     Raises:
         InterpError: steps, rows or a learning rate that are not positive.
-        TokenError: text that gives fewer than two rows, or tokens that the model cannot take.
+        TokenError: text that gives fewer than two rows, tokens that the model cannot take, or own words of another model.
         CheckpointError: the state beside `out` belongs to another training.
         ResultError: a model whose predictions are no numbers; it names the first hook point that is none. A training that diverges.
         InterpError: `out` exists or cannot be written, or is asked for while hooks are attached.
@@ -127,6 +129,7 @@ def train_tuned_lens(
         "architecture": architecture(model),
         "tokens": hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest(),
         **{"steps": steps, "rows": rows, "length": tokens.shape[1], "learning_rate": learning_rate},
+        **({"own_words": dict(source.about)} if isinstance(source, OwnWords) else {}),
         **({} if collected is None else {"collected": [collected.about["dtype"], collected.about["positions"]]}),
         **{"validate_every": validate_every, "patience": patience, "seed": seed},
     }
@@ -176,6 +179,7 @@ def check_training(*, steps: int, rows: int, learning_rate: float) -> None:
 
 
 def _rows(model: Transformer, source: Any, length: int) -> Int[Tensor, "row position"]:
+    source = source.of(model) if isinstance(source, OwnWords) else source
     given = source if isinstance(source, (str, Path)) else listed(source)
     if not isinstance(given, (str, Path)) and not all(isinstance(text, str) for text in given):
         tokens = rows_of_ids(given)
@@ -197,8 +201,7 @@ def rows_of_text(
 ) -> Int[Tensor, "row position"]:
     """Text, or texts one after the other, cut into full rows of so many tokens, each beginning as a prompt does. Raises TokenError for a
     length that the model does not take."""
-    if not 2 <= length <= model.config.n_ctx:
-        raise TokenError(f"{who}: length {length} is outside 2 to {model.config.n_ctx}, the context.")
+    check_length(model, length, who)
     texts = [text_of(given, who)] if isinstance(given, (str, Path)) else given
     tokenizer = model.need_tokenizer()
     end, begin = tokenizer.eos, [] if tokenizer.bos is None else [tokenizer.bos]

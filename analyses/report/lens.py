@@ -4,13 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
+import torch
 import xarray as xr
+from jaxtyping import Int
+from torch import Tensor
 
+from analyses.intervals import FEWEST_PROMPTS
 from analyses.lenses import TunedLens, component_lens, load_lens, published_lens, tuned_lens
 from analyses.lenses.translators import shipped_lens
+from analyses.lenses.tuning import rows_of_text
 from analyses.plots import plot_component_lens, plot_lens, plot_lens_curves, plot_lens_pair, plot_trajectories
 from interp.decompose import check_sum
+from interp.errors import TokenError
 from interp.model import Transformer
+
+EXAMINED = 32
+"""Rows that lenses are measured on at most."""
 
 
 def other_lens(model: Transformer, *, tuned: bool, path: Path | None, published: str | None) -> TunedLens | None:
@@ -29,6 +38,17 @@ def check_lens(model: Transformer, texts: Sequence[str], follow: Sequence[str], 
         model.to_single_token(token)
     if parts:
         check_sum(model, "lens --parts")
+
+
+def held_out_rows(model: Transformer, source: str | Path, length: int) -> Int[Tensor, "row position"]:
+    """Rows of a text to measure lenses on, `EXAMINED` at most, spread over it. Raises TokenError where it gives too few for an interval."""
+    rows = rows_of_text(model, source, length, "train_lens")
+    if len(rows) < FEWEST_PROMPTS:
+        raise TokenError(
+            f"train_lens: {source} gives {len(rows)} rows of {length} tokens to measure on; {FEWEST_PROMPTS} are the least."
+        )
+    count = min(len(rows), EXAMINED)
+    return rows[torch.arange(count) * len(rows) // count]
 
 
 def lens_figures(

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analyses.lenses import TunedLens
+from analyses.lenses.compared import compared_cells, compared_names
 from analyses.plots.grid import centre_of, chosen_prompt, grid
 from analyses.plots.labels import visible
 
@@ -91,6 +92,16 @@ def lens_training(lens: TunedLens) -> Table:
         table.add_column(name, justify="right")
     for layer, (first, last) in enumerate(zip(before, after, strict=True)):
         table.add_row(str(layer), f"{first:.3f}", f"{last:.3f}")
+    return table
+
+
+def lens_comparison(results: Mapping[str, xr.Dataset], title: str) -> Table:
+    """The logit lens beside a tuned one by layer, as `analyses.compare_lenses` gives them; `title` says on which text."""
+    table = Table("layer", title=f"{title}: means with 95 % intervals, nats", title_justify="left")
+    for name in compared_names()[1:]:
+        table.add_column(name, justify="right")
+    for cells in compared_cells(results):
+        table.add_row(*cells)
     return table
 
 
