@@ -174,7 +174,9 @@ def test_the_same_command_goes_on(monkeypatch, capsys, tmp_path, small_checkpoin
     others = [
         counted(monkeypatch, module, name) for name in ("attention_patterns", "activation_patching", "residual_stream")
     ]
-    undisturbed = {name: result for name, result in whole.items() if name.removesuffix("_null") not in outside_page.SHOWN}
+    undisturbed = {
+        name: result for name, result in whole.items() if name.removesuffix("_null") not in outside_page.SHOWN
+    }
     stopped = isinstance(error, KeyboardInterrupt)
     out = tmp_path / "r.html"
     asked = [*words, "--out", out, "--save", tmp_path / "saved"]

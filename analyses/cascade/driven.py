@@ -75,7 +75,8 @@ def driven(
         out, over prompts or clusters; NaN below 6 of them, or where no changed token is followed by others. w is taken as known.
         `driven_share`, what the beginning alone would change of the last half over what is changed there, with its interval; above 1
         where damage keeps other damage from happening. `survival_share` (prompt), the share of draws that still differ in the last
-        quarter, with mean and interval over prompts, or over clusters, each of which then counts once; `survivor_damage`, the damage there of those that do. `looping` (prompt, seed), whether more than
+        quarter, with mean and interval over prompts, or over clusters, each of which then counts once; `survivor_damage`, the damage
+        there of those that do. `looping` (prompt, seed), whether more than
         half of the tokens of either text's last half end a stretch of four that it has had before. `cluster` (prompt).
 
     Raises:

@@ -108,9 +108,13 @@ def own_words(
         "opening": "drawn from its own predictions" if begins is None else begins,
     }
     weight_hash = model.weight_hash()
-    request = {"weight_hash": weight_hash, "architecture": architecture(model), "dtype": str(model.dtype)}
-    request |= {"device": model.device.type, "together": together} | about
-    request = json.loads(as_json(request))
+    request = json.loads(
+        as_json(
+            about
+            | {"weight_hash": weight_hash, "architecture": architecture(model), "dtype": str(model.dtype)}
+            | {"device": model.device.type, "together": together}
+        )
+    )
     parts = _resumed(path, model, request)
     done = sum(map(len, parts))
     with progress_bar(progress) as bar:

@@ -90,9 +90,7 @@ def collect(
         "prompts": [None if text is None else model.to_tokens(text).tolist() for text in (clean, corrupt)],
         "answers": asked,
         "seed": seed,
-        "outside": None
-        if folder is None or outside is None
-        else outside_asked(model, *outside, **OUTSIDE),
+        "outside": None if folder is None or outside is None else outside_asked(model, *outside, **OUTSIDE),
         "clusters": None if clusters is None else list(clusters),
         "circuit": circuit,
     }
