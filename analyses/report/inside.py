@@ -44,8 +44,10 @@ BETWEEN = 8
 
 ROUNDED: dict[str, Any] = {
     "precisions": ("float32", "bfloat16"), "doses": tuple(np.logspace(-8, 0, 9).tolist()), "n_directions": 2,
+    "max_bytes": 2**25,
 }  # fmt: skip
-"""What rounding is measured of: less than `cascade.precision` does by default, since it runs each dose in float64 too."""
+"""What rounding is measured of: less than `cascade.precision` does by default, since it runs each dose in float64 too, with the weights of
+the model, of its twin and of one of them in float64 at a time."""
 
 SHOWN = {
     "gain": (
