@@ -60,7 +60,7 @@ def test_hover_lock_keys_and_weights(patterns, page, tmp_path):
     page.keyboard.press("v")
     weighted = patterns["value_weighted"][0].to_numpy()
     best = int(weighted[5, 3, 9].argmax())
-    says(page, f"“{tokens.nth(best).inner_text()}” {weighted[5, 3, 9, best]:.2f}")
+    says(page, f"(9): “{tokens.nth(best).inner_text()}” {weighted[5, 3, 9, best]:.1f}")
     assert float(tokens.nth(best).get_attribute("title")) == pytest.approx(weighted[5, 3, 9, best], rel=0.05)
     page.keyboard.press("Escape")
     page.locator(".said:not(:has-text('locked'))").first.wait_for()
