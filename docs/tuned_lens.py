@@ -18,7 +18,7 @@ NAME = "smollm2-135m"
 PAGE = HERE / "models" / f"{NAME}-lens.md"
 PICTURE = PAGE.with_suffix(".png")
 PASSAGES = HERE / "data" / "passages.txt"
-ROWS, LENGTH, SEED = 32, 64, 1
+ROWS, LENGTH, SEED = 24, 64, 1
 """Rows of its own words that are measured on, tokens of each text, and the seed of those rows, which is not that of the training."""
 
 

@@ -103,18 +103,18 @@ def own_words(
         check_free(path, overwrite=True)
         check_unhooked(model, WHO)
     begins, together = opening(model), min(LARGEST_BATCH, max(1, max_bytes // _bytes_per_row(model, length)))
-    about = {
+    about: dict[str, Any] = {
         **{"temperature": float(temperature), "seed": seed, "rows": rows, "length": length, "tokens": rows * length},
         "opening": "drawn from its own predictions" if begins is None else begins,
     }
     weight_hash = model.weight_hash()
-    request = json.loads(
-        as_json(
-            about
-            | {"weight_hash": weight_hash, "architecture": architecture(model), "dtype": str(model.dtype)}
-            | {"device": model.device.type, "together": together}
-        )
-    )
+    request: dict[str, Any] = {
+        "weight_hash": weight_hash,
+        "architecture": architecture(model),
+        "dtype": str(model.dtype),
+    }
+    request |= {"device": model.device.type, "together": together} | about
+    request = json.loads(as_json(request))
     parts = _resumed(path, model, request)
     done = sum(map(len, parts))
     with progress_bar(progress) as bar:

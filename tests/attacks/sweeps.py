@@ -72,7 +72,9 @@ def bounded() -> Iterator[tuple[str, Callable[..., Any]]]:
     one, two = TOKENS[:1], TOKENS[1:]
     yield "sweep", sweep
     given: dict[str, tuple[Any, ...]] = {"causal_tracing": (one,), "direct_logit_attribution": (one,), "head_table": ()}
+    given["own_words"] = ()
     extra: dict[str, dict[str, Any]] = {"causal_tracing": {"subject": [1]}, "ablate_heads": {"heads": [(0, 1)]}}
+    extra["own_words"] = {"rows": 2, "length": 4}
     whole = analyses.Circuit.whole(MODEL)
     extra |= {name: {"circuit": whole} for name in ("completeness", "minimality")}
     extra |= {"faithfulness": {"circuits": whole}, "faithfulness_curve": {"scores": dict.fromkeys(whole, 1.0)}}
@@ -120,6 +122,8 @@ def attacks() -> Iterator[tuple[str, Callable[[], Any]]]:
         yield f"top_p={share!r}", lambda p=share: MODEL.generate(TOKENS, max_new_tokens=1, top_p=p)
     for rate in ("x", None, 1j, True, float("nan"), [1.0]):
         yield f"learning_rate={rate!r}", lambda r=rate: analyses.train_tuned_lens(MODEL, TOKENS, learning_rate=r)
+    for temperature in ("x", None, 1j, True, 0, float("nan"), [1.0]):
+        yield f"own words at {temperature!r}", lambda t=temperature: analyses.own_words(MODEL, temperature=t)
     for path in ("a" * 400, "~no-such-user/x", "a\0"):
         yield f"load {path[:9]!r}", lambda p=path: interp.load(p)
         yield f"load(tokenizer={path[:9]!r})", lambda p=path: interp.load(tokenizer=p)

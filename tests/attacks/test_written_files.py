@@ -27,6 +27,7 @@ from analyses.cli.parts import folder_of, parts_of
 from analyses.kept import Kept
 from analyses.lenses.translators import TunedLens, save_lens
 from analyses.lenses.tuning import train_tuned_lens
+from analyses.lenses.writing import own_words
 from analyses.report.export import export
 from analyses.report.html import write_figures
 from analyses.report.shelf import Shelf
@@ -62,6 +63,7 @@ WRITERS = {
     "state of a training": lambda model, at: train_tuned_lens(
         model, random_tokens(4, 8), out=at, steps=2, validate_every=1, overwrite=True
     ),
+    "own words": lambda model, at: own_words(model, rows=20, length=8, keep=at.with_name("words")),
     "parts of a cascade": lambda model, at: Kept(at.parent, {}).part("found", lambda: {"a": np.zeros(5000)}),
     "page": lambda model, at: write_figures([go.Figure(layout={"title": {"text": "one"}})], at, overwrite=True),
     "checkpoint": lambda model, at: save_directory(model, at.parent),
