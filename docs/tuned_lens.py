@@ -26,10 +26,11 @@ ROWS, LENGTH, SEED = 24, 64, 1
 
 
 SOURCES = (
-    "Austen (Pride and Prejudice, Emma), Melville (Moby-Dick), Dickens (A Tale of Two Cities, A Christmas Carol, David Copperfield), Carroll "
-    "(Alice), Doyle (A Scandal in Bohemia, A Study in Scarlet), Wells (The War of the Worlds, The Time Machine), Shelley (Frankenstein), "
-    "Charlotte Brontë (Jane Eyre), Twain (Huckleberry Finn), Poe (The Fall of the House of Usher), Thoreau (Walden), Lincoln (Gettysburg), the "
-    "Declaration of Independence, Darwin (The Origin of Species), Grahame (The Wind in the Willows), Barrie (Peter and Wendy), Wilde (Dorian "
+    "Austen (Pride and Prejudice, Emma), Melville (Moby-Dick), Dickens (A Tale of Two Cities, A Christmas Carol, "
+    "David Copperfield), Carroll (Alice), Doyle (A Scandal in Bohemia, A Study in Scarlet), Wells (The War of the "
+    "Worlds, The Time Machine), Shelley (Frankenstein), Charlotte Brontë (Jane Eyre), Twain (Huckleberry Finn), Poe "
+    "(The Fall of the House of Usher), Thoreau (Walden), Lincoln (Gettysburg), the Declaration of Independence, "
+    "Darwin (The Origin of Species), Grahame (The Wind in the Willows), Barrie (Peter and Wendy), Wilde (Dorian "
     "Gray), Smith (The Wealth of Nations) and Baum (The Wizard of Oz)"
 )
 """Of the passages: the first lines of each."""
