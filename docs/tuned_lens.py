@@ -1,10 +1,12 @@
-"""The page and the picture of smollm2-135m's tuned lens: `python docs/tuned_lens.py LENS MINUTES` measures and writes both."""
+"""The page and the picture of smollm2-135m's tuned lens: `python docs/tuned_lens.py LENS MINUTES PROCESSOR` measures and writes both."""
 
 import argparse
 from collections.abc import Mapping
+from math import log
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import xarray as xr
 from rich.console import Console
 
@@ -18,6 +20,7 @@ NAME = "smollm2-135m"
 PAGE = HERE / "models" / f"{NAME}-lens.md"
 PICTURE = PAGE.with_suffix(".png")
 PASSAGES = HERE / "data" / "passages.txt"
+VOCABULARY = 49_152
 ROWS, LENGTH, SEED = 24, 64, 1
 """Rows of its own words that are measured on, tokens of each text, and the seed of those rows, which is not that of the training."""
 
@@ -28,7 +31,13 @@ def passages(model: interp.Transformer) -> list[list[int]]:
     return [model.need_tokenizer().encode(text)[:LENGTH] for text in texts]
 
 
-def page(own: Mapping[str, xr.Dataset], real: Mapping[str, xr.Dataset], about: Mapping[str, Any], minutes: int) -> str:
+def page(
+    own: Mapping[str, xr.Dataset],
+    real: Mapping[str, xr.Dataset],
+    about: Mapping[str, Any],
+    minutes: int,
+    processor: int,
+) -> str:
     """The page, in Markdown, of both lenses on its own words and on real text."""
     words = about["own_words"]
     kept = [sum(kl) / len(kl) for _, kl in about["validation_kl"]]
@@ -49,11 +58,12 @@ interp lens "The capital of France is" --model {NAME} --lens {NAME}-lens.safeten
 - {words["rows"]} rows of {words["length"]} tokens, {words["tokens"]:,} in all, drawn at temperature {words["temperature"]:g}
   with seed {words["seed"]}, each after `<|endoftext|>`; a tenth of them kept out.
 - {about["trained_steps"]} steps of {about["rows"]} rows, Adam from {about["learning_rate"]:g} falling to 0: each row was seen once.
-  {minutes} minutes in all on one thread of a CPU that had other work.
-- KL on the rows kept out, mean over layers: {kept[0]:.2f} nats before, {told} steps. It was still falling: this is a short
-  training, and more steps and words would give a better lens.
+  {minutes} minutes in all, {processor} of them processor time of one thread: the machine had other work.
+- KL on the rows kept out, mean over layers: {kept[0]:.2f} nats before, {told} steps.
+  This is a short training on few words, and its figures say what it reached, not what a layer could tell at most. The translator
+  of layer 0 is still worse than taking all {VOCABULARY:,} tokens for equally likely ({log(VOCABULARY):.1f} nats at most).
 
-![The tuned lens' KL and cross-entropy lie below the logit lens' at every layer before the last few](smollm2-135m-lens.png)
+![From layer 1 on, KL and cross-entropy of the tuned lens lie below the logit lens' at every layer before the output](smollm2-135m-lens.png)
 
 ## On its own words
 
@@ -69,27 +79,33 @@ with 95 % intervals over passages. The model has surely read most of them; the l
 
 {compared_table(real)}
 
-*Measured by `python docs/tuned_lens.py {NAME}-lens.safetensors {minutes}`.*
+*Measured by `python docs/tuned_lens.py {NAME}-lens.safetensors {minutes} {processor}`.*
 """
+
+
+def figure(own: Mapping[str, xr.Dataset], real: Mapping[str, xr.Dataset]) -> go.Figure:
+    """Both lenses on both texts, from layer 1 on: the embedding, which the logit lens reads 100 nats off, would flatten the rest."""
+    curves = {
+        f"{name}, {text}": found[name]
+        for text, found in (("own words", own), ("prose", real))
+        for name in (LOGIT, TUNED)
+    }
+    return plot_lens_curves({name: one.sel(layer=slice(1, None)) for name, one in curves.items()})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
     parser.add_argument("lens", type=Path, help="a file of `interp train-lens`")
     parser.add_argument("minutes", type=int, help="that the training took")
+    parser.add_argument("processor", type=int, help="minutes of processor time in it")
     given = parser.parse_args()
     model = interp.load(NAME)
     lens = analyses.load_lens(given.lens, model)
     written = analyses.own_words(model, rows=ROWS, length=LENGTH, seed=SEED, progress=True)
     own = analyses.compare_lenses(model, written.tokens, lens=lens)
     real = analyses.compare_lenses(model, passages(model), lens=lens)
-    PAGE.write_text(page(own, real, lens.about, given.minutes), encoding="utf-8")
-    curves = {
-        f"{name}, {text}": found[name]
-        for text, found in (("own words", own), ("prose", real))
-        for name in (LOGIT, TUNED)
-    }
-    plot_lens_curves(curves).write_image(PICTURE, scale=2)
+    PAGE.write_text(page(own, real, lens.about, given.minutes, given.processor), encoding="utf-8")
+    figure(own, real).write_image(PICTURE, scale=2)
     Console().print(f"Written: {PAGE} and {PICTURE}")
 
 
