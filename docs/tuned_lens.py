@@ -87,7 +87,7 @@ with 95 % intervals over rows; nats. Layer l is the stream entering it; the last
 
 The first {LENGTH} tokens of each of the {real[TUNED].sizes["prompt"]} passages of [English prose out of copyright](../data/passages.txt),
 {SOURCES},
-with 95 % intervals over passages. The model has surely read most of them; the lens has not.
+with 95 % intervals over passages. The model has surely read most of them; the lens has not. They were not held against editions.
 
 {compared_table(real)}
 
