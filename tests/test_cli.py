@@ -249,8 +249,8 @@ def test_attention(monkeypatch, capsys, tmp_path, words, texts):
 @pytest.mark.parametrize(
     ("words", "said", "figures"),
     [
-        (["--directions", 2], "piano string, 12 prompts", 24),
-        (["Once upon a time there was", "--layer", 2, "--directions", 2], "not worked out", 20),
+        (["--directions", 2, "--all"], "piano string, 12 prompts", 24),
+        (["Once upon a time there was", "--layer", 2, "--directions", 2], "not worked out", 18),
     ],
 )
 def test_cascade_inside(monkeypatch, capsys, tmp_path, words, said, figures):

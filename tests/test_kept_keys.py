@@ -127,7 +127,7 @@ def test_every_argument_of_a_report_is_in_its_key(tmp_path, smalltown):
     model, vector = smalltown, torch.arange(smalltown.config.d_model) + 1.0
     inside = {"answers": {"answer": 3}, "dose": 0.02, "layer": 1, "n_directions": 3, "seed": 1}
     assert set(inside) == set(signature(inside_steps).parameters) - {
-        "model", "texts", "others", "results", "shelf", "clusters",
+        "model", "texts", "others", "results", "shelf", "clusters", "leave",
     }  # fmt: skip
     default = {name: p.default for name, p in signature(inside_steps).parameters.items() if name in inside}
     requests = [default, *(default | {name: value} for name, value in inside.items())]

@@ -39,6 +39,7 @@ def inside(
     dose: Annotated[float, typer.Option(help="Size of the disturbance relative to the stream.")] = 1e-2,
     layer: Annotated[int, typer.Option(help="Where to inject.")] = 0,
     directions: Annotated[int, typer.Option(help="Random directions at each position.", min=1)] = 8,
+    everything: Annotated[bool, typer.Option("--all", help="Also what rounding loses, and the way between two activations.")] = False,
     model: Model = "smalltown",
     out: Annotated[Path, typer.Option(help="The HTML file to write the figures to.")] = Path("cascade.html"),
     save: SaveAll = None,
@@ -51,7 +52,7 @@ def inside(
     """
     asked = {"command": "cascade inside", **locals()}
     from analyses.report.cascade_rows import inside_rows
-    from analyses.report.inside import check_inside, figures, inside_shelf, inside_steps
+    from analyses.report.inside import SLOW, check_inside, figures, inside_shelf, inside_steps
     from analyses.report.steps import Results, check_any, run_steps
     from interp import load
     from interp.zoo import task as task_of
@@ -72,7 +73,17 @@ def inside(
     results = Results()
     with parts_of(out) as parts:
         shelf = inside_shelf(parts, loaded, texts, others, answers=answers, **request)
-        steps = inside_steps(loaded, texts, others, results, answers=answers, clusters=clusters, **request, shelf=shelf)
+        steps = inside_steps(
+            loaded,
+            texts,
+            others,
+            results,
+            answers=answers,
+            clusters=clusters,
+            **request,
+            shelf=shelf,
+            leave=() if everything else SLOW,
+        )
         run_steps(steps, results, title="cascade inside", progress=True)
         check_any(results, "cascade inside")
         deliver_all(results, figures(results), inside_rows(results), out, save, force)

@@ -85,6 +85,9 @@ SHOWN = {
 }
 """Each figure's result, in the order in which they are shown, and how to read it where `READ` does not say."""
 
+SLOW = ("regions", "precision")
+"""Results that `interp cascade inside` leaves to the report unless it is asked for all."""
+
 READ: Read = {"verdict": verdict_read, "repair": repair_read, "precision": precision_read, "regions": regions_read}
 
 
@@ -111,6 +114,7 @@ def inside_steps(
     n_directions: int = 8,
     seed: int = 0,
     shelf: Shelf | None = None,
+    leave: Sequence[str] = (),
 ) -> list[Step]:
     """How to get every result of `SHOWN`, in order, each of the model and then of its random-init twin (`gain_null`), with `theory`;
     None of those that the model's architecture does not have. What is measured of the twin is kept in the user's cache, so the twin is
@@ -123,6 +127,7 @@ def inside_steps(
         answers: `answer` and perhaps `wrong`, after which self-repair is measured; without them it is not.
         clusters: of the texts, see `internal_verdict`.
         shelf: where finished results of the model itself are kept.
+        leave: names of results that are not wanted.
     """
     request: dict[str, Any] = {"dose": dose, "layer": layer, "n_directions": n_directions, "seed": seed}
     kept = twins_shelf(model, _asked(model, texts, others, answers, request), otherwise=shelf)
@@ -147,6 +152,7 @@ def inside_steps(
     return [
         (name, step if shelf is None or is_of_twin(name) or name == "verdict" else partial(shelf.part, name, step))
         for name, step in steps.items()
+        if name.removesuffix(NULL) not in leave
     ]
 
 
