@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from analyses.set_apart import SetApart, set_apart
 from interp.errors import InterpError
@@ -92,7 +92,11 @@ def precise(model: Transformer) -> Transformer:
 def copied(model: Transformer, dtype: torch.dtype) -> Transformer:
     """A copy in another dtype, of ordinary tensors also in `torch.inference_mode`."""
     with ordinary():
-        return deepcopy(model).to(dtype)
+        weights = {
+            id(one): nn.Parameter(one.detach().to(dtype, copy=True), requires_grad=one.requires_grad)
+            for one in model.parameters()
+        }
+        return deepcopy(model, weights).to(dtype)  # converted as they are copied: no second copy as they were
 
 
 def clean_streams(

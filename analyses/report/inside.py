@@ -215,7 +215,7 @@ def _steps_of(
         if not others and len(texts) < 2:
             return None
         layers = np.unique(np.linspace(0, config.n_layers - 1, BETWEEN).round().astype(int)).tolist()
-        return cascade.stable_regions(model(), texts, others or None, layers=layers, seed=seed)
+        return cascade.stable_regions(model(), texts, others or None, layers=layers, seed=seed, max_bytes=2**27)
 
     def repair() -> xr.Dataset | None:
         if answers is None or not is_sum:
