@@ -17,7 +17,7 @@ from analyses.cascade import gain as gain_function
 from analyses.cascade.directions import KINDS, draw
 from analyses.cascade.entering import Clean
 from analyses.cascade.gain import doubling_depth
-from analyses.cascade.injection import check_causal, check_controls
+from analyses.cascade.injection import check_causal, check_controls, inject
 from analyses.cascade.laws import fit
 from analyses.cascade.linear import linearised
 from interp import PAD, ModelConfig, Transformer
@@ -302,11 +302,24 @@ def test_a_disturbance_before_the_injection_is_an_error():
         check_causal(energies, torch.tensor([2]), "gain")
     energies[..., :2] = 0
     check_causal(energies, torch.tensor([2]), "gain")
-    energies[:, :2] = 0
-    check_controls(energies, 0, "gain")
-    energies[0, 0, 1, 3] = 1e-30
+    skipped, computed = torch.zeros(1, 2, 4), torch.zeros(1, 2)
+    check_controls(skipped, computed, energies, 0, "gain")
+    skipped[0, 1, 3] = 1e-30
     with pytest.raises(ResultError, match="zero-dose control moved"):
-        check_controls(energies, 0, "gain")
+        check_controls(skipped, computed, energies, 0, "gain")
+
+
+def test_directions_beside_others_share_their_zero_dose():
+    model, tokens = tiny(), random_tokens(2, 6)
+    common = {"dose": 1e-2, "layer": 1, "n_directions": 2, "seed": 0, "who": "gain"}
+    base = inject(model, tokens, **common)
+    alone, beside = (inject(model, tokens, directions="token", beside=one, **common) for one in (None, base))
+    torch.testing.assert_close(beside.energies, alone.energies)
+    torch.testing.assert_close(beside.rounding, alone.rounding)
+    assert beside.energies.shape == base.energies.shape
+    noisy = replace(base, rounding=base.rounding + 1)
+    with pytest.raises(ResultError, match="zero-dose control, computed again, moved by"):
+        inject(model, tokens, directions="token", beside=noisy, **common)
 
 
 def test_rounding_is_measured():
@@ -316,7 +329,7 @@ def test_rounding_is_measured():
     assert float(single.max()) < 2e-3
     assert float(double.max()) < 1e-11
     with pytest.raises(ResultError, match="Raise the dose or load the model in float64"):
-        check_controls(torch.tensor([0, 1e-3, 1]).reshape(1, 3, 1, 1), 0, "gain")
+        check_controls(torch.zeros(1, 1, 1), torch.full((1, 1), 1e-3), torch.ones(1, 1, 1, 1), 0, "gain")
 
 
 def test_a_disturbance_that_vanishes_is_an_error():

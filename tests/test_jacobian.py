@@ -1,11 +1,12 @@
 """Jacobians and Lyapunov exponents against dense ones, and against exact laws."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import random_tokens, tiny
+from conftest import TINY, random_tokens, tiny
 from hypothesis import given, settings
 from scipy.special import digamma
 from test_gain import centred_orthogonal, linear_model
@@ -15,6 +16,7 @@ import analyses
 from analyses.cascade import gain, jacobian_spectrum, ledger, lyapunov, participation
 from analyses.cascade.entering import Clean
 from analyses.cascade.linear import blocks, linearised, top_singular
+from analyses.cascade.lyapunov import exponents_beside
 from interp import ModelConfig, Transformer
 from interp.errors import InterpError, ResultError
 from interp.geometry import basis
@@ -205,6 +207,17 @@ def test_on_site_leaves_out_what_goes_elsewhere():
         product = block @ product
     result = lyapunov(model, tokens, k=4)
     np.testing.assert_allclose(result["singular_exponent"][0], torch.linalg.svdvals(product)[:4].log() / 3, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm", "none"])
+def test_exponents_beside_a_spectrum_equal_those_without(norm):
+    """The spectrum's singular values are those of the product of the blocks, and are not computed twice."""
+    model, tokens = tiny(config=replace(TINY, norm=norm)), random_tokens(2, 5)
+    spectrum = jacobian_spectrum(model, tokens, source=(0, -1), k=None)
+    found, whole = exponents_beside(model, tokens, spectrum, k=6, seed=3), lyapunov(model, tokens, k=6, seed=3)
+    assert found.attrs["parameters"] == whole.attrs["parameters"]
+    for name in ("growth", "exponent", "singular_exponent"):
+        np.testing.assert_allclose(found[name], whole[name], atol=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 7, 20])

@@ -210,7 +210,7 @@ def test_the_same_command_goes_on(monkeypatch, capsys, tmp_path, small_checkpoin
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        (["inside", CLEAN, "--directions", 1], "lyapunov"),
+        (["inside", CLEAN, "--directions", 1], "dose_response"),
         (["outside", CLEAN, "--seeds", 1, "--steps", 16], "avalanches"),
     ],
 )
@@ -221,7 +221,7 @@ def test_a_cascade_goes_on(monkeypatch, capsys, tmp_path, small_checkpoint, twin
     calls = counted(monkeypatch, cascade, other)
     asked = ["cascade", *words, "--model", small_checkpoint, "--out", tmp_path / "c.html"]
     status, out, err = run(monkeypatch, capsys, *asked)
-    step = {"lyapunov": "exponents"}.get(name, name)
+    step = {"dose_response": "dose"}.get(name, name)
     line = f"Left out: {step} could not be computed: RuntimeError: out of memory"
     assert (status, line in err) == (1, True)
     assert f">{line}</p>" in (tmp_path / "c.html").read_text()
@@ -245,14 +245,15 @@ def kept(small, results, **changed):
 
 def test_a_twin_is_measured_once(monkeypatch, small, twins):
     built = counted(monkeypatch, cascade, "random_twin")
-    names = ("ledger", "participation", "lyapunov", "mean_field", "self_repair", "jacobian_spectrum")
+    names = ("ledger", "participation", "mean_field", "self_repair", "jacobian_spectrum")
     calls = [counted(monkeypatch, cascade, name) for name in names]
+    calls.append(counted(monkeypatch, inside_page, "exponents_beside"))
     first = kept(small, Results())
     counts = [len(those) for those in calls]
     second = kept(small, Results())
     assert built == ["random_twin"]
-    assert counts == [2, 2, 2, 1, 2, 2]
-    assert [len(those) for those in calls] == [3, 3, 3, 1, 3, 3]
+    assert counts == [2, 2, 1, 2, 2, 2]
+    assert [len(those) for those in calls] == [3, 3, 1, 3, 3, 3]
     assert list(first) == list(second)
     assert "theory" in first
     for name, result in first.items():

@@ -5,7 +5,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-import powerlaw
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 from scipy import optimize, special, stats
@@ -177,6 +176,8 @@ def _exponents(size: np.ndarray, rest: np.ndarray, largest: int) -> Float[np.nda
 
 def _compare(sizes: np.ndarray, largest: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """ln likelihood ratio of the power law over each rival, and its p."""
+    import powerlaw  # draws with matplotlib, which takes half a second to start
+
     with warnings.catch_warnings():
         # The package warns where a rival fits at the edge of its range or not at all; the ratio, NaN if need be, says so too.
         warnings.simplefilter("ignore")

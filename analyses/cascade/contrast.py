@@ -73,7 +73,9 @@ def compare_directions(
     others: dict[str, Injected] = {}
     for name, one in given.items():
         alike = next((first for first in others if _are_same(model, given[first], one)), None)
-        others[name] = inject(model, prompts, directions=one, who=WHO, **common) if alike is None else others[alike]
+        others[name] = (
+            inject(model, prompts, directions=one, beside=base, who=WHO, **common) if alike is None else others[alike]
+        )
     return describe_directions(model, base, others, seed)
 
 

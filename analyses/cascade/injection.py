@@ -111,6 +111,7 @@ def inject(
     progress: bool = False,
     who: str,
     frozen: bool = False,
+    beside: Injected | None = None,
 ) -> Injected:
     """Inject at every position that is not set apart, by itself, and check the controls; arguments and errors are those of `gain`.
 
@@ -118,6 +119,7 @@ def inject(
         positions: only at these.
         dose: None is infinitely small: derivatives, in units of the stream's own size.
         frozen: hold the scales of all norms at what they are in the clean run.
+        beside: the injection of other directions into the same runs at the same places, whose zero dose, computed again, serves here too.
     """
     check_request(model, dose, layer, n_directions, who)
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
@@ -149,14 +151,15 @@ def inject(
     name, zero = block_name(layer, "hook_resid_pre"), deltas.new_zeros(model.config.d_model)
     held = _scales(model, tokens, layer) if frozen else {}
     rows = []
+    controls = [False] if beside is not None else [False, True]  # of zero dose: skipped, and computed again
     for (number, at), there in zip(places.tolist(), deltas, strict=True):
-        for control, delta in enumerate([zero, zero, *there]):  # two controls of zero dose: skipped, and computed again
+        for delta, always in [*((zero, again) for again in controls), *((one, False) for one in there)]:
             reached = slice(at if model.config.causal else 0, None)
             changes = [
                 Intervention(name, Add(delta), positions=at),
                 *(Intervention(scale, Patch(own[number]), positions=reached) for scale, own in held.items()),
             ]
-            rows.append(Row(changes, number, always=control == 1))
+            rows.append(Row(changes, number, always=always))
     swept = sweep(
         model,
         tokens,
@@ -170,8 +173,10 @@ def inject(
     if model.config.causal:
         check_causal(energies, position, who)
     of_counted = _counted(energies, counted, places)
-    check_controls(of_counted, layer, who)
-    return Injected(tokens, places, counted, sizes, energies[:, 2:], of_counted[:, 1].nansum(-1), parameters)
+    rounding = of_counted[:, 1].nansum(-1) if beside is None else beside.rounding
+    disturbed = len(controls)
+    check_controls(of_counted[:, 0], rounding, of_counted[:, disturbed:], layer, who)
+    return Injected(tokens, places, counted, sizes, energies[:, disturbed:], rounding, parameters)
 
 
 def _asked(clean: Clean, positions: Sequence[int], who: str) -> Int[Tensor, "place 2"]:
@@ -279,9 +284,16 @@ def check_causal(
         raise ResultError(f"{who}: the disturbance reached a position before the injection: causality is violated.")
 
 
-def check_controls(energies: Float[Tensor, "place row layer position"], layer: int, who: str) -> None:
-    """Raise ResultError where a zero dose moved anything, a disturbance vanished, or rounding is a share of it that matters."""
-    skipped, computed, total = energies[:, 0], energies[:, 1].nansum(-1), energies[:, 2:].nansum(-1)
+def check_controls(
+    skipped: Float[Tensor, "place layer position"],
+    computed: Float[Tensor, "place layer"],
+    disturbed: Float[Tensor, "place direction layer position"],
+    layer: int,
+    who: str,
+) -> None:
+    """Raise ResultError where a zero dose moved anything, a disturbance vanished, or rounding is a share of it that matters: energies of
+    the zero dose that the sweep skips, of that computed again, and of the disturbances."""
+    total = disturbed.nansum(-1)
     if bool(skipped.nan_to_num().any()):
         raise ResultError(f"{who}: the zero-dose control moved; the model is not deterministic here.")
     vanished = (total == 0).nonzero()

@@ -1,5 +1,6 @@
 """Finite-time Lyapunov exponents over depth, by QR (Benettin et al. 1980)."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,7 @@ from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
 from interp.generation import left_aligned
-from interp.geometry import seen, seen_directions
+from interp.geometry import basis, seen, seen_directions
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.spectra import qr, singular_values
@@ -54,6 +55,25 @@ def lyapunov(
         InterpError: `k` or a position out of range, or one that is set apart.
         ResultError: the singular values do not converge.
     """
+    return _measured(model, prompts, k, position, seed, bos)
+
+
+@torch.no_grad()
+def exponents_beside(model: Transformer, prompts: Prompt, spectrum: xr.Dataset, *, k: int, seed: int) -> xr.Dataset:
+    """`lyapunov` at the last position, whose singular exponents come from the singular values, all of them, of `jacobian_spectrum` from
+    the embedding to the output there. In a causal model that map is the product of the blocks at that site, which is not made again."""
+    return _measured(model, prompts, k, -1, seed, None, torch.from_numpy(spectrum["singular_value"].to_numpy()))
+
+
+def _measured(
+    model: Transformer,
+    prompts: Prompt,
+    k: int | None,
+    position: int | None,
+    seed: int,
+    bos: bool | None,
+    singular_of: Float[Tensor, "prompt singular"] | None = None,
+) -> xr.Dataset:
     tokens = left_aligned(model.to_tokens(prompts, bos=bos))
     clean = Clean.of(precise(model), tokens)
     clean.check_some_are_left(WHO)
@@ -63,7 +83,9 @@ def lyapunov(
     if not 1 <= k <= most:
         raise InterpError(f"lyapunov: k must be 1 to {most}, the directions of the state; got {k}.")
     found = [
-        _whole_state(clean, prompt, k, seed) if position is None else _on_site(clean, prompt, position, k, seed)
+        _whole_state(clean, prompt, k, seed)
+        if position is None
+        else _on_site(clean, prompt, position, k, seed, None if singular_of is None else singular_of[prompt])
         for prompt in range(len(tokens))
     ]
     growth, singular = zip(*found, strict=True)
@@ -94,19 +116,31 @@ def lyapunov(
 
 
 def _on_site(
-    clean: Clean, prompt: int, position: int, k: int, seed: int
+    clean: Clean, prompt: int, position: int, k: int, seed: int, known: Float[Tensor, " singular"] | None = None
 ) -> tuple[Float[Tensor, "layer mode"], Float[Tensor, " mode"]]:
-    """ln |R_ii| of each block's matrix, and ln s_i / L of their product."""
+    """ln |R_ii| of each block's matrix, and ln s_i / L of their product, whose singular values may be `known`."""
     at = clean.position(prompt, position, WHO)
-    matrices = [linear.dense(at, at).double() for linear in blocks(clean.linearised(prompt))]
-    product = torch.eye(len(matrices[0])).to(matrices[0])
+    maps = blocks(clean.linearised(prompt))
+    rows = basis(clean.model.config, clean.entering[0].double())
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randn(len(rows), k, generator=generator, dtype=torch.float64).to(rows)
+    if known is not None:
+        pushed = [partial(_through, linear.on_site(at, at)[0], rows, linear.stream.dtype) for linear in maps]
+        return _growth(pushed, q), known[:k].log() / len(maps)
+    matrices = [linear.dense(at, at).double() for linear in maps]
+    product = torch.eye(len(rows)).to(rows)
     for matrix in matrices:
         product = matrix @ product
-    generator = torch.Generator().manual_seed(seed)
-    q = torch.randn(len(product), k, generator=generator, dtype=torch.float64).to(product)
     return _growth([partial(_applied, matrix) for matrix in matrices], q), singular_values(
         product, f"{WHO}: the derivative of all blocks"
     )[:k].log() / len(matrices)
+
+
+def _through(
+    forward: Map, rows: Float[Tensor, "seen d_model"], dtype: torch.dtype, vectors: Float[Tensor, "vector seen"]
+) -> Float[Tensor, "vector seen"]:
+    """A map of the stream, on vectors by their shares in each of the orthonormal directions that are seen."""
+    return forward((vectors @ rows).to(dtype)).to(rows) @ rows.mT
 
 
 def _applied(matrix: Float[Tensor, "out size"], vectors: Float[Tensor, "vector size"]) -> Float[Tensor, "vector out"]:
@@ -137,7 +171,7 @@ def _whole_state(
     return _growth([up for up, _ in maps], q.mT), singular.log() / len(maps)
 
 
-def _growth(maps: list[Map], begun: Float[Tensor, "size mode"]) -> Float[Tensor, "layer mode"]:
+def _growth(maps: Sequence[Map], begun: Float[Tensor, "size mode"]) -> Float[Tensor, "layer mode"]:
     q = qr(begun, f"{WHO}: where it begins")[0]
     rows = []
     for forward in maps:

@@ -16,6 +16,7 @@ from analyses.cascade.directions import same_as
 from analyses.cascade.gain import describe_gain
 from analyses.cascade.injection import Injected, check_request, inject
 from analyses.cascade.light_cone import describe_cone
+from analyses.cascade.lyapunov import exponents_beside
 from analyses.plots.together import NULL
 from analyses.report.beside import Read, beside_twins
 from analyses.report.cascade_sentences import precision_read, regions_read, repair_read, verdict_read
@@ -139,10 +140,10 @@ def inside_steps(
     def of_twin(name: str, step: Compute) -> Compute:
         return lambda: kept.part(name, step)
 
-    own = _steps_of(model.config, lambda: model, texts, others, request, answers)
+    own = _steps_of(model.config, lambda: model, texts, others, request, answers, results, "")
     null = {
         f"{name}{NULL}": of_twin(f"{name}{NULL}", step)
-        for name, step in _steps_of(model.config, twin, texts, others, request, answers).items()
+        for name, step in _steps_of(model.config, twin, texts, others, request, answers, results, NULL).items()
     }
     steps = {"gain": own.pop("gain"), f"gain{NULL}": null.pop(f"gain{NULL}")}
     steps["theory"] = of_twin("theory", lambda: predicted(twin(), texts, layer))
@@ -195,15 +196,21 @@ def _steps_of(
     others: Sequence[str],
     request: dict[str, Any],
     answers: dict[str, Any] | None,
+    results: Mapping[str, xr.Dataset],
+    suffix: str,
 ) -> dict[str, Compute]:
-    """How to measure everything of one model, which is made when it is needed; one injection serves four of them."""
+    """How to measure everything of one model, which is made when it is needed; one injection serves four of them, and one spectrum two.
+    What was measured before is in `results` under the step's name and the suffix."""
     is_sum = config.is_sum
     layer, seed, dose = request["layer"], request["seed"], request["dose"]
     most = seen_directions(config)
 
     @cache
     def injected(directions: str = "isotropic", frozen: bool = False) -> Injected:
-        return inject(model(), texts, who="cascade inside", directions=directions, frozen=frozen, **request)
+        base = None if directions == "isotropic" else injected()
+        return inject(
+            model(), texts, who="cascade inside", directions=directions, frozen=frozen, beside=base, **request
+        )
 
     def directions() -> xr.Dataset:
         kinds = QUICK if len(injected().places) > 1 else OF_ONE_PLACE
@@ -216,6 +223,15 @@ def _steps_of(
             return None
         layers = np.unique(np.linspace(0, config.n_layers - 1, BETWEEN).round().astype(int)).tolist()
         return cascade.stable_regions(model(), texts, others or None, layers=layers, seed=seed, max_bytes=2**27)
+
+    def spectrum() -> xr.Dataset:
+        return cascade.jacobian_spectrum(model(), texts, source=(layer, -1), k=None, seed=seed)
+
+    def exponents() -> xr.Dataset:
+        k, found = min(32, most), results.get(f"spectrum{suffix}")
+        if found is not None and config.causal and layer == 0 and found.sizes["singular"] == most:
+            return exponents_beside(model(), texts, found, k=k, seed=seed)
+        return cascade.lyapunov(model(), texts, k=k, seed=seed)
 
     def repair() -> xr.Dataset | None:
         if answers is None or not is_sum:
@@ -232,9 +248,9 @@ def _steps_of(
         "dose": lambda: cascade.dose_response(model(), texts, layer=layer, seed=seed),
         "regions": regions,
         "precision": lambda: cascade.precision(model(), texts, layer=layer, seed=seed, **ROUNDED),
-        "spectrum": lambda: cascade.jacobian_spectrum(model(), texts, source=(layer, -1), k=None, seed=seed),
+        "spectrum": spectrum,
         "participation": lambda: cascade.participation(model(), texts, layer=layer, probes=PROBES if most > WIDE else None, seed=seed),
-        "exponents": lambda: cascade.lyapunov(model(), texts, k=min(32, most), seed=seed),
+        "exponents": exponents,
         "damping": lambda: describe_damping(model(), injected(), injected(frozen=True), seed) if config.norm != "none" else None,
         "repair": repair,
     }  # fmt: skip
