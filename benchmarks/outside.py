@@ -32,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     model = interp.load(asked.model)
     pairs = every_task(asked.prompts, 0, model.tokenizer)
-    results, seconds = Results(), {}
+    results, seconds, console = Results(), {}, Console(width=100)
 
     def timed(name: str, run: object) -> object:
         start = time.perf_counter()
@@ -40,6 +40,7 @@ def main() -> None:
             return run()
         finally:
             seconds[name] = time.perf_counter() - start
+            console.print(f"{name}: {seconds[name]:.1f} s")
 
     steps = outside_steps(
         model, [pair.clean for pair in pairs], Replace([pair.corrupt for pair in pairs]), results,
@@ -54,7 +55,7 @@ def main() -> None:
     for name, took in seconds.items():
         table.add_row(name, f"{took:.1f}")
     table.add_row("all", f"{sum(seconds.values()):.1f}")
-    Console(width=100).print(table, f"peak memory above the weights: {memory:,.0f} MB")
+    console.print(table, f"peak memory above the weights: {memory:,.0f} MB")
 
 
 if __name__ == "__main__":

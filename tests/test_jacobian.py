@@ -220,6 +220,51 @@ def test_exponents_beside_a_spectrum_equal_those_without(norm):
         np.testing.assert_allclose(found[name], whole[name], atol=1e-9)
 
 
+def graded(dtype):
+    """24 blocks, each of which writes twice as much as the one before: singular values over ten orders of magnitude."""
+    model = tiny(config=replace(TINY, norm="rmsnorm", n_layers=24))
+    for layer, block in enumerate(model.blocks):
+        for part in (block.attn.o, block.mlp.output):
+            part.weight.mul_(2.0**layer)
+    return model.to(dtype)
+
+
+def test_values_far_below_the_largest_are_those_of_float64():
+    tokens = random_tokens(1, 5)
+    single, double = (jacobian_spectrum(graded(dtype), tokens) for dtype in (torch.float32, torch.float64))
+    sizes = double["singular_value"][0].to_numpy()
+    assert sizes[-1] < 1e-10 * sizes[0]  # what a float32 chain of all blocks would lose
+    np.testing.assert_allclose(single["singular_value"][0], sizes, rtol=1e-3)
+    found = exponents_beside(graded(torch.float32), tokens, single, k=16, seed=0)["singular_exponent"][0]
+    np.testing.assert_allclose(found, np.log(sizes) / 24, atol=1e-4)
+
+
+def test_the_residual_says_what_rounding_leaves_of_small_values():
+    tokens = random_tokens(1, 5)
+    apart, exact = (
+        jacobian_spectrum(graded(dtype), tokens, source=(0, 2), target=(24, 4)).isel(prompt=0)
+        for dtype in (torch.float32, torch.float64)
+    )
+    wrong = abs(apart["singular_value"] / exact["singular_value"] - 1).to_numpy()
+    assert wrong.max() > 1e-2
+    assert (wrong <= 30 * apart["residual"]).all()
+    assert float(jacobian_spectrum(graded(torch.float32), tokens)["residual"].max()) < 1e-4
+
+
+@pytest.mark.parametrize(("dtype", "left"), [(torch.float32, 14), (torch.float64, 15)])
+def test_a_direction_that_a_norm_takes_away_has_no_exponent(dtype, left):
+    """A layer norm behind each half block takes the mean away, and all but 1e-10 of the direction that it has scaled."""
+    model, tokens = tiny(config=replace(TINY, norm_placement="post")).to(dtype), random_tokens(2, 5)
+    result = lyapunov(model, tokens, k=16)
+    spectrum = jacobian_spectrum(model, tokens)
+    beside = exponents_beside(model, tokens, spectrum, k=16, seed=0)
+    for found in (result, beside):
+        for name, there in (("exponent", left), ("singular_exponent", 14)):
+            assert np.isfinite(found[name][:, :there]).all()
+            assert np.isnan(found[name][:, there:]).all()
+    np.testing.assert_allclose(result["exponent"][:, :left], beside["exponent"][:, :left], atol=1e-3)
+
+
 @pytest.mark.parametrize("k", [1, 7, 20])
 def test_flat_spectra_converge(k):
     """Attention only, before training: singular values from 0.84 to 1.2, close together."""

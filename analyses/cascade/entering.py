@@ -77,7 +77,7 @@ class Clean:
         at = position % length
         if bool(self.apart.mask[prompt, at]):
             left = self.kept[prompt].nonzero()[:, 0].tolist()
-            instead = f"choose one of {left[0]} to {left[-1]}" if left else "give a longer prompt"
+            instead = f"choose another, for example {left[-1]}" if left else "give a longer prompt"
             raise InterpError(
                 f"{who}: position {position} of prompt {prompt} is set apart, since {self.apart.why(prompt, at)}; {instead}."
             )

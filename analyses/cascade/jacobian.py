@@ -9,7 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from analyses.cascade.entering import Clean, precise
-from analyses.cascade.linear import RAREST, Linear, Map, Singular, top_singular
+from analyses.cascade.linear import RAREST, Linear, Map, Singular, on_site_blocks, product, top_singular
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
@@ -48,7 +48,9 @@ def jacobian_spectrum(
     see it (without the mean over the width where layer norms take it away; see `interp.geometry`).
 
     A singular value is the factor by which an infinitely small disturbance in its direction grows. Where the matrix fits into `max_bytes`
-    it is computed whole, one tangent for each direction, and everything here is exact. Else the largest singular values are found by
+    it is computed whole, one tangent for each direction, and everything here is exact, but for rounding: from a position to itself the
+    blocks are multiplied in float64, elsewhere tangents are carried in the model's precision, and values so far below the largest that it
+    loses them mean nothing; their `residual` says so. Else the largest singular values are found by
     iteration, and the sums over all of them that the other numbers need are estimated by random probes of what those leave over.
 
     Args:
@@ -58,7 +60,8 @@ def jacobian_spectrum(
         max_bytes: bound on the memory of the matrix and of the tangents that make it.
 
     Returns:
-        A Dataset by prompt: `singular_value`, `residual` (singular); `right_vector`, `left_vector` (vector, d_model), of the k largest, or
+        A Dataset by prompt: `singular_value`, `residual` (singular), the relative error of each, at least what rounding beside the largest
+        makes of it; `right_vector`, `left_vector` (vector, d_model), of the k largest, or
         of the 10 largest where k is None; `frobenius`;
         `participation`, (sum s^2)^2 / sum s^4, the number of directions that share the growth; `non_normality`,
         |J J^T - J^T J| / |J|^2 in Frobenius norms, 0 where growth adds up from layer to layer as eigenvalues would tell;
@@ -180,13 +183,17 @@ def _numbers(forward: Map, backward: Map, top: Singular, noise: Tensor) -> dict[
 
 def _whole(linear: Linear, at: int, to: int, k: int | None) -> tuple[Singular, dict[str, Tensor]]:
     """Singular values and numbers of the block as a matrix."""
-    matrix = linear.dense(at, to).double()
+    if at == to and linear.run.model.config.causal:  # nothing comes back to a position that it has left
+        matrix, precision = product(on_site_blocks(linear.run, at, linear.start, linear.stop)), torch.float64
+    else:
+        matrix, precision = linear.dense(at, to).double(), linear.stream.dtype
     u, values, vh = svd(matrix, "jacobian_spectrum: the derivative", whole=True)
     count, vectors = (len(values), min(VECTORS, len(values))) if k is None else (k, k)
     rows = basis(linear.run.model.config, matrix)
     residual = (matrix @ vh[:count].mT - u[:, :count] * values[:count]).norm(dim=0) / values[:count].clamp(
         min=RAREST * float(values[0])
     )
+    residual = residual.maximum(torch.finfo(precision).eps * values[0] / values[:count])
     squares, fourths = values.pow(2).sum(), values.pow(4).sum()
     numbers = {
         "frobenius": squares.sqrt(),

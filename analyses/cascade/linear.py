@@ -1,7 +1,8 @@
 """The derivative of the residual stream at one layer by the stream at a lower one, applied to many directions at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Bool, Float
@@ -103,6 +104,18 @@ class Linear:
 def linearised(model: Transformer, tokens: Tensor, start: int, stop: int) -> Linear:
     """At a prompt of token ids [position]."""
     return Linear(Clean.of(model, tokens[None]).linearised(0), start, stop)
+
+
+def on_site_blocks(
+    run: Linearised, position: int, start: int = 0, stop: int | None = None
+) -> Iterator[Float[Tensor, "seen seen"]]:
+    """Each block as a matrix from a position to itself, in float64."""
+    return (linear.dense(position, position).double() for linear in blocks(run, start, stop))
+
+
+def product(matrices: Iterable[Float[Tensor, "seen seen"]]) -> Float[Tensor, "seen seen"]:
+    """Of maps of which the first acts first."""
+    return reduce(lambda whole, matrix: matrix @ whole, matrices)
 
 
 def blocks(run: Linearised, start: int = 0, stop: int | None = None) -> list[Linear]:

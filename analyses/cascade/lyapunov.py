@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.cascade.entering import Clean, precise
-from analyses.cascade.linear import Map, blocks, top_singular
+from analyses.cascade.linear import Map, blocks, on_site_blocks, product, top_singular
 from analyses.intervals import over_prompts
 from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError
@@ -49,7 +49,8 @@ def lyapunov(
 
     Returns:
         A Dataset: `growth` (prompt, layer, mode), ln |R_ii|; `exponent` and `singular_exponent` (prompt, mode), nats per layer,
-        largest first. With several prompts also means, standard errors and intervals.
+        largest first. NaN for a direction that does not go on, as one that a norm behind a block takes away: beyond rounding nothing is
+        left of it to measure. With several prompts also means, standard errors and intervals.
 
     Raises:
         InterpError: `k` or a position out of range, or one that is set apart.
@@ -90,7 +91,7 @@ def _measured(
     ]
     growth, singular = zip(*found, strict=True)
     by_layer = torch.stack(growth).cpu().double()  # [prompt, layer, exponent]
-    exponent = by_layer.mean(1).sort(-1, descending=True).values.numpy()
+    exponent = -np.sort(-by_layer.mean(1).numpy(), axis=-1)  # NaN comes last
     finite = torch.stack(singular).cpu().double().numpy()
     variables: dict[str, Variable] = {
         "growth": (("prompt", "layer", "mode"), by_layer, "ln |R_ii|", "nats"),
@@ -120,20 +121,16 @@ def _on_site(
 ) -> tuple[Float[Tensor, "layer mode"], Float[Tensor, " mode"]]:
     """ln |R_ii| of each block's matrix, and ln s_i / L of their product, whose singular values may be `known`."""
     at = clean.position(prompt, position, WHO)
-    maps = blocks(clean.linearised(prompt))
+    run, precision = clean.linearised(prompt), clean.entering[0].dtype
     rows = basis(clean.model.config, clean.entering[0].double())
     generator = torch.Generator().manual_seed(seed)
     q = torch.randn(len(rows), k, generator=generator, dtype=torch.float64).to(rows)
     if known is not None:
-        pushed = [partial(_through, linear.on_site(at, at)[0], rows, linear.stream.dtype) for linear in maps]
-        return _growth(pushed, q), known[:k].log() / len(maps)
-    matrices = [linear.dense(at, at).double() for linear in maps]
-    product = torch.eye(len(rows)).to(rows)
-    for matrix in matrices:
-        product = matrix @ product
-    return _growth([partial(_applied, matrix) for matrix in matrices], q), singular_values(
-        product, f"{WHO}: the derivative of all blocks"
-    )[:k].log() / len(matrices)
+        pushed = [partial(_through, linear.on_site(at, at)[0], rows, precision) for linear in blocks(run)]
+        return _growth(pushed, q, precision), _logs(known, k, len(pushed))
+    matrices = list(on_site_blocks(run, at))
+    values = singular_values(product(matrices), f"{WHO}: the derivative of all blocks")
+    return _growth([partial(_applied, matrix) for matrix in matrices], q, precision), _logs(values, k, len(matrices))
 
 
 def _through(
@@ -168,13 +165,26 @@ def _whole_state(
     drawn = torch.randn(k, int(kept.sum()), config.d_model, generator=generator, dtype=torch.float64)
     q = seen(config, drawn).flatten(1).to(clean.entering[0])
     singular = top_singular(forward, backward, q[0], k, seed=seed).values
-    return _growth([up for up, _ in maps], q.mT), singular.log() / len(maps)
+    return _growth([up for up, _ in maps], q.mT, q.dtype), singular.log() / len(maps)
 
 
-def _growth(maps: Sequence[Map], begun: Float[Tensor, "size mode"]) -> Float[Tensor, "layer mode"]:
+def _growth(
+    maps: Sequence[Map], begun: Float[Tensor, "size mode"], precision: torch.dtype
+) -> Float[Tensor, "layer mode"]:
+    """ln |R_ii|, NaN for a direction of which a block leaves no more than the rounding of its own precision."""
     q = qr(begun, f"{WHO}: where it begins")[0]
     rows = []
     for forward in maps:
         q, r = qr(forward(q.mT).mT, f"{WHO}: what leaves a block")
-        rows.append(r.diagonal().abs().log())
+        rows.append(_beyond_rounding(r.diagonal().abs(), len(q), precision).log())
     return torch.stack(rows)
+
+
+def _logs(values: Float[Tensor, " singular"], k: int, layers: int) -> Float[Tensor, " mode"]:
+    """ln s_i / L of the k largest, NaN where float64 loses them beside the largest."""
+    return _beyond_rounding(values, len(values), torch.float64)[:k].log() / layers
+
+
+def _beyond_rounding(sizes: Float[Tensor, " mode"], width: int, precision: torch.dtype) -> Float[Tensor, " mode"]:
+    """NaN for those that are no more than rounding beside the largest, as numpy's `matrix_rank` judges it."""
+    return sizes.where(sizes > width * torch.finfo(precision).eps * sizes.max(), torch.nan)

@@ -64,8 +64,8 @@ SHOWN = {
         "was injected, and how what arrives falls off with distance."
     ),
     "ledger": (
-        "The growth of the difference between two prompts, or of an injection where there is one prompt only, split to the last "
-        "digit: each bar is what one attention layer or MLP adds to its logarithm, each cell what one head adds, because it "
+        "The growth of the difference between two prompts, or of an injection where a prompt has no other beside it, split to the "
+        "last digit: each bar is what one attention layer or MLP adds to its logarithm, each cell what one head adds, because it "
         "looks elsewhere, because what it reads has turned, or because the norm scales it otherwise."
     ),
     "directions": "Which kinds of directions grow more than random ones of the same dose.",
@@ -80,7 +80,7 @@ SHOWN = {
         "The same for every place of the stream: of its directions, how many share what reaches the output, and how much of a "
         "random disturbance there arrives."
     ),
-    "exponents": "Growth rates of independent disturbances of the whole stream, layer by layer and over the whole depth.",
+    "exponents": "Growth rates of independent disturbances at the last position, layer by layer and over the whole depth.",
     "damping": "The same injections with the scales of all norms held: the difference is what the norms take away.",
     "repair": "",
 }
