@@ -26,6 +26,7 @@ from .circuits import to_networkx as to_networkx
 from .circuits import write_eap_ig as write_eap_ig
 from .circuits import write_graphml as write_graphml
 from .circuits import write_mib as write_mib
+from .clusters import clustered as clustered
 from .embeddings import embedding_structure as embedding_structure
 from .lenses import compare_lenses as compare_lenses
 from .lenses import component_lens as component_lens

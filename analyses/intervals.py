@@ -1,12 +1,13 @@
-"""Uncertainty over prompts."""
+"""Uncertainty over prompts, or over the clusters of prompts that `analyses.clustered` names."""
 
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from scipy import stats
 
+from analyses.clusters import current_units, sums_by_unit
 from analyses.from_end import side_by_side
 from analyses.results import Variable
 
@@ -21,23 +22,40 @@ LARGEST_DRAW = 2**22
 """Means of resamples that are held at once."""
 
 
-def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "two ..."]:
-    """95 % bootstrap interval of the mean over prompts, for each cell; NaN where a prompt has none, or with too few prompts.
+Groups = Int[np.ndarray, " prompt"] | None
+"""The number of each prompt's cluster; None is each prompt by itself, or the clusters that the `clustered` around names."""
+
+
+def bootstrap_mean(per_prompt: Float[np.ndarray, "prompt ..."], groups: Groups = None) -> Float[np.ndarray, "two ..."]:
+    """95 % bootstrap interval of the mean over prompts, for each cell; NaN where a prompt has none, or with too few prompts or clusters.
+    What is drawn is the cluster, with all its prompts.
 
     Percentiles, taken further out for few prompts so that the interval is as wide as Student's (Hesterberg 2015, arXiv 1411.5279,
     "expanded percentile"): plain ones cover 82 % of the time at 5 prompts and 89 % at 8.
     """
     shape = per_prompt.shape[1:]
-    flat = per_prompt.reshape(len(per_prompt), math.prod(shape))
+    flat, counts = _sums(per_prompt.reshape(len(per_prompt), math.prod(shape)), groups)
     n = len(flat)
     interval = np.full((2, flat.shape[1]), np.nan)
     usable = np.isfinite(flat).all(axis=0)
     if n >= FEWEST_PROMPTS and usable.any():
         places, times = np.flatnonzero(usable), _times_drawn(n)
         for some in np.array_split(places, -(-len(places) * RESAMPLES // LARGEST_DRAW)):
-            means = flat[:, some].T @ times.T / n  # a cell's resamples lie side by side, which orders faster
+            means = (
+                flat[:, some].T @ times.T / (times @ counts)
+            )  # a cell's resamples lie side by side, which orders faster
             interval[:, some] = [_quantile(means, tail(n)), _quantile(means, 1 - tail(n))]
     return interval.reshape(2, *shape)
+
+
+def _sums(
+    per_prompt: Shaped[np.ndarray, "prompt ..."], groups: Groups
+) -> tuple[Float[np.ndarray, "unit ..."], Float[np.ndarray, " unit"]]:
+    """Of the prompts of each unit, and how many these are."""
+    groups = current_units(len(per_prompt)) if groups is None else groups
+    if groups is None:
+        return per_prompt.astype(np.float64), np.ones(len(per_prompt))
+    return sums_by_unit(per_prompt.astype(np.float64), groups), np.bincount(groups).astype(np.float64)
 
 
 def _quantile(values: Float[np.ndarray, "cell resample"], share: float) -> Float[np.ndarray, " cell"]:
@@ -86,16 +104,18 @@ def careful_interval(per_prompt: Float[np.ndarray, "prompt ..."], tails: float =
     return np.stack([mean - below * error, mean + above * error])
 
 
-def share_interval(per_prompt: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "two ..."]:
+def share_interval(per_prompt: Float[np.ndarray, "prompt ..."], groups: Groups = None) -> Float[np.ndarray, "two ..."]:
     """95 % interval of the mean over prompts of shares, 0 to 1, for each cell; NaN where a prompt has none.
 
     Where every prompt has 0 or 1 throughout, it is exact (Clopper and Pearson 1934), with any number of prompts: resampling gives no width
-    at all to 6 right of 6. Of shares between, it is that of `bootstrap_mean`, at either end at least as far out as what few prompts leave
-    open, see `largest_rare`.
+    at all to 6 right of 6. Of shares between, and over clusters, it is that of `bootstrap_mean`, at either end at least as far out as what
+    few prompts or clusters leave open, see `largest_rare`.
     """
-    if not ((per_prompt == 0) | (per_prompt == 1)).all():
-        low, high = bootstrap_mean(per_prompt)
-        return np.stack([np.minimum(low, 1 - largest_rare(1 - per_prompt)), np.maximum(high, largest_rare(per_prompt))])
+    sums, counts = _sums(per_prompt, groups)
+    if len(sums) < len(per_prompt) or not ((per_prompt == 0) | (per_prompt == 1)).all():
+        low, high = bootstrap_mean(per_prompt, groups)
+        shares = sums / counts.reshape(-1, *[1] * (sums.ndim - 1))
+        return np.stack([np.minimum(low, 1 - largest_rare(1 - shares)), np.maximum(high, largest_rare(shares))])
     n, hits = len(per_prompt), per_prompt.sum(axis=0)
     tails = stats.beta.ppf(0.025, hits, n - hits + 1), stats.beta.ppf(0.975, hits + 1, n - hits)  # NaN at their ends
     return np.stack([np.where(hits == 0, 0.0, tails[0]), np.where(hits == n, 1.0, tails[1])])
@@ -125,17 +145,25 @@ def resampled(
     by_prompt: Float[np.ndarray, "prompt ..."], statistic: Callable[[np.ndarray], float | np.ndarray]
 ) -> Float[np.ndarray, "two ..."]:
     """95 % bootstrap interval over prompts of a statistic that is no mean of theirs, by percentiles as in `bootstrap_mean`; NaN with too
-    few prompts, and where the statistic does not exist in more than one resample of twenty.
+    few prompts or clusters, and where the statistic does not exist in more than one resample of twenty.
 
     Args:
-        statistic: of values of some prompts, drawn with replacement, [prompt, ...].
+        statistic: of values of some prompts, drawn with replacement, [prompt, ...]; of a cluster all or none are drawn.
     """
-    n = len(by_prompt)
+    units = current_units(len(by_prompt))
+    units = np.arange(len(by_prompt)) if units is None else units
+    members = [np.flatnonzero(units == unit) for unit in np.unique(units)]
+    n = len(members)
     shape = np.shape(statistic(by_prompt))
     if n < FEWEST_PROMPTS:
         return np.full((2, *shape), np.nan)
     rng = np.random.default_rng(0)
-    drawn = np.stack([np.asarray(statistic(by_prompt[rng.integers(0, n, n)]), float) for _ in range(RESAMPLES // 2)])
+    drawn = np.stack(
+        [
+            np.asarray(statistic(by_prompt[np.concatenate([members[at] for at in rng.integers(0, n, n)])]), float)
+            for _ in range(RESAMPLES // 2)
+        ]
+    )
     there = np.isfinite(drawn)
     usable = there.mean(0) >= LEAST_USABLE
     bounds = np.full((2, *shape), np.nan)
@@ -146,8 +174,9 @@ def resampled(
 def ratio_interval(
     above: Shaped[np.ndarray, " prompt"], below: Shaped[np.ndarray, " prompt"]
 ) -> Float[np.ndarray, " two"]:
-    """95 % interval of sum(above) / sum(below) over prompts, Student's about the linearised ratio (Cochran 1977, section 6.4); NaN with
-    too few prompts. For a skewed ratio it covers better than resampling does."""
+    """95 % interval of sum(above) / sum(below) over prompts or clusters, Student's about the linearised ratio (Cochran 1977, section 6.4);
+    NaN with too few of them. For a skewed ratio it covers better than resampling does."""
+    (above, _), (below, _) = (_sums(values, None) for values in (above, below))
     n, total = len(above), float(below.sum())
     if n < FEWEST_PROMPTS or total == 0:
         return np.full(2, np.nan)
@@ -185,24 +214,38 @@ def over_prompts(
             raise ValueError(f"over_prompts: {name} is by position, so the prompts' lengths are needed.")
         dims, values = side_by_side(values, dims, lengths)
     values = values.astype(np.float64)
-    over = "prompts"
+    over, groups = "prompts", current_units(len(values))
     if kept is not None and not kept.all():
         over = f"{int(kept.sum())} of {len(kept)} prompts"
-        values = values[kept]
+        values, groups = values[kept], None if groups is None else np.unique(groups[kept], return_inverse=True)[1]
     nothing = np.full(values.shape[1:], np.nan)
     with np.errstate(invalid="ignore"):  # of infinities there is a mean, but no spread
-        spread = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else nothing
         mean = values.mean(axis=0) if len(values) else nothing
+        spread = _standard_error(values, groups) if len(values) > 1 else nothing
+    spread_over = over if groups is None else f"{len(set(groups))} clusters of {over}"
     return {
         f"{name}_mean": (dims, mean, f"mean over {over}: {long_name}", units),
-        f"{name}_standard_error": (dims, spread, f"standard error over {over}: {long_name}", units),
+        f"{name}_standard_error": (dims, spread, f"standard error over {spread_over}: {long_name}", units),
         f"{name}_interval": (
             ("bound", *dims),
-            share_interval(values) if share else bootstrap_mean(values),
-            f"95 % interval over {over}: {long_name}",
+            share_interval(values, groups) if share else bootstrap_mean(values, groups),
+            f"95 % interval over {spread_over}: {long_name}",
             units,
         ),
     }
+
+
+def _standard_error(
+    values: Float[np.ndarray, "prompt ..."], groups: Int[np.ndarray, " prompt"] | None
+) -> Float[np.ndarray, "..."]:
+    """Of the mean over prompts, from how the sums of clusters scatter about what the mean says of so many prompts."""
+    sums, counts = _sums(values, groups)
+    apart = sums - counts.reshape(-1, *[1] * (sums.ndim - 1)) * values.mean(axis=0)
+    n = len(sums)
+    if n < 2:
+        return np.full(values.shape[1:], np.nan)
+    error: np.ndarray = np.sqrt(n / (n - 1) * (apart**2).sum(axis=0)) / len(values)
+    return error
 
 
 def wilson(hits: int, tries: int) -> Float[np.ndarray, " two"]:

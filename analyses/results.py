@@ -16,6 +16,7 @@ import xarray as xr
 from jaxtyping import Int
 from torch import Tensor
 
+from analyses.clusters import named_units
 from analyses.netcdf import read_netcdf
 from analyses.schema import check_schema
 from interp.errors import ResultError, TokenError
@@ -53,6 +54,8 @@ def make(
         name: (dims, array(values), {"long_name": long, "units": units})
         for name, (dims, values, long, units) in variables.items()
     }
+    clusters = named_units(max(map(len, prompts.values()), default=0))
+    parameters = dict(parameters) if clusters is None else {**parameters, "clusters": clusters}
     tokenizer = model.tokenizer
     attrs = {
         "kind": kind,
@@ -63,7 +66,7 @@ def make(
         "weight_hash": model.weight_hash(),
         "tokenizer_hash": tokenizer.hash() if tokenizer else "",
         "prompts": json.dumps({role: _rows(model, tokens) for role, tokens in prompts.items()}),
-        "parameters": as_json(dict(parameters)),
+        "parameters": as_json(parameters),
         "seed": as_json(seed),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),

@@ -230,3 +230,11 @@ def test_verdicts_that_cannot_be(pair):
         internal_verdict(pair[0], null=gain(random_twin(tiny()), random_tokens(6, 5, seed=1), n_directions=1))
     with pytest.raises(ResultError, match="other prompts or layers"):
         internal_verdict(pair[0], null=gain(random_twin(tiny()), random_tokens(6, 5), n_directions=1, layer=1))
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_gain_that_is_no_number_is_named(value):
+    measured = gain(tiny(), random_tokens(4, 6))
+    measured["log_relative_gain"].values[2, 3] = value
+    with pytest.raises(ResultError, match="of prompt 2 at layer 3 is no finite number"):
+        internal_verdict(measured)

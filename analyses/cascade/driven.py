@@ -1,6 +1,5 @@
 """Driven or self-sustained: does later damage come of the beginning, which goes on striking, or of earlier damage?"""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from analyses.cascade.feedback import feedback
 from analyses.cascade.reproduction import reproduction
 from analyses.cascade.survival import forced
 from analyses.cascade.temperature import repeats
-from analyses.clusters import by_unit, check_clusters, units_of
+from analyses.clusters import Labels, by_unit, check_clusters, units_for
 from analyses.intervals import over_prompts, ratio_interval, share_interval
 from analyses.results import Variable, make
 from interp.errors import InterpError, ResultError
@@ -47,7 +46,7 @@ def driven(
     sources: int = 8,
     horizon: int = HORIZON,
     temperature: float = 1.0,
-    clusters: Sequence[Any] | None = None,
+    clusters: Labels | None = None,
     seed: int = 0,
     bos: bool | None = None,
     max_bytes: int = MAX_BYTES,
@@ -84,11 +83,11 @@ def driven(
     """
     if not temperature > 0:
         raise InterpError(f"{WHO}: the temperature must be positive; greedy texts have no probabilities to compare.")
+    check_clusters(clusters, len(model.to_tokens(prompts, bos=bos)), WHO)
     run = couple(
         model, prompts, disturbance, seeds=seeds, steps=steps, temperature=temperature, seed=seed, bos=bos,
         max_bytes=max_bytes, progress=progress, folder=folder,
     )  # fmt: skip
-    check_clusters(clusters, len(run.clean), WHO)
     influence = reproduction(
         model, run.clean, sources=sources, horizon=horizon, temperature=temperature, seed=seed, max_bytes=max_bytes,
         progress=progress,
@@ -100,7 +99,7 @@ def describe_driven(
     model: Transformer,
     run: Coupled,
     influence: xr.Dataset,
-    clusters: Sequence[Any] | None = None,
+    clusters: Labels | None = None,
     *,
     along: tuple[np.ndarray, np.ndarray] | None = None,
     max_bytes: int = MAX_BYTES,
@@ -114,7 +113,7 @@ def describe_driven(
     h = (along or forced(model, run, max_bytes))[1]
     source = -np.log1p(-np.minimum(h, LARGEST_H))
     damage = run.alignment[0].astype(float)
-    units = units_of(clusters, len(damage))
+    units = units_for(clusters, len(damage), WHO)
     each = ("prompt", "seed", "time")
     variables: dict[str, Variable] = {
         "damage": (each, run.alignment[0], "damage after alignment", "1"),
@@ -147,7 +146,7 @@ def describe_driven(
     return make(
         "cascade_driven", variables, coords | {"cluster": ("prompt", units)},
         model=model, prompts={"clean": run.clean, "disturbed": run.other},
-        parameters=run.parameters | {"reproduction": _about(influence), "clustered": clusters is not None}, seed=run.seed,
+        parameters=run.parameters | {"reproduction": _about(influence), "clustered": len(set(units)) < len(units)}, seed=run.seed,
     )  # fmt: skip
 
 

@@ -1,13 +1,13 @@
 """Piano string or pile? The internal half of the verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from analyses.clusters import by_unit, check_clusters, units_of
+from analyses.clusters import Labels, by_unit, units_for
 from analyses.intervals import careful_interval
 from interp.errors import ResultError
 
@@ -46,7 +46,7 @@ Curves = Mapping[str, Float[np.ndarray, "prompt layer"]]
 
 
 def internal_verdict(
-    result: xr.Dataset, *, null: xr.Dataset | None = None, clusters: Sequence[Any] | None = None
+    result: xr.Dataset, *, null: xr.Dataset | None = None, clusters: Labels | None = None
 ) -> xr.Dataset:
     """Whether a disturbance inside the model dies away or grows relative to the stream it sits in, and what of that training has made.
 
@@ -85,10 +85,10 @@ def internal_verdict(
     layers = result["layer"].to_numpy()
     margin = MARGIN / (len(layers) - 1)
     every = np.stack([[one[reach] for reach in REACHES] for one in curves.values()])  # [subject, reach, prompt, layer]
+    _check_finite(every, curves, layers)
     slope = np.stack([_slopes(every[..., first:], layers[first:]) for first in (0, 1)], axis=2)
     prompts = every.shape[2]
-    check_clusters(clusters, prompts, "internal_verdict")
-    units = units_of(clusters, prompts)
+    units = units_for(clusters, prompts, "internal_verdict")
     slopes, output, growth = (  # [unit, subject, reach, ...]
         by_unit(np.moveaxis(one, axis, 0), units)
         for one, axis in ((slope, -1), (every[..., -1], -1), (np.diff(every, axis=-1), 2))
@@ -96,14 +96,26 @@ def internal_verdict(
     there, per_layer = ("subject", "reach", "start"), "nats per layer"
     variables: dict[str, Any] = {
         "slope": ((*there, "prompt"), slope, _said("slope of ln Gamma", per_layer)),
-        "slope_mean": (there, slopes.mean(0), _said("mean slope of ln Gamma", per_layer)),
-        "slope_interval": (("bound", *there), careful_interval(slopes), _said("95 % interval over prompts", per_layer)),
+        "slope_mean": (
+            there,
+            slopes.mean(0),
+            _said("mean over prompts, or clusters, of the slope of ln Gamma", per_layer),
+        ),
+        "slope_interval": (
+            ("bound", *there),
+            careful_interval(slopes),
+            _said("95 % interval over prompts, or clusters", per_layer),
+        ),
         "output": (("subject", "reach", "prompt"), every[..., -1], _said("ln Gamma at the output", "nats")),
-        "output_mean": (("subject", "reach"), output.mean(0), _said("mean ln Gamma at the output", "nats")),
+        "output_mean": (
+            ("subject", "reach"),
+            output.mean(0),
+            _said("mean over prompts, or clusters, of ln Gamma at the output", "nats"),
+        ),
         "output_interval": (
             ("bound", "subject", "reach"),
             careful_interval(output),
-            _said("95 % interval over prompts", "nats"),
+            _said("95 % interval over prompts, or clusters", "nats"),
         ),
         "growth": (
             ("subject", "reach", "block"),
@@ -113,7 +125,7 @@ def internal_verdict(
         "growth_interval": (
             ("bound", "subject", "reach", "block"),
             careful_interval(growth),
-            _said("95 % interval over prompts", "nats"),
+            _said("95 % interval over prompts, or clusters", "nats"),
         ),
         "margin": ((), margin, _said("slope that counts as none", per_layer)),
         "prompts": ((), prompts, _said("prompts", "1")),
@@ -132,9 +144,23 @@ def internal_verdict(
             "start": list(STARTS),
             "block": layers[:-1],
             "bound": ["lower", "upper"],
+            "cluster": ("prompt", units),
         },
         attrs={**result.attrs, "kind": "internal_verdict"},
     )
+
+
+def _check_finite(
+    every: Float[np.ndarray, "subject reach prompt layer"], curves: Mapping[str, Any], layers: Int[np.ndarray, " layer"]
+) -> None:
+    """Raise ResultError where a gain is no number."""
+    lacking = np.argwhere(~np.isfinite(every))
+    if len(lacking):
+        subject, reach, prompt, layer = lacking[0]
+        raise ResultError(
+            f"internal_verdict: ln Gamma {list(REACHES)[reach]} of prompt {prompt} at layer {layers[layer]} is no finite number "
+            f"({list(curves)[subject]}), so it has no slope. Leave that prompt out, or measure its gain again."
+        )
 
 
 def agreed(slopes: Mapping[str, Float[np.ndarray, " prompt"]], margin: float) -> tuple[str, str]:

@@ -35,7 +35,7 @@ def cascade() -> None:
 @cascade_app.command()
 def inside(
     prompt: Annotated[list[str] | None, typer.Argument(help="One text, or several for intervals and a verdict. Default: a task's.")] = None,
-    task: Annotated[str | None, typer.Option(help="The task whose prompts are taken where none is given. Default: ioi.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task whose prompts are taken where none is given. Default: all in turn.")] = None,
     dose: Annotated[float, typer.Option(help="Size of the disturbance relative to the stream.")] = 1e-2,
     layer: Annotated[int, typer.Option(help="Where to inject.")] = 0,
     directions: Annotated[int, typer.Option(help="Random directions at each position.", min=1)] = 8,
@@ -55,6 +55,7 @@ def inside(
     from analyses.report.inside import SLOW, check_inside, figures, inside_shelf, inside_steps
     from analyses.report.steps import Results, check_any, run_steps
     from interp import load
+    from interp.zoo import every_task
     from interp.zoo import task as task_of
 
     if prompt:
@@ -62,9 +63,9 @@ def inside(
     force = force or goes_on(asked, out, save)
     free(out, force=force)
     free_folder(save, force=force)
-    chosen = None if prompt else task_of(task or "ioi")
+    drawn = every_task if task is None else task_of(task).sample
     loaded = load(model)
-    pairs = [] if chosen is None else chosen.sample(12, seed, loaded.tokenizer)
+    pairs = [] if prompt else drawn(12, seed, loaded.tokenizer)
     texts = list(prompt) if prompt else [pair.clean for pair in pairs]
     check_inside(loaded, texts, dose=dose, layer=layer, n_directions=directions)
     answers = {"answer": [pair.answer for pair in pairs], "wrong": [pair.wrong for pair in pairs]} if pairs else None
@@ -72,7 +73,7 @@ def inside(
     request: dict[str, Any] = {"dose": dose, "layer": layer, "n_directions": directions, "seed": seed}
     results = Results()
     with parts_of(out) as parts:
-        shelf = inside_shelf(parts, loaded, texts, others, answers=answers, **request)
+        shelf = inside_shelf(parts, loaded, texts, others, answers=answers, clusters=clusters, **request)
         steps = inside_steps(
             loaded,
             texts,

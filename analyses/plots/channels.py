@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from analyses.clusters import units_of_result
 from analyses.intervals import bootstrap_mean
 from analyses.plots.bands import band, whiskers
 from analyses.plots.kinds import draws
@@ -28,7 +29,7 @@ def plot_channels(result: xr.Dataset) -> go.Figure:
     times, curves = result["time"].to_numpy(), result["h"].mean(("prompt", "seed"))
     each = result["h"].mean("seed").transpose("cell", "prompt", "time")
     for (cell, said), color in zip(OPEN.items(), LINES, strict=False):
-        if np.isfinite(bounds := bootstrap_mean(each.sel(cell=cell).to_numpy())).all():
+        if np.isfinite(bounds := bootstrap_mean(each.sel(cell=cell).to_numpy(), units_of_result(result))).all():
             fig.add_trace(band(times, bounds, color), row=1, col=1)
         fig.add_scatter(
             x=times, y=curves.sel(cell=cell).to_numpy(), mode="lines", name=said, line={"color": color, "width": 2},

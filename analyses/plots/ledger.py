@@ -7,6 +7,7 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from analyses.averaged import prompts_in
+from analyses.clusters import units_of_result
 from analyses.intervals import bootstrap_mean
 from analyses.plots.bands import whiskers
 from analyses.plots.grid import chosen_prompt, reach_of
@@ -45,7 +46,9 @@ def plot_ledger(result: xr.Dataset, *, prompt: int | None = None) -> go.Figure:
     layers = result["layer"].to_numpy()
     heads, mlp = one["head_entry"].to_numpy(), one["mlp_entry"].to_numpy()
     steps = np.stack([heads.sum(1) + one["bias_entry"].to_numpy(), mlp], axis=1).ravel()
-    error = None if number is not None else whiskers(steps, bootstrap_mean(_each(result)), FAINT)
+    error = (
+        None if number is not None else whiskers(steps, bootstrap_mean(_each(result), units_of_result(result)), FAINT)
+    )
     panels = [panel for panel in PANELS if panel[0] in result["part"]]
     names = [f"{layer}.{half}" for layer in layers for half in ("attn", "mlp")]
     columns = 1 + len(panels)

@@ -5,6 +5,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.averaged import prompts_in
+from analyses.clusters import units_of_result
 from analyses.intervals import bootstrap_mean
 from analyses.plots.bands import band, interval, whiskers
 from analyses.plots.grid import chosen_prompt
@@ -71,7 +72,7 @@ def _draw_written(fig: go.Figure, some: xr.Dataset, steps: list[str]) -> None:
     """Bars of what attention and MLPs write: of each prompt the mean over the positions that are not set apart, and the mean of these."""
     for column, (name, said) in enumerate((("written_norm", "norm %{y:.2f}"), ("norm_change", "%{y:+.2f}")), start=1):
         each = some[name].astype(float).where(some["set_apart"] == 0).mean("position").transpose("prompt", "step")
-        values, bounds = each.mean("prompt").to_numpy(), bootstrap_mean(each.to_numpy())
+        values, bounds = each.mean("prompt").to_numpy(), bootstrap_mean(each.to_numpy(), units_of_result(some))
         for half, title, color in HALVES:
             chosen = [at for at, step in enumerate(steps) if step.endswith(half)]
             if not chosen:

@@ -4,6 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from analyses.clusters import units_of_result
 from analyses.intervals import bootstrap_mean
 from analyses.plots.bands import band
 from analyses.plots.kinds import draws
@@ -58,7 +59,9 @@ def plot_lyapunov(result: xr.Dataset) -> go.Figure:
         ("exponent", "by QR, layer by layer", LINES[0]),
         ("singular_exponent", "ln s / L, whole depth", LINES[1]),
     ):
-        if np.isfinite(bounds := bootstrap_mean(result[name].transpose("prompt", "mode").to_numpy())).all():
+        if np.isfinite(
+            bounds := bootstrap_mean(result[name].transpose("prompt", "mode").to_numpy(), units_of_result(result))
+        ).all():
             fig.add_trace(band(result["mode"].to_numpy() + 1, bounds, color))
         fig.add_scatter(
             x=result["mode"].to_numpy() + 1, y=result[name].mean("prompt").to_numpy(), mode="lines+markers", name=said,

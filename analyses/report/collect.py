@@ -60,7 +60,7 @@ def collect(
         answer, wrong: single tokens; default, the model's top prediction after the clean and the corrupt prompt. Without a corrupt prompt
             they are followed through the layers and attributed; nothing is patched.
         outside: prompts and a disturbance, whose cascade outside is measured too; it takes a minute or more.
-        clusters: of those prompts, see `analyses.cascade.driven`.
+        clusters: of those prompts, over which intervals are; see `analyses.clustered`.
         circuit: every edge is patched too, which needs a corrupt prompt and takes minutes on a large model.
         folder: where finished parts are kept; a run of the same request that was stopped, or of which a step failed, goes on from there.
         seed: of the injected directions, and of the random-init twin.

@@ -17,12 +17,13 @@ from analyses.cascade.gain import describe_gain
 from analyses.cascade.injection import Injected, check_request, inject
 from analyses.cascade.light_cone import describe_cone
 from analyses.cascade.lyapunov import exponents_beside
+from analyses.clusters import units_of
 from analyses.plots.together import NULL
 from analyses.report.beside import Read, beside_twins
 from analyses.report.cascade_sentences import precision_read, regions_read, repair_read, verdict_read
 from analyses.report.section import Shown
 from analyses.report.shelf import Shelf, parts_shelf, twins_shelf
-from analyses.report.steps import Compute, Step
+from analyses.report.steps import Compute, Step, within_clusters
 from analyses.set_apart import begins_with_bos
 from interp.config import ModelConfig
 from interp.errors import ConfigError, InterpError
@@ -126,12 +127,12 @@ def inside_steps(
             the ledger follows an injection, and the way goes to the next text, if there is one.
         results: where the earlier steps' results will be.
         answers: `answer` and perhaps `wrong`, after which self-repair is measured; without them it is not.
-        clusters: of the texts, see `internal_verdict`.
+        clusters: of the texts, over which intervals are; see `analyses.clustered`.
         shelf: where finished results of the model itself are kept.
         leave: names of results that are not wanted.
     """
     request: dict[str, Any] = {"dose": dose, "layer": layer, "n_directions": n_directions, "seed": seed}
-    kept = twins_shelf(model, _asked(model, texts, others, answers, request), otherwise=shelf)
+    kept = twins_shelf(model, _asked(model, texts, others, answers, request, clusters), otherwise=shelf)
 
     @cache
     def twin() -> Transformer:
@@ -147,14 +148,15 @@ def inside_steps(
     }
     steps = {"gain": own.pop("gain"), f"gain{NULL}": null.pop(f"gain{NULL}")}
     steps["theory"] = of_twin("theory", lambda: predicted(twin(), texts, layer))
-    steps["verdict"] = lambda: cascade.internal_verdict(results["gain"], null=results[f"gain{NULL}"], clusters=clusters)
+    steps["verdict"] = lambda: cascade.internal_verdict(results["gain"], null=results[f"gain{NULL}"])
     for name, step in own.items():
         steps |= {name: step, f"{name}{NULL}": null[f"{name}{NULL}"]}
-    return [
-        (name, step if shelf is None or is_of_twin(name) or name == "verdict" else partial(shelf.part, name, step))
+    kept_here = {
+        name: step if shelf is None or is_of_twin(name) or name == "verdict" else partial(shelf.part, name, step)
         for name, step in steps.items()
         if name.removesuffix(NULL) not in leave
-    ]
+    }
+    return [(name, within_clusters(clusters, step)) for name, step in kept_here.items()]
 
 
 def is_of_twin(name: str) -> bool:
@@ -168,12 +170,14 @@ def _asked(
     others: Sequence[str],
     answers: dict[str, Any] | None,
     request: Mapping[str, Any],
+    clusters: Sequence[Any] | None,
 ) -> dict[str, Any]:
     """All that shapes the numbers besides the model, as JSON values."""
+    units = None if clusters is None else units_of(clusters, len(texts), "cascade inside").tolist()
     ids = {
         role: model.to_tokens(those).tolist() if those else [] for role, those in (("texts", texts), ("others", others))
     }
-    return {"what": "cascade inside", **ids, "answers": answers, **request}
+    return {"what": "cascade inside", **ids, "answers": answers, "clusters": units, **request}
 
 
 def inside_shelf(
@@ -183,10 +187,11 @@ def inside_shelf(
     others: Sequence[str],
     *,
     answers: dict[str, Any] | None = None,
+    clusters: Sequence[Any] | None = None,
     **request: Any,
 ) -> Shelf:
     """Where the finished parts of `interp cascade inside` are kept; the arguments are those of `inside_steps`."""
-    return parts_shelf(folder, model, _asked(model, texts, others, answers, request))
+    return parts_shelf(folder, model, _asked(model, texts, others, answers, request, clusters))
 
 
 def _steps_of(

@@ -15,13 +15,14 @@ from analyses.cascade.disturbances import Disturbance, Nudge, Replace, Unrelated
 from analyses.cascade.driven import describe_driven
 from analyses.cascade.external import SHORTEST
 from analyses.cascade.survival import describe_survival, forced
+from analyses.clusters import units_of
 from analyses.plots.together import NULL
 from analyses.report.beside import Read, beside_twins
 from analyses.report.cascade_sentences import commitment_read, rasters_read, wavefront_read
 from analyses.report.inside import check_inside
 from analyses.report.section import Shown
 from analyses.report.shelf import Shelf, parts_shelf, twins_shelf
-from analyses.report.steps import Compute, Step
+from analyses.report.steps import Compute, Step, within_clusters
 from interp.errors import InterpError
 from interp.generation import Sampling, check_room, left_aligned
 from interp.model import Transformer
@@ -114,7 +115,7 @@ def outside_steps(
 
     Args:
         results: where the earlier steps' results will be.
-        clusters: of the texts, see `analyses.cascade.driven`.
+        clusters: of the texts, over which intervals are; see `analyses.clustered`.
         folder: where finished parts are kept.
     """
     request: dict[str, Any] = {"seeds": seeds, "steps": steps, "temperature": temperature, "seed": seed}
@@ -140,7 +141,7 @@ def outside_steps(
         if greedy:
             return None
         results["coupled"]
-        return describe_driven(model, run(), results["reproduction"], clusters, along=along())
+        return describe_driven(model, run(), results["reproduction"], along=along())
 
     @cache
     def alike() -> Disturbance:
@@ -194,15 +195,16 @@ def outside_steps(
         if greedy:
             return None
         gain = cascade.gain(model, texts, seed=seed)
-        inside = cascade.internal_verdict(gain, clusters=clusters)
+        inside = cascade.internal_verdict(gain)
         return cascade.joined_verdict(inside, results["external"], gain=gain, coupled=results["coupled"])
 
     greedy = temperature == 0
     lengths = [steps // 4, steps // 2, steps]
     nudge = disturbance if isinstance(disturbance, Nudge) else Nudge(dose=0.5)
     horizon = min(HORIZON, steps // 2)
-    kept = twins_shelf(model, outside_asked(model, texts, disturbance, **request))
-    return [
+    units = None if clusters is None else units_of(clusters, len(texts), WHO).tolist()
+    kept = twins_shelf(model, outside_asked(model, texts, disturbance, **request, clusters=units))
+    stages: list[Step] = [
         ("wavefront", wavefront),
         ("coupled", lambda: describe_coupled(model, run())),
         ("reproduction", reproduction),
@@ -223,6 +225,7 @@ def outside_steps(
             ),
         ),
     ]  # fmt: skip
+    return [(name, within_clusters(clusters, stage)) for name, stage in stages]
 
 
 def outside_asked(model: Transformer, texts: Sequence[str], disturbance: Disturbance, **request: Any) -> dict[str, Any]:

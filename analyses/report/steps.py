@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import xarray as xr
 from rich.markup import escape
 from rich.table import Table
 
+from analyses.clusters import clustered
 from interp.errors import InterpError
 from interp.progress import progress_bar
 
@@ -113,6 +114,16 @@ def run_steps(
                 if result is not None:
                     results[name] = result
             bar.advance(task, costs.get(name, 1.0))
+
+
+def within_clusters(clusters: Sequence[Any] | None, step: Compute) -> Compute:
+    """A step whose intervals are over clusters of prompts, see `analyses.clustered`."""
+
+    def run() -> xr.Dataset | None:
+        with clustered(clusters):
+            return step()
+
+    return run
 
 
 def reason(error: Exception) -> str:
