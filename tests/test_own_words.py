@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as Backend
 import analyses
 from analyses.lenses import OwnWords, compare_lenses, load_lens, own_words, train_tuned_lens, tuning, writing
 from analyses.lenses.compared import LOGIT, TUNED, compared_cells, compared_names, compared_table
+from analyses.lenses.overlap import overlapping
 from analyses.report.lens import EXAMINED, held_out_rows
 from interp.errors import CheckpointError, ConfigError, InterpError, ResultError, TokenError
 from interp.tokenizer import Tokenizer
@@ -270,6 +271,43 @@ def test_rows_to_measure_on_are_spread_over_a_text(smalltown):
     assert torch.equal(chosen[-1], every[(EXAMINED - 1) * len(every) // EXAMINED])
     with pytest.raises(TokenError, match=r"rows of 16 tokens to measure on; 6 are the least"):
         held_out_rows(smalltown, "Mary gave John a drink. " * 5, 16)
+
+
+def test_rows_that_share_text_are_found_also_where_they_are_cut_elsewhere():
+    """Against a search by hand, in a text cut at three places, beside one that shares runs just too short."""
+    text = random_tokens(1, 640, vocab=50_000)[0]
+    trained = text[:320].reshape(20, 16)
+    for shift in (0, 5, 8):
+        rows = text[shift : shift + 608].reshape(38, 16)
+        runs = {tuple(row[at : at + 8].tolist()) for row in trained for at in range(9)}
+        expected = [any(tuple(row[at : at + 8].tolist()) in runs for at in range(9)) for row in rows]
+        assert overlapping(rows, trained).tolist() == expected
+        assert sum(expected) >= 19
+    short = random_tokens(1, 16, seed=5, vocab=50_000)
+    short[0, :7] = trained[3, 2:9]
+    assert not overlapping(short, trained).any()
+    short[0, :8] = trained[3, 2:10]
+    assert overlapping(short, trained).all()
+
+
+def test_measured_on_what_was_trained_on_is_refused_before_the_training(
+    monkeypatch, capsys, tmp_path, small_checkpoint
+):
+    text = tmp_path / "text.txt"
+    text.write_text("Mary and John went to the store. Then Rose gave a book to Peter. " * 40)
+    words = ["train-lens", text, "--evaluate", text, "--length", 16, "--steps", 2, "--model", small_checkpoint]
+    status, _, err = run(monkeypatch, capsys, *words, "--out", tmp_path / "lens")
+    assert status == 1
+    assert "32 of 32 rows to measure on hold text that the lens is trained on" in " ".join(err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_words_that_repeat_themselves_measure_nothing(command):
+    """So cold that every row is the same one."""
+    status, out, err = command("--temperature", 1e-9)
+    assert status == 1
+    assert "rows to measure on hold text that the lens is trained on" in " ".join(err.split())
+    assert "Lens: " in out
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from survey_data import pairs, same_tables, written
 
 import analyses
 import interp
+from analyses.survey import engines
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -117,6 +120,30 @@ def test_a_cluster_that_cannot_be_reached(tmp_path, small_checkpoint):
     process = started(small_checkpoint, place, tmp_path / "s", "127.0.0.1:9")
     assert process.wait(120) != 0
     assert "the Ray cluster '127.0.0.1:9' cannot be reached" in said(tmp_path)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 404 Not Found\r\n\r\n", None])
+def test_what_is_no_cluster_is_told_at_once(monkeypatch, answer):
+    """Something else listens there: it says nothing, something else, or closes."""
+    monkeypatch.setattr(engines, "REACHED_WITHIN", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answered():
+            with server.accept()[0] as caller:
+                if answer is None:
+                    return
+                caller.sendall(answer)
+                done.wait(5)
+
+        done = threading.Event()
+        thread = threading.Thread(target=answered)
+        thread.start()
+        try:
+            with pytest.raises(OSError, match="what listens there is no Ray cluster"):
+                engines._listens(f"127.0.0.1:{server.getsockname()[1]}")
+        finally:
+            done.set()
+            thread.join()
 
 
 @pytest.mark.slow

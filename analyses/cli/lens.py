@@ -68,14 +68,14 @@ def train_lens(
     """Train a tuned lens. Killed, the same command goes on from the last validation, and from the last batch of its own words.
 
     With --own-words both lenses are measured on 32 rows more that the model writes afterwards; with --evaluate, on up to 32 rows of that
-    text, spread over it. The rows that chose the best translators are in neither.
+    text, spread over it. Rows that hold a run of tokens that was trained on, or that chose the best translators, are left out.
     """
     import analyses
     from analyses.activations import SUFFIX
-    from analyses.lenses.tuning import check_training, text_of
+    from analyses.lenses.tuning import check_training, text_of, training_rows
     from analyses.lenses.writing import check_own_words
-    from analyses.report.lens import EXAMINED, held_out_rows
-    from analyses.report.tables import lens_comparison, lens_training
+    from analyses.report.lens import EXAMINED, held_out_rows, unseen_rows
+    from analyses.report.tables import lens_training
     from interp import load
 
     if own_words == (source is not None):
@@ -103,6 +103,8 @@ def train_lens(
         material = analyses.own_words(
             loaded, rows=count, length=length, temperature=warmth, seed=seed, keep=words, progress=True
         )
+    seen = training_rows(loaded, material, length)
+    examined = {name: unseen_rows(rows_of_it, seen) for name, rows_of_it in examined.items()}
     trained = analyses.train_tuned_lens(
         loaded,
         material,
@@ -118,10 +120,18 @@ def train_lens(
     console = Console(highlight=False)
     console.print(lens_training(trained))
     console.print(f"Lens: {escape(str(out))}", soft_wrap=True)
+    for name, held_out in examined.items():
+        _compare(console, loaded, trained, name, held_out)
     if own_words:
         words.unlink(missing_ok=True)
         new = analyses.own_words(loaded, rows=EXAMINED, length=length, temperature=warmth, seed=seed + 1, progress=True)
-        examined = {"its own words": new.tokens} | examined
-    for name, held_out in examined.items():
-        results = analyses.compare_lenses(loaded, held_out, lens=trained)
-        console.print(lens_comparison(results, f"{name}, {len(held_out)} rows that the lens has not seen"))
+        _compare(console, loaded, trained, "its own words", unseen_rows(new.tokens, seen))
+
+
+def _compare(console: Console, model: Any, lens: Any, name: str, rows: Any) -> None:
+    """Print both lenses on rows that the tuned one has not seen."""
+    from analyses import compare_lenses
+    from analyses.report.tables import lens_comparison
+
+    said = f"{name}, {len(rows)} rows that the lens has not seen"
+    console.print(lens_comparison(compare_lenses(model, rows, lens=lens), said))

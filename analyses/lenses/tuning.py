@@ -117,8 +117,8 @@ def train_tuned_lens(
         check_free(path, overwrite=overwrite)
         check_unhooked(model, "train_tuned_lens")
     check_training(steps=steps, rows=rows, learning_rate=learning_rate)
-    collected = Activations(source) if isinstance(source, Path) and source.suffix == SUFFIX else None
-    tokens = _rows(model, source, length) if collected is None else torch.from_numpy(collected.tokens).to(model.device)
+    collected = _collected(source)
+    tokens = training_rows(model, source, length)
     targets = Targets(model, tokens, collected)
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed)).tolist()
     kept = max(1, round(VALIDATION * len(tokens)))
@@ -178,7 +178,15 @@ def check_training(*, steps: int, rows: int, learning_rate: float) -> None:
         )
 
 
-def _rows(model: Transformer, source: Any, length: int) -> Int[Tensor, "row position"]:
+def _collected(source: Any) -> Activations | None:
+    return Activations(source) if isinstance(source, Path) and source.suffix == SUFFIX else None
+
+
+def training_rows(model: Transformer, source: Any, length: int) -> Int[Tensor, "row position"]:
+    """What a lens is trained on, and where its translators are chosen; the arguments are those of `train_tuned_lens`."""
+    collected = _collected(source)
+    if collected is not None:
+        return torch.from_numpy(collected.tokens).to(model.device)
     source = source.of(model) if isinstance(source, OwnWords) else source
     given = source if isinstance(source, (str, Path)) else listed(source)
     if not isinstance(given, (str, Path)) and not all(isinstance(text, str) for text in given):

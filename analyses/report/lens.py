@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analyses.intervals import FEWEST_PROMPTS
 from analyses.lenses import TunedLens, component_lens, load_lens, published_lens, tuned_lens
+from analyses.lenses.overlap import overlapping
 from analyses.lenses.translators import shipped_lens
 from analyses.lenses.tuning import rows_of_text
 from analyses.plots import plot_component_lens, plot_lens, plot_lens_curves, plot_lens_pair, plot_trajectories
@@ -49,6 +50,18 @@ def held_out_rows(model: Transformer, source: str | Path, length: int) -> Int[Te
         )
     count = min(len(rows), EXAMINED)
     return rows[torch.arange(count) * len(rows) // count]
+
+
+def unseen_rows(rows: Int[Tensor, "row position"], trained: Int[Tensor, "other place"]) -> Int[Tensor, "row position"]:
+    """Those rows that hold no text of the training's. Raises TokenError where too few for an interval are left."""
+    seen = overlapping(rows, trained)
+    left = rows[torch.from_numpy(~seen)]
+    if len(left) < FEWEST_PROMPTS:
+        raise TokenError(
+            f"train_lens: {int(seen.sum())} of {len(rows)} rows to measure on hold text that the lens is trained on; {FEWEST_PROMPTS} "
+            "that do not are the least. Give another text, or let the model write more warmly."
+        )
+    return left
 
 
 def lens_figures(

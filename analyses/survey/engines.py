@@ -23,6 +23,10 @@ Reports = Iterator[dict[str, Any]]
 REACHED_WITHIN = 10.0
 """Seconds for a cluster to answer."""
 
+SETTINGS = bytes([4])
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
+"""How HTTP/2 begins, which Ray speaks: a preface and an empty frame of settings, answered by such a frame (RFC 9113, sections 3.4, 4.1)."""
+
 
 def here(
     model: Transformer, folder: Path, request: Mapping[str, Any], todo: Sequence[int], advance: Callable[[int], Any]
@@ -137,10 +141,20 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
 
 
 def _listens(address: str | None) -> None:
-    """Raise OSError where nothing answers at HOST:PORT: Ray itself goes on trying for many minutes."""
+    """Raise OSError where nothing, or nothing that speaks as Ray does, answers at HOST:PORT: Ray itself goes on trying for minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN).close()
+    if not colon or not port.isdecimal():
+        return
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_WITHIN) as answering:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return  # it speaks only once keys are exchanged
+        answering.sendall(HELLO)
+        try:
+            answer = answering.makefile("rb").read(9)
+        except (TimeoutError, ConnectionError):
+            answer = b""
+    if answer[3:4] != SETTINGS:
+        raise OSError("what listens there is no Ray cluster")
 
 
 @contextmanager
