@@ -244,8 +244,7 @@ def _standard_error(
     n = len(sums)
     if n < 2:
         return np.full(values.shape[1:], np.nan)
-    error: np.ndarray = np.sqrt(n / (n - 1) * (apart**2).sum(axis=0)) / len(values)
-    return error
+    return np.asarray(np.sqrt(n / (n - 1) * (apart**2).sum(axis=0)) / len(values))
 
 
 def wilson(hits: int, tries: int) -> Float[np.ndarray, " two"]:

@@ -13,7 +13,7 @@ def overlapping(rows: Int[Tensor, "row position"], others: Int[Tensor, "other pl
     run = min(LONGEST_RUN, max(1, rows.shape[1] // 2), others.shape[1])
     factors = np.random.default_rng(0).integers(1, 2**63, run, dtype=np.uint64)
     own, known = (_runs(tokens, factors) for tokens in (rows, others))
-    return np.isin(own, known).any(axis=1)
+    return np.asarray(np.isin(own, known).any(axis=1))
 
 
 def _runs(tokens: Int[Tensor, "row position"], factors: np.ndarray) -> np.ndarray:
