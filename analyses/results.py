@@ -133,6 +133,11 @@ def token_coords(
     return {f"{prefix}token": (dims, token_strings(model, ids)), f"{prefix}token_id": (dims, ids)}
 
 
+def is_result(given: Any, kind: str) -> bool:
+    """Whether this is a result of that kind, whatever else it may be."""
+    return isinstance(given, xr.Dataset) and given.attrs.get("kind") == kind
+
+
 def save(result: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> None:
     """Write a result as netCDF: whole, or not at all. An existing file is kept unless `overwrite`.
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import random_tokens, tiny
 from markov import TRANSITION, chain
+from scipy import stats
 from verdicts import Cell, kernel, spreading
 
 import analyses
@@ -90,6 +91,17 @@ def test_the_driven_share_of_labelled_damage():
     assert share == pytest.approx(struck / (struck + begot), rel=0.05)
     assert low < struck / (struck + begot) < high
     assert np.isnan(driven_share(damage * 0, source, np.arange(400))[0])
+
+
+def test_the_interval_of_the_driven_share_stays_above_nothing():
+    """One prompt of six has all that the beginning does: Student's interval alone begins at -0.26."""
+    damage, source = np.ones((6, 1, 4)), np.zeros((6, 1, 4))
+    source[0] = 1.0
+    share, (low, high) = driven_share(damage, source, np.arange(6))
+    assert share == pytest.approx(1 / 6)
+    assert low == 0
+    assert high == pytest.approx(1 / 6 + stats.t.ppf(0.975, 5) / 6)
+    assert np.isnan(driven_share(damage[:5], source[:5], np.arange(5))[1]).all()
 
 
 def test_survivors_and_loops_by_hand():

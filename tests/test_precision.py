@@ -1,5 +1,7 @@
 """What rounding loses: against half a unit in the last place, in blocks that change nothing."""
 
+from inspect import unwrap
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,9 @@ import analyses
 from analyses.cascade import precision, random_twin
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.entering import precise
-from analyses.cascade.precision import lost_doses
+from analyses.cascade.precision import log_median, lost_doses
 from interp import ModelConfig, Transformer
-from interp.errors import InterpError
+from interp.errors import InterpError, ResultError
 
 WIDTH = 4
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
@@ -89,6 +91,51 @@ def test_coarser_precisions_lose_more_and_parts_do_not_matter():
     figure = analyses.plot(result, null=null)
     first = next(trace for trace in figure.data if trace.name == "float64")
     np.testing.assert_allclose(first.y, result["unchanged"].sel(precision="float64").mean("prompt"))
+
+
+def test_the_median_of_doses_is_that_of_their_logarithms():
+    lost = np.array([[1e-6, 1e-8, 0.0], [1e-4, 1e-8, 0.0], [1e-2, 1e-6, 1e-3], [1.0, 1e-2, 1e-3]])
+    np.testing.assert_allclose(log_median(lost), [1e-3, 1e-7, 0.0])
+    np.testing.assert_array_equal(log_median(lost[:3]), [1e-4, 1e-8, 0.0])
+    options = {"doses": np.logspace(-9, -1, 9).tolist(), "n_directions": 1, "precisions": ["bfloat16"]}
+    result = precision(tiny(), random_tokens(4, 5), **options)
+    np.testing.assert_array_equal(result["lost_median"], log_median(result["lost"].to_numpy().T))
+
+
+@pytest.mark.parametrize(
+    ("doses", "name", "said"),
+    [
+        ([1.0, 1e6, 1e30], "float16", r"dose 1e\+06 overflows in torch.float16"),
+        ([1.0, 1e30], "bfloat16", r"dose 1e\+30 overflows in torch.bfloat16"),
+        ([1.0, 1e25], "float32", r"dose 1e\+25 overflows in torch.float32"),
+        ([1.0, 1e300], "float64", r"dose 1e\+300 overflows in torch.float64"),
+    ],
+)
+def test_overflow_is_no_regime(doses, name, said):
+    """Also where the norm makes zeros of what it cannot measure, so that the logits are finite."""
+    with pytest.raises(ResultError, match=said):
+        precision(tiny(), random_tokens(2, 4), doses=doses, precisions=[name])
+
+
+def test_a_clean_run_that_overflows_is_told_as_such():
+    model = tiny().requires_grad_(False)
+    model.W_E.mul_(1e6)
+    with pytest.raises(ResultError, match="clean run is not finite in torch.float16"):
+        precision(model, random_tokens(2, 4), doses=[1e-3], precisions=["float16"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"temperature": "a"}, "must be positive, got 'a'"),
+        ({"temperature": float("inf")}, "must be positive, got inf"),
+        ({"precisions": 3}, "a list of names, got 3"),
+        ({"doses": 3}, "positive and increasing"),
+    ],
+)
+def test_the_wrong_kind_of_argument_is_told(options, said):
+    with pytest.raises(InterpError, match=said):  # past the type check, which users do not have
+        unwrap(precision)(tiny(), random_tokens(2, 4), **options)
 
 
 def test_lost_doses_by_hand():

@@ -1,5 +1,8 @@
 """Rasters: independent cells, planted ratios, and nulls that keep the marginals."""
 
+from inspect import unwrap
+from itertools import permutations, product
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,8 @@ from conftest import random_tokens, tiny
 
 import analyses
 from analyses.cascade import coupled, gain, random_twin, rasters
-from analyses.cascade.rasters import against_nulls, branching, largest
+from analyses.cascade.rasters import against_nulls, branching, can_differ, largest, over_directions
+from analyses.report.cascade_sentences import rasters_read
 from interp.errors import InterpError, ResultError
 
 
@@ -22,7 +26,7 @@ def test_independent_cells_have_their_rate_and_no_difference(rate, columns):
     found = np.array([against_nulls(one, 20, rng) for one in cells])
     for null in (1, 2):
         difference = found[:, 0] - found[:, null]
-        assert difference.mean() == pytest.approx(0, abs=4 * difference.std() / 20)
+        assert np.nanmean(difference) == pytest.approx(0, abs=4 * np.nanstd(difference) / 20)  # NaN: a column is empty
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.9])
@@ -52,6 +56,51 @@ def test_the_nulls_keep_how_much_is_active_in_each_column():
         assert null == pytest.approx((3 * 6 / 12 + 6 * 1 / 12) / 10, abs=0.003)
     assert np.isnan(against_nulls(np.zeros((3, 3), dtype=bool), 5, rng)).all()
     assert np.isnan(against_nulls(np.ones((3, 3), dtype=bool), 5, rng)).all()
+
+
+def test_a_null_is_known_where_some_order_of_it_has_another_b():
+    """Against all orders of every raster of up to 3 units and 3 columns, each column in any order or moved on by any number."""
+    for units, columns in product((1, 2, 3), (2, 3)):
+        for cells in product((False, True), repeat=units * columns):
+            raster = np.array(cells).reshape(units, columns)
+            if raster.any() and not raster.all():
+                assert can_differ(raster).tolist() == [differs(raster, moved) for moved in (False, True)]
+    alike_when_moved = np.array([[1, 0, 1, 0], [1, 1, 0, 0]], dtype=bool).T
+    assert (
+        can_differ(alike_when_moved).tolist() == [True, False] == [differs(alike_when_moved, m) for m in (False, True)]
+    )
+
+
+def differs(raster, moved):
+    """By trying: whether any order of the columns has another branching ratio."""
+    units, columns = raster.shape
+    whole = list(range(units))
+    orders = [whole[n:] + whole[:n] for n in range(units)] if moved else list(permutations(whole))
+    tried = [
+        branching(np.stack([raster[list(order), column] for column, order in enumerate(one)], axis=1))
+        for one in product(orders, repeat=columns)
+    ]
+    return len({float(b) for b in tried}) > 1
+
+
+def test_directions_that_are_not_known_are_left_out():
+    nan = np.nan
+    each = [np.array([0.5, 0.2, 0.3, 0.1, 0.2]), np.array([0.1, nan, 0.1, nan, 0.4])]
+    np.testing.assert_allclose(over_directions(each), [0.3, 0.2, 0.2, 0.3, 0.1, 0.1, 0.3])
+    assert np.isnan(over_directions([np.full(5, nan)])).all()
+
+
+def test_one_draw_says_nothing_of_texts():
+    """A single row is the same in any order: its difference of zero is no result."""
+    model, tokens = tiny(), random_tokens(7, 6)
+    texts = coupled(model, tokens, seeds=1, steps=12)
+    result = rasters(model, tokens, texts=texts, n_directions=2, draws=20)
+    text = result.sel(raster="text")
+    assert np.isfinite(text["branching"]).any()
+    for name in ("null_branching", "difference", "p", "difference_mean", "difference_interval"):
+        assert np.isnan(text[name]).all()
+    assert np.isfinite(result["difference_interval"].sel(raster="depth")).all()
+    assert "text it is not known, since in any order it would be the same" in rasters_read(result)
 
 
 def test_the_largest_cells_by_hand():
@@ -96,6 +145,14 @@ def test_texts_the_twin_and_the_figure():
         assert any(np.isclose(means, float(which["difference"].sel(raster="depth", null="permuted").mean())))
     with pytest.raises(ResultError, match="on the same 6 prompts"):
         rasters(model, tokens, texts=texts.isel(prompt=slice(0, 3)))
+    with pytest.raises(ResultError, match="on the same 6 prompts"):
+        rasters(model, tokens.flip(0), texts=texts)
+
+
+def test_a_dose_that_overflows_is_told():
+    model, tokens = tiny(dtype=torch.float32), random_tokens(2, 6)
+    with pytest.raises(ResultError, match=r"at dose 1e\+38 .* overflows in torch.float32. Lower the dose"):
+        rasters(model, tokens, dose=1e38)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +162,21 @@ def test_texts_the_twin_and_the_figure():
         ({"position": 3}, "nothing comes after position 3"),
         ({"layer": 2}, "one block only"),
         ({"dose": 0.0}, "dose 0 is out of range"),
+        ({"rate": float("nan")}, "between 0 and 1"),
     ],
 )
 def test_requests_that_cannot_be(options, said):
     with pytest.raises(InterpError, match=said):
         rasters(tiny(), random_tokens(2, 4), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rate": "x"}, "a number between 0 and 1, got 'x'"),
+        ({"texts": 3}, "must be a result of analyses.cascade.coupled"),
+    ],
+)
+def test_the_wrong_kind_of_argument_is_told(options, said):
+    with pytest.raises(InterpError, match=said):  # past the type check, which users do not have
+        unwrap(rasters)(tiny(), random_tokens(2, 4), **options)

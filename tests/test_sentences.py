@@ -475,7 +475,8 @@ def test_what_rounding_loses(lost, signal, said):
         ([NAN, NAN], [0.5, 0.5], None, "Here both prompts have the same stream there, so that there is no way to go."),
         ([NAN, 1.04], [0.5, 0.5], None, "nearly even at every layer that was looked at: its largest slope is 1.04; 1/p is 0.50."),
         ([3.0, 1.5], [0.2, 0.5], None, "steepest entering layer 2, with slope 3.00; 1/p is 0.20 to 0.50."),
-        ([3.0, 1.5], [NAN, NAN], (2.5, 3.5), "steepest entering layer 2, with slope 3.00 (2.50 to 3.50); 1/p is not known."),
+        ([3.0, 1.5], [NAN, NAN], (2.5, 3.5), "with slope 3.00 (2.50 to 3.50, of the layer picked as steepest); 1/p is not known."),
+        ([3.0, NAN], [0.5, 0.5], (2.5, 3.5), "with slope 3.00 (2.50 to 3.50); 1/p is 0.50."),
         ([3.0, 1.5], [NAN, 0.1], (NAN, NAN), "with slope 3.00; 1/p is 0.10."),
     ],
 )  # fmt: skip
@@ -495,6 +496,7 @@ def test_stable_regions(slope, inverse, bounds, said):
         ([0.2, 0.3], (0.1, 0.4), "from layer to layer it is +0.250 (+0.100 to +0.400), more than chance."),
         ([-0.2, -0.3], (-0.4, -0.1), "it is -0.250 (-0.400 to -0.100), less than chance."),
         ([0.2, NAN], (-0.1, 0.4), "it is +0.200 (-0.100 to +0.400), not told from chance."),
+        ([3e-17, 3e-17], (3e-17, 3e-17), "it is +0.000 (+0.000 to +0.000), not told from chance."),
         ([0.2, 0.3], (NAN, NAN), "it is +0.250, without an interval."),
         ([0.2], None, "it is +0.200, without an interval."),
         ([NAN], None, "it is not known, since nothing is disturbed or everything is."),

@@ -12,6 +12,7 @@ from scipy import optimize, special, stats
 from analyses.cascade.reproduction import branching_ratio, loop_counts
 from analyses.cascade.survival import runs_of
 from analyses.intervals import ratio_interval, resampled
+from analyses.results import is_result
 from interp.errors import ResultError
 from interp.whole_numbers import takes_whole
 
@@ -50,7 +51,7 @@ def avalanches(result: xr.Dataset, *, gap: int = 8, reproduction: xr.Dataset | N
     Raises:
         ResultError: no result of `coupled`, fewer steps than the gap and one, or no reproduction of the same model and temperature.
     """
-    if result.attrs.get("kind") != "cascade_coupled" or result.sizes["time"] <= gap or gap < 1:
+    if not is_result(result, "cascade_coupled") or result.sizes["time"] <= gap or gap < 1:
         raise ResultError(
             f"avalanches: expected a result of analyses.cascade.coupled over more than {gap} steps, and a gap of at least 1."
         )
@@ -129,16 +130,17 @@ def _counts(
     counted = damage * within
     if reproduction is None:  # of an avalanche at rest each token was followed for the gap
         return counted.sum((1, 2)), (damage.shape[1] + counted.sum((1, 2))) * float(rest.all())
-    about, texts = (json.loads(one.attrs.get("parameters", "{}")) for one in (reproduction, result))
-    if (
-        reproduction.attrs.get("kind") != "cascade_reproduction"
-        or reproduction.attrs.get("weight_hash") != result.attrs.get("weight_hash")
-        or about.get("temperature") != texts.get("temperature")
-    ):
+    texts = json.loads(result.attrs.get("parameters", "{}"))
+    if not is_result(reproduction, "cascade_reproduction") or _origin(reproduction) != _origin(result):
         raise ResultError(
             "avalanches: reproduction= must be a result of analyses.cascade.reproduction of the same model and temperature."
         )
     return loop_counts(counted, reproduction["influence_mean"].to_numpy(), texts["disturbance"].get("step", 0))
+
+
+def _origin(result: xr.Dataset) -> tuple[Any, Any]:
+    """Of which weights, at which temperature."""
+    return result.attrs.get("weight_hash"), json.loads(result.attrs.get("parameters", "{}")).get("temperature")
 
 
 def borel(n: Int[np.ndarray, " size"], sigma: float) -> Float[np.ndarray, " size"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.coupled import drawn_pairs, generators_of
 from analyses.cascade.disturbances import Disturbance, Nudge, disturbance_of, stacked
+from analyses.cascade.rising import positive
 from analyses.cascade.rounding import check_rounding
 from analyses.intervals import over_prompts
 from analyses.kept import Arrays, Kept, request_of
@@ -74,9 +75,10 @@ def channels(
             something is left, or more than 2 % of what the disturbance does is rounding.
     """
     disturbance = disturbance_of(disturbance, WHO, default=Nudge(dose=0.5))
-    if not temperature > 0 or seeds < 1:
+    if not positive(temperature) or seeds < 1:
         raise InterpError(
-            f"{WHO}: temperature and seeds must be positive; greedy texts have no probabilities to compare."
+            f"{WHO}: temperature and seeds must be positive, got {temperature!r} and {seeds}; greedy texts have no probabilities to "
+            "compare."
         )
     at = disturbance.step
     if at + 1 >= steps:

@@ -1,6 +1,6 @@
 """Which directions grow more than random ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,10 @@ def compare_directions(
     Raises:
         InterpError: a name that is taken, no kind beside `isotropic`, or as `gain`.
     """
+    if isinstance(kinds, str) or not isinstance(kinds, Iterable):
+        raise InterpError(f"{WHO}: kinds must be a list of names, got {kinds!r}.")
+    if not isinstance(own, Mapping | None):
+        raise InterpError(f"{WHO}: own must give vectors by name, as a dict does; got {type(own).__name__}.")
     if unknown := [kind for kind in kinds if not is_known(kind, KINDS)]:
         raise InterpError(
             f"cascade.compare_directions: unknown directions {unknown[0]!r}. {nearest(unknown[0], KINDS)}"

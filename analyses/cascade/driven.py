@@ -11,11 +11,12 @@ from analyses.cascade.coupled import Coupled, coords_of, couple
 from analyses.cascade.disturbances import Disturbance
 from analyses.cascade.feedback import feedback
 from analyses.cascade.reproduction import reproduction
+from analyses.cascade.rising import positive
 from analyses.cascade.survival import forced
 from analyses.cascade.temperature import repeats
 from analyses.clusters import Labels, by_unit, check_clusters, units_for
 from analyses.intervals import over_prompts, ratio_interval, share_interval
-from analyses.results import Variable, make
+from analyses.results import Variable, is_result, make
 from interp.errors import InterpError, ResultError
 from interp.model import Transformer
 from interp.prompts import Prompt
@@ -72,8 +73,8 @@ def driven(
         A Dataset over prompt, seed and time: `damage`, aligned; `h_forced` and `source`, s_t, nats. `kernel` (lag), w. `r` with
         `r_interval`, and `late_r` with `late_r_interval` of the last quarter alone: Student's or the bootstrap-t's, whichever is further
         out, over prompts or clusters; NaN below 6 of them, or where no changed token is followed by others. w is taken as known.
-        `driven_share`, what the beginning alone would change of the last half over what is changed there, with its interval; above 1
-        where damage keeps other damage from happening. `survival_share` (prompt), the share of draws that still differ in the last
+        `driven_share`, what the beginning alone would change of the last half over what is changed there, with its interval, from 0 on;
+        above 1 where damage keeps other damage from happening. `survival_share` (prompt), the share of draws that still differ in the last
         quarter, with mean and interval over prompts, or over clusters, each of which then counts once; `survivor_damage`, the damage
         there of those that do. `looping` (prompt, seed), whether more than
         half of the tokens of either text's last half end a stretch of four that it has had before. `cluster` (prompt).
@@ -81,8 +82,10 @@ def driven(
     Raises:
         InterpError: temperature 0, clusters that are not as many as prompts, and as `coupled` and `reproduction`.
     """
-    if not temperature > 0:
-        raise InterpError(f"{WHO}: the temperature must be positive; greedy texts have no probabilities to compare.")
+    if not positive(temperature):
+        raise InterpError(
+            f"{WHO}: the temperature must be positive, got {temperature!r}; greedy texts have no probabilities to compare."
+        )
     check_clusters(clusters, len(model.to_tokens(prompts, bos=bos)), WHO)
     run = couple(
         model, prompts, disturbance, seeds=seeds, steps=steps, temperature=temperature, seed=seed, bos=bos,
@@ -106,7 +109,7 @@ def describe_driven(
 ) -> xr.Dataset:
     """The result of `driven` from texts and a result of `reproduction` that are there already, of one model and temperature, and if it is
     there from `analyses.cascade.survival.forced`."""
-    if influence.attrs.get("kind") != "cascade_reproduction" or influence.attrs["weight_hash"] != model.weight_hash():
+    if not is_result(influence, "cascade_reproduction") or influence.attrs["weight_hash"] != model.weight_hash():
         raise ResultError(f"{WHO}: expected a result of analyses.cascade.reproduction of the same model.")
     k = influence["influence_mean"].to_numpy()
     kernel = k / k.sum() if k.sum() > 0 else np.zeros_like(k)
@@ -159,12 +162,15 @@ def driven_share(
     h: Float[np.ndarray, "prompt seed time"],
     units: Int[np.ndarray, " prompt"],
 ) -> tuple[float, Float[np.ndarray, " bound"]]:
-    """What the beginning alone would change of the last half over what is changed, and its interval over units; NaN without damage."""
+    """What the beginning alone would change of the last half over what is changed, and its interval over units; NaN without damage.
+
+    Both are sums of what is not negative, so that the interval, which is symmetric, is cut off at 0. There is no such bound above.
+    """
     half = damage.shape[-1] // 2
     own, all_of_it = (np.bincount(units, values[..., half:].sum((1, 2))) for values in (h, damage))
     if all_of_it.sum() == 0:
         return float("nan"), np.full(2, np.nan)
-    return float(own.sum() / all_of_it.sum()), ratio_interval(own, all_of_it)
+    return float(own.sum() / all_of_it.sum()), np.maximum(ratio_interval(own, all_of_it), 0.0)
 
 
 def survivors(damage: Float[np.ndarray, "prompt seed time"]) -> tuple[Float[np.ndarray, " prompt"], float]:

@@ -10,9 +10,11 @@ from scipy import stats
 
 from analyses.cascade.driven import END
 from analyses.cascade.feedback import Feedback, feedback
+from analyses.cascade.rising import positive
 from analyses.clusters import by_unit
 from analyses.intervals import FEWEST_PROMPTS, RESAMPLES, largest_rare, tail
-from interp.errors import ResultError
+from analyses.results import is_result
+from interp.errors import InterpError, ResultError
 
 EPSILON = 0.05
 """Late damage, changed tokens in a token, below which a disturbance counts as gone."""
@@ -83,14 +85,16 @@ def external_verdict(result: xr.Dataset, *, epsilon: float = EPSILON) -> xr.Data
         `verdict` and `reason`.
 
     Raises:
-        ResultError: no result of `driven`, or fewer than 16 steps.
+        ResultError: no result of `driven`, or fewer than 16 steps. InterpError: an epsilon that is no number of 0 or more.
     """
-    if result.attrs.get("kind") != "cascade_driven" or result.sizes["time"] < SHORTEST:
+    if not is_result(result, "cascade_driven") or result.sizes["time"] < SHORTEST:
         raise ResultError(
             f"external_verdict: expected a result of analyses.cascade.driven over {SHORTEST} steps at least. Late damage alone, as in "
             "coupled texts, does not tell a beginning that goes on striking from damage that sustains itself."
         )
     damage, units = result["damage"].to_numpy().astype(float), result["cluster"].to_numpy()
+    if epsilon != 0 and not positive(epsilon):
+        raise InterpError(f"external_verdict: epsilon must be a number of 0 or more, got {epsilon!r}.")
     loops = float(result["looping"].mean())
     found = decide_outside(
         damage, result["source"].to_numpy(), result["kernel"].to_numpy(), units, looping=loops, epsilon=epsilon

@@ -1,6 +1,6 @@
 """Which disturbances a precision loses, which it drowns in rounding, and which it lets through."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.directions import Directions, draw
 from analyses.cascade.entering import Clean, copied
-from analyses.cascade.rising import rising
+from analyses.cascade.rising import positive, rising
 from analyses.intervals import over_prompts, resampled
 from analyses.results import Variable, make, token_coords
+from interp.config import ModelConfig
 from interp.errors import InterpError, ResultError, is_known, nearest
 from interp.generation import left_aligned
 from interp.geometry import seen
@@ -73,12 +74,16 @@ def precision(
         `unchanged` (precision, dose, prompt), the share of directions
         that change no bit of the logits, P(h = 0), with mean and interval over prompts; `regime_share` (regime, precision,
         dose, prompt), the share of directions in each, with mean and interval. `lost` (precision, prompt), the largest dose up to which at
-        least half of the directions are lost at every dose, 0 where the smallest is not; `lost_median` and its interval over prompts.
+        least half of the directions are lost at every dose, 0 where the smallest is not; `lost_median`, which of an even number of
+        prompts is the geometric mean of the middle two, as doses are spaced by ratios, and its interval over prompts.
 
     Raises:
         InterpError: doses that are not positive and increasing, an unknown precision, a temperature that is not positive, or a place that
-            is not there or is set apart. ResultError: a dose of 0 changes the logits, so that nothing can be told.
+            is not there or is set apart. ResultError: a dose of 0 changes the logits, so that nothing can be told; or a run overflows,
+            which is no rounding: the smallest dose with which one does is named, since higher ones say nothing either.
     """
+    if isinstance(precisions, str) or not isinstance(precisions, Iterable):
+        raise InterpError(f"{WHO}: precisions must be a list of names, got {precisions!r}.")
     if unknown := [one for one in precisions if not is_known(one, PRECISIONS)]:
         raise InterpError(f"{WHO}: unknown precision {unknown[0]!r}. {nearest(str(unknown[0]), PRECISIONS)}")
     if not len(precisions) or len(set(precisions)) < len(precisions):
@@ -86,9 +91,9 @@ def precision(
     grid = rising(doses, least=1)
     if grid is None:
         raise InterpError(f"{WHO}: doses must be positive and increasing, got {doses!r}.")
-    if not temperature > 0 or n_directions < 1:
+    if not positive(temperature) or n_directions < 1:
         raise InterpError(
-            f"{WHO}: temperature and n_directions must be positive, got {temperature} and {n_directions}."
+            f"{WHO}: temperature and n_directions must be positive, got {temperature!r} and {n_directions}."
         )
     if not 0 <= layer < model.config.n_layers:
         raise InterpError(
@@ -118,7 +123,7 @@ def precision(
                 for n, (row, at) in enumerate(places.tolist()):
                     text = tokens[row, : lengths[row]]
                     of = (exact, number, slice(None), n)
-                    found[of], gone[of] = _h(here, text, layer, at, deltas[n], temperature, max_bytes)
+                    found[of], gone[of] = _h(here, text, layer, at, deltas[n], grid, temperature, max_bytes)
                     bar.advance(task)
             del here
     return make(
@@ -138,7 +143,7 @@ def precision(
 
 def _h(
     model: Transformer, text: Int[Tensor, " position"], layer: int, at: int, deltas: Float[Tensor, "dose direction d_model"],
-    temperature: float, max_bytes: int,
+    grid: Float[np.ndarray, " dose"], temperature: float, max_bytes: int,
 ) -> tuple[Float[np.ndarray, "dose direction"], Bool[np.ndarray, "dose direction"]]:  # fmt: skip
     """h after the text between the clean run and each disturbed one, and whether their logits are the same to the bit. Both stand in the
     same row of batches of one shape, so that nothing but the disturbance makes them differ."""
@@ -146,6 +151,7 @@ def _h(
     entering = streams(model, text[None])[layer]  # [1, position, d_model]
     rows = torch.cat([deltas.new_zeros(1, config.d_model), deltas.flatten(0, 1)])  # first a dose of 0
     found, same = torch.empty(len(rows), dtype=torch.float64), torch.empty(len(rows), dtype=torch.bool)
+    fits = torch.empty_like(same)
     per_row = entering.element_size() * len(text) * 8 * (config.d_model + config.d_mlp) + 64 * config.d_vocab
     together = max(1, max_bytes // per_row)
 
@@ -163,10 +169,33 @@ def _h(
         moved = logits(stream)
         log_p, log_q = (scaled(one, temperature).log_softmax(-1) for one in (clean, moved))
         found[here], same[here] = disagreement(log_p, log_q).cpu(), (clean == moved).all(-1).cpu()
+        fits[here] = (_norms_fit(config, stream[:, at]) & moved.isfinite().all(-1)).cpu()
+    _check_fits(fits, grid, model.dtype)
     if not bool(same[0]):
         raise ResultError(f"{WHO}: a dose of 0 changes the logits in {model.dtype}; the model is not deterministic.")
     found[same] = 0.0
     return found[1:].reshape(deltas.shape[:2]).numpy(), same[1:].reshape(deltas.shape[:2]).numpy()
+
+
+def _norms_fit(config: ModelConfig, stream: Float[Tensor, "row d_model"]) -> Bool[Tensor, " row"]:
+    """Whether a norm can measure the stream: of one whose squares overflow it makes zeros, so that the logits do not tell."""
+    wide = seen(config, stream.to(torch.promote_types(stream.dtype, torch.float32)))
+    fits: Tensor = wide.pow(2).sum(-1).isfinite()
+    return fits
+
+
+def _check_fits(fits: Bool[Tensor, " row"], grid: Float[np.ndarray, " dose"], dtype: torch.dtype) -> None:
+    """Raise ResultError where a run overflows, the clean one first, then each dose's directions: that is no rounding."""
+    if not bool(fits[0]):
+        raise ResultError(
+            f"{WHO}: the clean run is not finite in {dtype}, or its weights rounded to one; leave that precision out."
+        )
+    by_dose = fits[1:].reshape(len(grid), -1).all(-1).numpy()
+    if not by_dose.all():
+        raise ResultError(
+            f"{WHO}: the run with dose {grid[~by_dose][0]:g} overflows in {dtype}, which says nothing of rounding. Give lower doses only, "
+            "or a precision of wider range."
+        )
 
 
 def _summary(
@@ -186,7 +215,12 @@ def _summary(
         "unchanged": (each, unchanged, "share of directions that change no bit of the logits", "1"),
         "regime_share": (("regime", *each), regime, "share of directions in the regime", "1"),
         "lost": (("precision", "prompt"), lost, "dose up to which disturbances are lost", "1"),
-        "lost_median": (("precision",), np.median(lost, axis=1), "median over prompts of the same", "1"),
+        "lost_median": (
+            ("precision",),
+            log_median(lost.T),
+            "median over prompts, on the scale of ratios, of the same",
+            "1",
+        ),
     }
     if h.shape[2] > 1:
         variables |= over_prompts(
@@ -198,9 +232,16 @@ def _summary(
         variables |= over_prompts(
             "h", np.moveaxis(h.mean(-1), -1, 0), each[:2], "probability that the draws differ", "1"
         )
-        bounds = resampled(lost.T, lambda drawn: np.median(drawn, axis=0))
+        bounds = resampled(lost.T, log_median)
         variables["lost_median_interval"] = (("bound", "precision"), bounds, "95 % interval over prompts", "1")
     return variables
+
+
+def log_median(doses: Float[np.ndarray, "prompt ..."]) -> Float[np.ndarray, "..."]:
+    """The median over prompts of what is spaced by ratios: of an even number the geometric mean of the middle two, 0 where one is 0."""
+    low, high = (np.quantile(doses, 0.5, axis=0, method=side) for side in ("lower", "higher"))
+    middle: np.ndarray = np.where(low == high, low, np.sqrt(low) * np.sqrt(high))
+    return middle
 
 
 def lost_doses(

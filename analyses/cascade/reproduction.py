@@ -14,6 +14,7 @@ from torch import Tensor
 
 from analyses.cascade.agreement import disagreement
 from analyses.cascade.coupled import Coupled
+from analyses.cascade.rising import positive
 from analyses.cascade.rounding import check_share, rounding_along
 from analyses.intervals import bootstrap_mean, ratio_interval, resampled
 from analyses.results import Variable, make, token_coords
@@ -76,9 +77,14 @@ def reproduction(
         InterpError: temperature 0, no position with `horizon` tokens after it, or a loop at another temperature. TokenError: texts
             beyond the context. ResultError: more than 2 % of the influence is rounding.
     """
-    if not temperature > 0 or sources < 1 or horizon < 1:
+    if not positive(temperature) or sources < 1 or horizon < 1:
         raise InterpError(
-            f"{WHO}: temperature, sources and horizon must be positive; greedy texts have no probabilities to compare."
+            f"{WHO}: temperature, sources and horizon must be positive, got {temperature!r}, {sources} and {horizon}; greedy texts have no "
+            "probabilities to compare."
+        )
+    if not isinstance(loop, Coupled | None):
+        raise InterpError(
+            f"{WHO}: loop must be what analyses.cascade.coupled.couple gives, not its result as a Dataset; got {type(loop).__name__}."
         )
     if loop is not None and loop.parameters["temperature"] != temperature:
         raise InterpError(

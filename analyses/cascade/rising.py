@@ -1,4 +1,4 @@
-"""Grids of doses and temperatures, as users give them."""
+"""Doses, temperatures and the like, as users give them: one, or a grid of them."""
 
 from collections.abc import Iterable
 from numbers import Real
@@ -7,6 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
+
+
+def positive(given: Any) -> bool:
+    """Whether this is a positive, finite number."""
+    return isinstance(given, Real) and not isinstance(given, bool) and 0 < float(given) < float("inf")
 
 
 def rising(given: Any, least: int) -> Float[np.ndarray, " number"] | None:

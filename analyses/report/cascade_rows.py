@@ -185,6 +185,9 @@ def outside_rows(results: Mapping[str, xr.Dataset]) -> Table:
         told = []
         for raster in one["raster"].to_numpy():
             own = one.sel(raster=raster)
+            if not np.isfinite(own["difference"]).any():
+                told.append(f"{raster} not known")
+                continue
             bounds = own["difference_interval"].to_numpy() if "difference_interval" in own else np.full(2, np.nan)
             told.append(f"{raster} {float(own['difference'].mean()):+.3f}{_bounds(bounds, '+.3f')}")
         return ", ".join(told)

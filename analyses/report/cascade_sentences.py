@@ -13,6 +13,9 @@ BEFORE = "The same before training, on the same scales."
 EVEN = 1.1
 """Largest slope of the way from one activation to another up to which it is hardly told from that of an affine model."""
 
+RESIDUE = 1e-9
+"""A difference of shares up to this is what adding floats leaves of none."""
+
 
 def gain_sentence(gain: xr.Dataset) -> str:
     """Growth to the output, absolute and relative; of several prompts the typical one."""
@@ -144,9 +147,10 @@ def regions_read(regions: xr.Dataset) -> str:
     if not np.isfinite(slope).any():
         return f"{begin}both prompts have the same stream there, so that there is no way to go."
     at, layer = int(np.nanargmax(slope)), regions["layer"].to_numpy()
+    picked = ", of the layer picked as steepest" if np.isfinite(slope).sum() > 1 else ""
     bounds = regions.get("slope_interval")
     low, high = (np.nan, np.nan) if bounds is None else bounds.to_numpy()[:, at]
-    steepest = f"{slope[at]:.2f}{'' if np.isnan([low, high]).any() else f' ({low:.2f} to {high:.2f})'}"
+    steepest = f"{slope[at]:.2f}{'' if np.isnan([low, high]).any() else f' ({low:.2f} to {high:.2f}{picked})'}"
     if slope[at] <= EVEN:
         way = f"the way is nearly even at every layer that was looked at: its largest slope is {steepest}"
     else:
@@ -177,12 +181,14 @@ def _beyond_chance(one: xr.Dataset) -> str:
     values = one["difference"].to_numpy()
     values = values[np.isfinite(values)]
     if not len(values):
-        return "it is not known, since nothing is disturbed or everything is"
+        told_apart = "branching" in one and bool(np.isfinite(one["branching"]).any())
+        why = "in any order it would be the same" if told_apart else "nothing is disturbed or everything is"
+        return f"it is not known, since {why}"
     mean, bounds = float(values.mean()), one.get("difference_interval")
     if bounds is None or not np.isfinite(bounds).all():
         return f"it is {mean:+.3f}, without an interval"
     low, high = bounds.to_numpy()
-    side = "more than chance" if low > 0 else "less than chance" if high < 0 else "not told from chance"
+    side = "more than chance" if low > RESIDUE else "less than chance" if high < -RESIDUE else "not told from chance"
     return f"it is {mean:+.3f} ({low:+.3f} to {high:+.3f}), {side}"
 
 

@@ -4,14 +4,16 @@ Run by itself, as users run it: the tests' type checks would refuse most of this
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from inspect import signature
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 
 import analyses
 import interp
@@ -93,6 +95,42 @@ def bounded() -> Iterator[tuple[str, Callable[..., Any]]]:
             yield f"cascade.{name}", lambda f=function, **k: f(MODEL, TOKENS, **k)
 
 
+def cascades() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """What the cascade is given where a number, a list, or another result belongs."""
+    numbers: list[Any] = ["x", None, 1j, True, float("nan"), float("inf"), -1.0, [1.0], object()]
+    others: list[Any] = ["x", 3, object(), {}, xr.Dataset(), TOKENS]
+    takers = {
+        "temperature": ("channels", "commitment", "coupled", "driven", "precision", "reproduction", "survival", "wavefront"),
+        "dose": ("compare_directions", "damping", "ledger", "light_cone", "rasters"),
+        "rate": ("rasters",),
+    }  # fmt: skip
+    for argument, names in takers.items():
+        for name, value in product(names, numbers):
+            if argument == "dose" and value is None:
+                continue  # the derivative
+            prompts = TOKENS[:1] if name == "wavefront" else TOKENS
+            options = {argument: value}
+            yield (
+                f"cascade.{name}({options!r})",
+                lambda n=name, p=prompts, o=options: getattr(cascade, n)(MODEL, p, **o),
+            )
+    grids = {"precision": "doses", "dose_response": "doses", "temperature_sweep": "temperatures"}
+    names = {"precision": "precisions", "compare_directions": "kinds"}
+    for name, argument in (
+        *grids.items(),
+        *names.items(),
+        ("compare_directions", "own"),
+        ("reproduction", "loop"),
+        ("rasters", "texts"),
+    ):
+        for value in others:
+            if not (argument == "own" and isinstance(value, Mapping)):
+                options = {argument: value}
+                yield f"cascade.{name}({options!r})", lambda n=name, o=options: getattr(cascade, n)(MODEL, TOKENS, **o)
+    for name, value in product(("avalanches", "external_verdict"), [*others, None]):
+        yield f"cascade.{name}({value!r})", lambda n=name, v=value: getattr(cascade, n)(v)
+
+
 def attacks() -> Iterator[tuple[str, Callable[[], Any]]]:
     for stream in STREAMS:
         yield f"run_blocks of {stream!r}", lambda s=stream: MODEL.run_blocks(s)
@@ -101,6 +139,7 @@ def attacks() -> Iterator[tuple[str, Callable[[], Any]]]:
     for name, call in bounded():
         for bound in BOUNDS:
             yield f"{name}: max_bytes={bound!r}", lambda c=call, b=bound: c(max_bytes=b)
+    yield from cascades()
     for change in CHANGES:
         yield f"change {change!r}", lambda c=change: sweep([Row([Intervention(POINT, c)])])
     for rows in ROWS:
