@@ -7,6 +7,7 @@ import xarray as xr
 from scipy import stats
 
 from analyses.intervals import resampled
+from analyses.results import is_result
 from interp.errors import ResultError
 
 
@@ -36,8 +37,10 @@ def joined_verdict(
         (gain, "cascade_gain"),
         (coupled, "cascade_coupled"),
     ):
-        if result is not None and result.attrs.get("kind") != kind:
-            raise ResultError(f"joined_verdict: expected a result of kind {kind}, got {result.attrs.get('kind')!r}.")
+        given = result is not None or kind.endswith("verdict")
+        if given and not is_result(result, kind):
+            found = getattr(result, "attrs", {}).get("kind", type(result).__name__)
+            raise ResultError(f"joined_verdict: expected a result of kind {kind}, got {found!r}.")
     if internal.attrs["weight_hash"] != external.attrs["weight_hash"]:
         raise ResultError("joined_verdict: the two verdicts are of different weights.")
     inside, outside = str(internal["verdict"].item()), str(external["verdict"].item())

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from analyses.clusters import Labels, by_unit, units_for
 from analyses.intervals import careful_interval
+from analyses.results import is_result
 from interp.errors import ResultError
 
 MARGIN = 0.1
@@ -194,7 +195,7 @@ def _said(long_name: str, units: str) -> dict[str, str]:
 
 
 def _curves(result: xr.Dataset) -> Curves:
-    if result.attrs.get("kind") != "cascade_gain" or result.sizes["layer"] < 2:
+    if not is_result(result, "cascade_gain") or result.sizes["layer"] < 2:
         raise ResultError("internal_verdict: expected a result of analyses.cascade.gain over at least one layer.")
     return {reach: result[name].to_numpy() for reach, name in REACHES.items()}
 

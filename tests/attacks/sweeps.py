@@ -127,8 +127,30 @@ def cascades() -> Iterator[tuple[str, Callable[..., Any]]]:
             if not (argument == "own" and isinstance(value, Mapping)):
                 options = {argument: value}
                 yield f"cascade.{name}({options!r})", lambda n=name, o=options: getattr(cascade, n)(MODEL, TOKENS, **o)
-    for name, value in product(("avalanches", "external_verdict"), [*others, None]):
+    for name, value in product(("avalanches", "external_verdict", "internal_verdict"), [*others, None]):
         yield f"cascade.{name}({value!r})", lambda n=name, v=value: getattr(cascade, n)(v)
+    for value in [*others, None]:
+        yield f"cascade.joined_verdict({value!r})", lambda v=value: cascade.joined_verdict(v, v)
+    measured = cascade.gain(MODEL, TOKENS, n_directions=1)
+    for labels in (
+        3.5,
+        6,
+        "ab",
+        {"a", "b"},
+        {"a": 1, "b": 2},
+        (one for one in "ab"),
+        [["a"], ["b"]],
+        [{}, {}],
+        ["a"],
+        TOKENS,
+    ):
+        yield f"clusters={labels!r}", lambda named=labels: cascade.internal_verdict(measured, clusters=named)
+        yield f"clustered({labels!r})", lambda named=labels: within(named, measured)
+
+
+def within(labels: Any, measured: Any) -> None:
+    with analyses.clustered(labels):
+        cascade.internal_verdict(measured)
 
 
 def attacks() -> Iterator[tuple[str, Callable[[], Any]]]:
