@@ -1,6 +1,7 @@
 """Decoding: one token after another, with the keys and values of earlier ones kept."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from numbers import Real
@@ -122,8 +123,10 @@ class Draw:
 
 def gumbel(generators: Sequence[torch.Generator], vocab: int) -> Float[Tensor, "row vocab"]:
     """Standard Gumbel noise, each row from its own generator, float64: the argmax of log-probabilities plus it is a draw."""
-    drawn = [torch.empty(vocab, dtype=torch.float64).exponential_(generator=one) for one in generators]
-    return -torch.stack(drawn).log()
+    drawn = torch.empty(len(generators), vocab, dtype=torch.float64)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(lambda row, one: row.exponential_(generator=one), drawn, generators))
+    return drawn.log_().neg_()
 
 
 @torch.no_grad()

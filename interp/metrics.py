@@ -10,6 +10,9 @@ from torch import Tensor
 AT_ONCE = 2**17
 """Numbers of each distribution that a divergence takes at once: its many steps then stay in a core's cache."""
 
+FEW = 2**20
+"""Numbers of distributions that a chain of steps is done on at once: what each step makes stays in the caches."""
+
 NEAR = 1e-2
 """Difference of two logarithms below which e^d - 1 - d is summed as a series: subtracting loses its digits."""
 
@@ -49,6 +52,12 @@ def _kl(log_p: Float[Tensor, "row vocab"], log_q: Float[Tensor, "row vocab"]) ->
     series = 1 + small / 3 * (1 + small / 4 * (1 + small / 5 * (1 + small / 6)))
     growth = torch.where((apart < 1) & (p != 0), p * apart.clamp(max=1.0).expm1(), q - p)
     return torch.where(near, p * small**2 / 2 * series, growth - p * apart).sum(-1)
+
+
+def few_rows(rows: int, vocab: int) -> list[slice]:
+    """Rows of distributions, few at once: a chain of steps on all of them would write and read back each step's numbers."""
+    few = max(1, FEW // vocab)
+    return [slice(start, min(start + few, rows)) for start in range(0, rows, few)]
 
 
 def logit_difference(

@@ -250,7 +250,6 @@ def test_attention(monkeypatch, capsys, tmp_path, words, texts):
     ("words", "said", "figures"),
     [
         (["--directions", 2, "--all"], "12 prompts in 10", 24),
-        (["--directions", 2, "--task", "ioi"], "piano string, 12 prompts in 5", 20),
         (["Once upon a time there was", "--layer", 2, "--directions", 2], "not worked out", 18),
     ],
 )

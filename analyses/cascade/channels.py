@@ -20,7 +20,7 @@ from analyses.results import Variable, make, token_coords
 from interp.errors import InterpError, ResultError
 from interp.generation import Reading, left_aligned
 from interp.hooks import check_unhooked
-from interp.metrics import scaled
+from interp.metrics import few_rows, scaled
 from interp.model import Transformer
 from interp.progress import progress_bar
 from interp.prompts import Prompt
@@ -154,8 +154,9 @@ def _run(
             logits = reading.logits()
             drawn = drawn_pairs(logits, temperature, generators)  # [stream, row]
             if time > at:
-                log_p = scaled(logits, temperature).log_softmax(-1).reshape(5, n, -1)
-                h[:, :, time] = disagreement(log_p[:1].expand(4, -1, -1), log_p[1:]).cpu().numpy()
+                for some in few_rows(n, logits.shape[1]):
+                    log_p = scaled(logits.reshape(5, n, -1)[:, some], temperature).log_softmax(-1)
+                    h[:, some, time] = disagreement(log_p[:1].expand(4, -1, -1), log_p[1:]).cpu().numpy()
             if time == at:
                 drawn[2] = drawn[1]  # the token that the disturbance has led to
             drawn[3], drawn[4] = drawn[0], drawn[0]

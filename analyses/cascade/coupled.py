@@ -22,7 +22,7 @@ from analyses.results import Variable, make, token_coords, token_strings
 from interp.errors import InterpError
 from interp.generation import Reading, Sampling, check_room, gumbel, left_aligned
 from interp.hooks import check_unhooked
-from interp.metrics import scaled
+from interp.metrics import few_rows, scaled
 from interp.model import Transformer
 from interp.progress import progress_bar
 from interp.prompts import Prompt
@@ -296,13 +296,28 @@ def drawn_pairs(
     streams = logits.reshape(-1, len(generators), logits.shape[1])
     if temperature == 0:
         return streams.argmax(-1)
-    return (scaled(streams, temperature) + gumbel(generators, logits.shape[1]).to(logits.device)).argmax(-1)
+    parts = [
+        (scaled(streams[:, rows], temperature) + gumbel(generators[rows], logits.shape[1]).to(logits.device)).argmax(-1)
+        for rows in few_rows(len(generators), logits.shape[1])
+    ]
+    return torch.cat(parts, dim=1)
 
 
 def compared(
     logits: Float[Tensor, "rows vocab"], drawn: Int[Tensor, "two row"], temperature: float
 ) -> dict[str, Float[Tensor, " row"]]:
     """`h`, `kl`, `tv`, `entropy` and `margin` of two streams."""
+    n = len(logits) // 2
+    streams = logits.reshape(2, n, -1)
+    parts = [
+        _compared(streams[:, rows].flatten(0, 1), drawn[:, rows], temperature) for rows in few_rows(n, logits.shape[1])
+    ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _compared(
+    logits: Float[Tensor, "rows vocab"], drawn: Int[Tensor, "two row"], temperature: float
+) -> dict[str, Float[Tensor, " row"]]:
     log_p, log_q = scaled(logits, temperature or 1.0).log_softmax(-1).chunk(2)
     top = logits[: len(log_p)].topk(min(2, logits.shape[1]), dim=-1).values
     return {

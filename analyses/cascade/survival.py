@@ -18,7 +18,7 @@ from analyses.intervals import bootstrap_mean, share_interval
 from analyses.results import Variable, make
 from interp.finite import not_finite
 from interp.generation import left_aligned
-from interp.metrics import scaled
+from interp.metrics import few_rows, scaled
 from interp.model import Transformer
 from interp.prompts import Prompt
 from interp.sweep import MAX_BYTES
@@ -125,26 +125,30 @@ def forced(
     prompts, seeds, steps = texts.shape
     temperature = run.parameters["temperature"]
     which = torch.arange(prompts, device=texts.device).repeat_interleave(seeds)
-    together = max(1, max_bytes // (2 * 8 * 10 * steps * model.config.d_vocab))
+    together = max(1, max_bytes // (4 * 8 * steps * model.config.d_vocab))
     kept, parted = np.empty((2, prompts * seeds, steps))
     for start in range(0, prompts * seeds, together):
         rows = slice(start, start + together)
         own, text = which[rows], texts.flatten(0, 1)[rows]
-        log_p = _along(model, run, run.clean[own], text, own, disturbed=False)
-        log_q = _along(model, run, run.other[own], text, own, disturbed=True)
+        logits = _along(model, run, run.clean[own], text, own, disturbed=False)
+        others = _along(model, run, run.other[own], text, own, disturbed=True)
         if temperature == 0:
-            same = (log_q.argmax(-1) == text).double()
+            same = (others.argmax(-1) == text).double()
             kept[rows], parted[rows] = same.cpu(), 1 - same.cpu()
-        else:
-            kept[rows] = stays(log_p, log_q, text).cpu()
-            parted[rows] = disagreement(log_p, log_q).cpu()
+            continue
+        flat = [each.flatten(0, 1) for each in (logits, others, text)]
+        for some in few_rows(len(flat[0]), logits.shape[-1]):
+            log_p, log_q = (scaled(each[some], temperature).log_softmax(-1) for each in flat[:2])
+            place = slice(start * steps + some.start, start * steps + some.stop)
+            kept.reshape(-1)[place] = stays(log_p, log_q, flat[2][some]).cpu()
+            parted.reshape(-1)[place] = disagreement(log_p, log_q).cpu()
     return kept.reshape(prompts, seeds, steps), parted.reshape(prompts, seeds, steps)
 
 
 def _along(
     model: Transformer, run: Coupled, begun: Tensor, text: Tensor, prompts: Tensor, *, disturbed: bool
 ) -> Float[Tensor, "row time vocab"]:
-    """Log-probabilities of the token at each step of a text that follows a beginning."""
+    """Logits of the token at each step of a text that follows a beginning."""
     lengths = (begun != PAD).sum(1)
     whole = left_aligned(torch.cat([begun, text], dim=1))
     whole = whole[:, : int((whole != PAD).sum(1).max())]
@@ -155,7 +159,7 @@ def _along(
     logits = model.unembed(stream[rows[:, None], places])
     if not bool(torch.isfinite(logits.amax(-1)).all()):
         raise not_finite(model, whole, "cascade.survival: a logit along the clean text")
-    return scaled(logits, run.parameters["temperature"] or 1.0).log_softmax(-1)
+    return logits
 
 
 def _together(run: Coupled) -> float:
