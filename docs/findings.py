@@ -1,12 +1,14 @@
 """What is found in SmolLM2-135M: measured command by command, kept as data, and written as a page.
 
-python docs/findings.py measure NAME    adds what docs/data/findings/NAME.csv lacks; `--units 4` stops after so many
+python docs/findings.py measure NAME    adds what docs/data/findings/NAME.csv.gz lacks; `--units 4` stops after so many
 python docs/findings.py names           every NAME, how much of it is kept, and what it is
 python docs/findings.py page            writes docs/findings.md and its pictures from the data
 """
 
 import argparse
 import csv
+import gzip
+import io
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -366,10 +368,10 @@ def measurements() -> dict[str, Measurement]:
 
 def kept(name: str) -> list[Row]:
     """The rows that are there."""
-    path = DATA / f"{name}.csv"
+    path = DATA / f"{name}.csv.gz"
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
+    with gzip.open(path, "rt", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -377,9 +379,13 @@ def write(name: str, rows: Sequence[Row]) -> None:
     """Keep rows; what one lacks is empty."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     DATA.mkdir(parents=True, exist_ok=True)
-    path = DATA / f"{name}.csv"
+    path = DATA / f"{name}.csv.gz"
     part = path.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with (
+        part.open("wb") as whole,
+        gzip.GzipFile("", "wb", fileobj=whole, mtime=0) as packed,  # the same bytes for the same rows
+        io.TextIOWrapper(packed, newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
