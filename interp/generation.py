@@ -123,10 +123,11 @@ class Draw:
 
 def gumbel(generators: Sequence[torch.Generator], vocab: int) -> Float[Tensor, "row vocab"]:
     """Standard Gumbel noise, each row from its own generator, float64: the argmax of log-probabilities plus it is a draw."""
-    drawn = torch.empty(len(generators), vocab, dtype=torch.float64)
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        list(threads.map(lambda row, one: row.exponential_(generator=one), drawn, generators))
-    return drawn.log_().neg_()
+    with ThreadPoolExecutor(
+        torch.get_num_threads()
+    ) as threads:  # inference mode, if it is on, does not reach into them
+        drawn = threads.map(lambda one: torch.empty(vocab, dtype=torch.float64).exponential_(generator=one), generators)
+        return -torch.stack(list(drawn)).log()
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from test_options import build, configs
 
 from interp import PAD
 from interp.errors import TokenError
-from interp.generation import Sampling
+from interp.generation import Sampling, gumbel
 
 
 def padded(*lengths):
@@ -191,3 +191,14 @@ def test_requests_that_cannot_be(change, message):
 
 def test_the_context_can_be_filled_to_the_end():
     assert tiny().generate(random_tokens(1, 4), max_new_tokens=20, stop=[]).shape == (1, TINY.n_ctx)
+
+
+def test_noise_is_the_generators_own_also_in_inference_mode():
+    """Drawn in threads, each row from its generator, whatever mode is on."""
+    plain = [
+        torch.empty(50, dtype=torch.float64).exponential_(generator=torch.Generator().manual_seed(i)) for i in range(5)
+    ]
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        with mode():
+            found = gumbel([torch.Generator().manual_seed(i) for i in range(5)], 50)
+            torch.testing.assert_close(found, -torch.stack(plain).log(), rtol=0, atol=0)

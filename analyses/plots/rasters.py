@@ -54,6 +54,9 @@ def plot_rasters(result: xr.Dataset, *, null: xr.Dataset | None = None, prompt: 
         values = own["difference"].to_numpy()
         values = values[np.isfinite(values)]
         if not len(values):
+            fig.add_annotation(
+                x=0, y=row, text="not known: any order is the same", xanchor="left", xshift=8, showarrow=False, row=1, col=2
+            )
             continue
         fig.add_scatter(
             x=values, y=[row] * len(values), mode="markers", marker={"size": 6, "color": color, "opacity": 0.35}, showlegend=False,
