@@ -55,7 +55,14 @@ def plot_rasters(result: xr.Dataset, *, null: xr.Dataset | None = None, prompt: 
         values = values[np.isfinite(values)]
         if not len(values):
             fig.add_annotation(
-                x=0, y=row, text="not known: any order is the same", xanchor="left", xshift=8, showarrow=False, row=1, col=2
+                x=0,
+                y=row,
+                text="not known: any order is the same",
+                xanchor="left",
+                xshift=8,
+                showarrow=False,
+                row=1,
+                col=2,
             )
             continue
         fig.add_scatter(
