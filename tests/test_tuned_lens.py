@@ -170,7 +170,7 @@ def test_texts_and_files_are_cut_into_rows_that_begin_as_prompts_do(smalltown, t
     assert rows[:, 1:].flatten().tolist() == stream[: rows[:, 1:].numel()]
     path = tmp_path / "text.txt"
     path.write_text(texts[0] * 4)
-    assert torch.equal(tuning.training_rows(smalltown, path, 32), tuning._rows(smalltown, texts[0] * 4, 32))
+    assert torch.equal(tuning.training_rows(smalltown, path, 32), tuning.training_rows(smalltown, texts[0] * 4, 32))
 
 
 @pytest.mark.parametrize(
