@@ -108,6 +108,14 @@ def test_verdict_and_measurement_take_the_clusters_around():
     assert given["cluster"].to_numpy().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
+def test_the_figure_of_growth_says_over_what_its_bands_are():
+    model, tokens = tiny(), random_tokens(8, 6)
+    with clustered(list("aabcdefg")):
+        found = cascade.gain(model, tokens)
+    assert "95 % bootstrap interval over their 7 clusters" in analyses.plot(found).layout.title.text
+    assert "interval over prompts" in analyses.plot(cascade.gain(model, tokens)).layout.title.text
+
+
 @pytest.mark.parametrize(
     "labels",
     [

@@ -6,6 +6,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from analyses.averaged import prompts_in
+from analyses.clusters import units_of_result
 from analyses.plots.bands import band, whiskers
 from analyses.plots.kinds import draws
 from analyses.plots.labels import model_name
@@ -105,6 +106,8 @@ def _band(result: xr.Dataset, variable: str) -> np.ndarray:
 def _band_name(result: xr.Dataset) -> str:
     prompts = prompts_in(result)
     if _has_interval(result):
-        return f"mean over {prompts} prompts; bands: 95 % bootstrap interval over prompts, of k as whiskers"
+        units = units_of_result(result)
+        over = "prompts" if units is None else f"their {len(set(units.tolist()))} clusters"
+        return f"mean over {prompts} prompts; bands: 95 % bootstrap interval over {over}, of k as whiskers"
     what = "1 prompt" if prompts == 1 else f"{prompts} prompts"
     return f"mean over {what}; bands: 5 to 95 % of injections and directions, no confidence interval"
