@@ -249,7 +249,8 @@ def test_attention(monkeypatch, capsys, tmp_path, words, texts):
 @pytest.mark.parametrize(
     ("words", "said", "figures"),
     [
-        (["--directions", 2, "--all"], "12 prompts in 10", 24),
+        (["--directions", 2, "--all", "--task", "ioi"], "piano string, 12 prompts", 24),
+        (["--directions", 1], "12 prompts in 10", 20),
         (["Once upon a time there was", "--layer", 2, "--directions", 2], "not worked out", 18),
     ],
 )

@@ -251,6 +251,15 @@ def test_the_residual_says_what_rounding_leaves_of_small_values():
     assert float(jacobian_spectrum(graded(torch.float32), tokens)["residual"].max()) < 1e-4
 
 
+def test_the_figure_leaves_out_what_is_all_rounding():
+    result = jacobian_spectrum(graded(torch.float32), random_tokens(1, 5))
+    assert "rounding" not in analyses.plot(result).layout.title.text
+    result["residual"].values[0, -2:] = 1.0, 40.0
+    figure = analyses.plot(result)
+    assert "; 2 values lost to rounding left out" in figure.layout.title.text
+    np.testing.assert_array_equal(np.isnan(figure.data[0].y), [False] * 14 + [True] * 2)
+
+
 @pytest.mark.parametrize(("dtype", "left"), [(torch.float32, 14), (torch.float64, 15)])
 def test_a_direction_that_a_norm_takes_away_has_no_exponent(dtype, left):
     """A layer norm behind each half block takes the mean away, and all but 1e-10 of the direction that it has scaled."""

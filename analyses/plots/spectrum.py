@@ -17,21 +17,25 @@ MARKED = 40
 
 @draws("jacobian_spectrum")
 def plot_spectrum(result: xr.Dataset) -> go.Figure:
-    """The singular values in order, one line for each prompt; above the dotted line a direction grows.
+    """The singular values in order, one line for each prompt; above the dotted line a direction grows. Those that are all rounding, with a
+    residual of 1 or more, are left out, which is said.
 
     Args:
         result: of `analyses.cascade.jacobian_spectrum`.
     """
     shared = float(result["participation"].mean())
+    values = result["singular_value"].where(result["residual"] < 1)
+    lost = int((values.isnull() & result["singular_value"].notnull()).sum())
+    left_out = f"; {counted(lost, 'value')} lost to rounding left out" if lost else ""
     fig = figure(
         f"Singular values of the Jacobian · {model_name(result)}<br><sup>{shared:.1f} directions share the growth (participation ratio), "
-        f"non-normality {float(result['non_normality'].mean()):.2f}; means over {counted(result.sizes['prompt'], 'prompt')}</sup>",
+        f"non-normality {float(result['non_normality'].mean()):.2f}; means over {counted(result.sizes['prompt'], 'prompt')}{left_out}</sup>",
         640, 400,
     )  # fmt: skip
     mode = "lines+markers" if result.sizes["singular"] <= MARKED else "lines"
     for number in range(result.sizes["prompt"]):
         fig.add_scatter(
-            x=result["singular"].to_numpy() + 1, y=result["singular_value"][number].to_numpy(), mode=mode,
+            x=result["singular"].to_numpy() + 1, y=values[number].to_numpy(), mode=mode,
             line={"color": LINES[0], "width": 1.4}, opacity=0.8 if result.sizes["prompt"] < 4 else 0.4, showlegend=False,
             hovertemplate=f"prompt {number}<br>value %{{x}}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
