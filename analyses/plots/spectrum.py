@@ -26,10 +26,12 @@ def plot_spectrum(result: xr.Dataset) -> go.Figure:
     shared = float(result["participation"].mean())
     values = result["singular_value"].where(result["residual"] < 1)
     lost = int((values.isnull() & result["singular_value"].notnull()).sum())
-    left_out = f"; {counted(lost, 'value')} lost to rounding left out" if lost else ""
+    over = counted(result.sizes["prompt"], "prompt") + (
+        f"; {counted(lost, 'value')} lost to rounding left out" if lost else ""
+    )
     fig = figure(
         f"Singular values of the Jacobian · {model_name(result)}<br><sup>{shared:.1f} directions share the growth (participation ratio), "
-        f"non-normality {float(result['non_normality'].mean()):.2f}; means over {counted(result.sizes['prompt'], 'prompt')}{left_out}</sup>",
+        f"non-normality {float(result['non_normality'].mean()):.2f}; means over {over}</sup>",
         640, 400,
     )  # fmt: skip
     mode = "lines+markers" if result.sizes["singular"] <= MARKED else "lines"
